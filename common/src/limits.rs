@@ -1,0 +1,66 @@
+//! Every bound of the language, on one page, with its reason.
+//!
+//! A bound that is not here is not a bound. Sizes are bytes, times are named with their unit. The compile-time
+//! assertions at the end tie the numbers to each other, so that changing one cannot silently break another.
+
+use crate::time::Span;
+
+/// Longest encoded key in bytes: all tag values with a separator between each. Keys sit in the agent's memory budget,
+/// so a device that invents long names must not be able to buy more than this.
+pub const KEY_BYTES_MAX: usize = 192;
+/// Most tags in a key. More is a modelling mistake; eight covers tenant/country/site/building/line/cell/device/port.
+pub const TAGS_MAX: usize = 8;
+/// Most measured fields of one query.
+pub const FIELDS_MAX: usize = 32;
+/// Deepest dotted path into a payload.
+pub const PATH_DEPTH_MAX: usize = 8;
+/// Longest topic, as MQTT allows it: its length is a 16-bit number.
+pub const TOPIC_BYTES_MAX: usize = 65_535;
+/// Most levels in a topic template.
+pub const TOPIC_LEVELS_MAX: usize = 16;
+/// Longest query, tag or field name: they become SQL identifiers.
+pub const NAME_BYTES_MAX: usize = 48;
+/// Most queries in a plan.
+pub const QUERIES_MAX: usize = 4_096;
+/// Most panes that one window may be assembled from; beyond it a window costs more than it tells.
+pub const PANES_PER_WINDOW_MAX: i64 = 10_000;
+/// Longest plan definition on the wire and on disk.
+pub const PLAN_BYTES_MAX: usize = 1 << 20;
+
+/// Smallest window size or step. Result tables show milliseconds.
+pub const WINDOW_STEP_MIN: Span = Span::from_millis(1);
+/// Longest window: a leap year.
+pub const WINDOW_SIZE_MAX: Span = Span::from_days(366);
+/// Longest `lateness`, `max_late`, `idle`, `patience` and `retention`: one hundred years, so that sums of two of
+/// them and an instant never overflow.
+pub const SPAN_MAX: Span = Span::from_days(36_525);
+/// Event times outside these bounds (years 1900 and 2200) are refused before any arithmetic.
+pub const TIMESTAMP_MIN_US: i64 = -2_208_988_800_000_000;
+/// See [`TIMESTAMP_MIN_US`].
+pub const TIMESTAMP_MAX_US: i64 = 7_258_118_400_000_000;
+
+/// Most deltas in one batch. A batch is held whole in memory on both sides.
+pub const BATCH_DELTAS_MAX: usize = 4_096;
+/// Largest frame on a link: a batch of the largest size with room to spare. Decoders refuse longer ones unread.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Bytes at which a batch is sealed although it has room for more deltas: keeps frames small against the windows of
+/// the link, so that a live batch never waits long behind another.
+pub const BATCH_BYTES_TARGET: usize = 64 << 10;
+/// Most sections (one per slice and pane) in one batch.
+pub const BATCH_SECTIONS_MAX: usize = 4_096;
+/// Most seq ranges named in a `Welcome` or `Ack`.
+pub const RANGES_MAX: usize = 4_096;
+/// Most counters in a heartbeat.
+pub const COUNTERS_MAX: usize = 4_096;
+/// Most slices of a plan. A slice is one distinct way to cut the input; queries share them.
+pub const SLICES_MAX: usize = 1_024;
+/// Longest agent name.
+pub const AGENT_NAME_BYTES_MAX: usize = 64;
+
+const _: () = assert!(KEY_BYTES_MAX >= TAGS_MAX * 2);
+const _: () = assert!(BATCH_BYTES_TARGET < FRAME_BYTES_MAX);
+const _: () = assert!(SPAN_MAX.as_micros() < i64::MAX / 4);
+const _: () = assert!(TIMESTAMP_MAX_US < i64::MAX / 4);
+// One delta at its widest: every column of every field at its longest form, and its key.
+const DELTA_BYTES_MAX: usize = KEY_BYTES_MAX + 8 + 16 + FIELDS_MAX * (10 + 25 + 41 + 2 * 17 + 2 * 26);
+const _: () = assert!(DELTA_BYTES_MAX + BATCH_BYTES_TARGET < FRAME_BYTES_MAX);

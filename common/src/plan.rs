@@ -1,0 +1,186 @@
+//! The plan: what users ask for, and what agents run because of it.
+//!
+//! A [`Query`] is one result table. Queries that read the same messages in the same way share a [`Slice`]: the part
+//! that an agent runs. [`Plan::slices`] derives the slices, so that the plan alone decides what is on the wire and a
+//! query more of the same kind costs no bytes. Parsing a plan's TOML lives at the aggregator's rim; this module owns
+//! the meaning and the rules ([`Plan::validate`]). The types are serialised as they stand: the plan travels in
+//! `Welcome` and is kept on the agent's disk. A golden file pins their form.
+
+mod aggregate;
+
+mod slice;
+
+mod validate;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Span;
+use crate::topic::TopicTemplate;
+
+pub use aggregate::{Aggregate, Components};
+pub use slice::{KeyPart, Slice, SliceField, SliceId, SlicedPlan};
+pub use validate::{Part, PlanFault, Problem};
+
+/// A versioned set of queries.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Plan {
+    /// Counts up by one with each plan that the aggregator takes; 0 is the empty plan before the first.
+    pub version: u64,
+    /// The queries, in the order of the file.
+    pub queries: Vec<Query>,
+}
+
+/// What a user asks for; one query is one result table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Query {
+    /// The query's and its result table's name.
+    pub name: String,
+    /// Which messages it reads.
+    pub topic: TopicTemplate,
+    /// How their payloads are written.
+    pub format: Format,
+    /// Where the event time comes from.
+    pub time: TimeSource,
+    /// Tags taken from the payload, besides those that the topic captures.
+    pub tags: Vec<PayloadTag>,
+    /// The ordered tag names that readings are grouped by.
+    pub key: Vec<String>,
+    /// The measured fields.
+    pub fields: Vec<Field>,
+    /// The windows that readings are summarised over.
+    pub window: Window,
+    /// What is computed of each field over each window.
+    pub aggregates: Vec<Aggregate>,
+    /// An agent's watermark trails its newest event time by this.
+    pub lateness: Span,
+    /// A reading whose event time lies further than this behind the agent's wall clock is rejected as `too_late`.
+    pub max_late: Span,
+    /// A reading whose event time lies further than this ahead of the agent's wall clock is rejected as `too_early`.
+    pub max_ahead: Span,
+    /// After this long without a reading the watermark follows the wall clock.
+    pub idle: Span,
+    /// How long the centre waits after a window's end for silent agents before it shows a provisional row.
+    pub patience: Span,
+    /// How long result rows and panes are kept; `None` keeps them for ever.
+    pub retention: Option<Span>,
+}
+
+/// A payload format.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Format {
+    /// A JSON object, or an array of objects (several readings in one message).
+    Json,
+}
+
+/// Where a reading's event time comes from.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum TimeSource {
+    /// The agent's wall clock when the message arrived.
+    Arrival,
+    /// A value in the payload.
+    Payload {
+        /// Where it is.
+        path: Path,
+        /// How it is written.
+        unit: TimeUnit,
+    },
+}
+
+/// How an event time is written in a payload.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum TimeUnit {
+    /// Seconds since the Unix epoch; decimals are kept to the microsecond.
+    Seconds,
+    /// Milliseconds since the Unix epoch; decimals are kept to the microsecond.
+    Millis,
+    /// Microseconds since the Unix epoch.
+    Micros,
+    /// A string such as `2026-11-23T08:12:00.5+01:00`.
+    Rfc3339,
+}
+
+/// A tag taken from the payload.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct PayloadTag {
+    /// The tag's name.
+    pub name: String,
+    /// Where its value is: a string, a number (its text) or a boolean.
+    pub path: Path,
+}
+
+/// A measured field.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Field {
+    /// The field's name; its columns are named after it.
+    pub name: String,
+    /// Where its value is.
+    pub path: Path,
+    /// The sensor's resolution in units of 10⁻¹⁸: values are rounded to its multiples. `None` keeps every digit.
+    pub resolution: Option<i128>,
+}
+
+/// A dotted path into a payload, split at the dots.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Path {
+    /// The object keys to follow, outermost first.
+    pub segments: Vec<String>,
+}
+
+impl Path {
+    /// Splits `text` at its dots; whether the result is usable is for [`Plan::validate`] to say.
+    pub fn parse(text: &str) -> Self {
+        Self {
+            segments: text.split('.').map(String::from).collect(),
+        }
+    }
+}
+
+impl core::fmt::Display for Path {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for (index, segment) in self.segments.iter().enumerate() {
+            if index > 0 {
+                f.write_str(".")?;
+            }
+            f.write_str(segment)?;
+        }
+        Ok(())
+    }
+}
+
+/// The windows of a query: `[k·every, k·every + size)` for every integer `k`, aligned to the Unix epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Window {
+    /// How much event time one window covers.
+    pub size: Span,
+    /// The distance between the starts of neighbouring windows; equal to `size` for tumbling windows.
+    pub every: Span,
+}
+
+impl Window {
+    /// Whether each reading is in exactly one window.
+    pub fn is_tumbling(self) -> bool {
+        self.size == self.every
+    }
+
+    /// The widest pane that these windows can be assembled from.
+    pub fn pane(self) -> Span {
+        self.size.gcd(self.every)
+    }
+}
+
+impl Query {
+    /// The column names of the result table after the fixed ones: `<field>_<aggregate>`, fields outermost.
+    pub fn value_columns(&self) -> impl Iterator<Item = String> {
+        self.fields.iter().flat_map(|field| {
+            self.aggregates.iter().map(|aggregate| {
+                let mut name = field.name.clone();
+                name.push('_');
+                name.push_str(aggregate.name());
+                name
+            })
+        })
+    }
+}

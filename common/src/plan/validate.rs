@@ -1,0 +1,413 @@
+//! The rules of a plan. Every fault is found in one pass, and says which query and which part of it is wrong, so that
+//! the rim can point at the line and column.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::slice::key_part;
+use super::{Path, Plan, Query, TimeSource};
+use crate::decimal::Value;
+use crate::limits::{
+    FIELDS_MAX, NAME_BYTES_MAX, PANES_PER_WINDOW_MAX, PATH_DEPTH_MAX, QUERIES_MAX, SLICES_MAX, SPAN_MAX,
+    TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN,
+};
+use crate::time::Span;
+use crate::topic::is_name;
+
+/// The columns that every result table has; tags and values must not take their names.
+pub const FIXED_COLUMNS: [&str; 6] = [
+    "window_start",
+    "window_end",
+    "revision",
+    "status",
+    "coverage",
+    "readings",
+];
+
+/// One thing that is wrong with a plan, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanFault {
+    /// The query's index in the plan.
+    pub query: usize,
+    /// The part of the query at fault.
+    pub part: Part,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// A part of a query, for pointing at it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// The query as a whole.
+    Query,
+    /// `name`.
+    Name,
+    /// `topic`.
+    Topic,
+    /// `time`.
+    Time,
+    /// The n-th of `tags`.
+    Tag(usize),
+    /// The n-th of `key`.
+    Key(usize),
+    /// The n-th of `fields`.
+    Field(usize),
+    /// `window`.
+    Window,
+    /// The n-th of `aggregates`.
+    Aggregate(usize),
+    /// `lateness`.
+    Lateness,
+    /// `max_late`.
+    MaxLate,
+    /// `max_ahead`.
+    MaxAhead,
+    /// `idle`.
+    Idle,
+    /// `patience`.
+    Patience,
+    /// `retention`.
+    Retention,
+}
+
+/// What is wrong, and what to do about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// What is wrong.
+    pub message: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if !self.hint.is_empty() {
+            write!(f, "; {}", self.hint)?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Checks every rule and returns all faults; an empty list means that the plan can run.
+    pub fn validate(&self) -> Vec<PlanFault> {
+        let mut faults = Vec::new();
+        if self.queries.len() > QUERIES_MAX {
+            let message = format!("the plan has more than {QUERIES_MAX} queries");
+            faults.push(PlanFault {
+                query: QUERIES_MAX,
+                part: Part::Query,
+                problem: Problem {
+                    message,
+                    hint: String::new(),
+                },
+            });
+            return faults;
+        }
+        for (index, query) in self.queries.iter().enumerate() {
+            let mut check = Check {
+                query: index,
+                faults: &mut faults,
+            };
+            if self.queries[..index].iter().any(|other| other.name == query.name) {
+                let message = format!("two queries are named `{}`", query.name);
+                check.fault(
+                    Part::Name,
+                    message,
+                    "each query is a table of its own: rename one",
+                );
+            }
+            check.query(query);
+        }
+        if faults.is_empty() && self.slices().slices.len() > SLICES_MAX {
+            let message = format!("the plan needs more than {SLICES_MAX} slices");
+            let hint = "let queries share topic, key, fields, time and lateness".to_string();
+            faults.push(PlanFault {
+                query: 0,
+                part: Part::Query,
+                problem: Problem { message, hint },
+            });
+        }
+        faults
+    }
+}
+
+struct Check<'f> {
+    query: usize,
+    faults: &'f mut Vec<PlanFault>,
+}
+
+impl Check<'_> {
+    fn fault(&mut self, part: Part, message: impl Into<String>, hint: impl Into<String>) {
+        let problem = Problem {
+            message: message.into(),
+            hint: hint.into(),
+        };
+        self.faults.push(PlanFault {
+            query: self.query,
+            part,
+            problem,
+        });
+    }
+
+    fn query(&mut self, query: &Query) {
+        self.name(Part::Name, "query", &query.name);
+        for prefix in ["catchment_", "sqlite_"] {
+            if query.name.starts_with(prefix) {
+                self.fault(
+                    Part::Name,
+                    format!("names that start with `{prefix}` are taken by the store"),
+                    "rename the query",
+                );
+            }
+        }
+        if let TimeSource::Payload { path, .. } = &query.time {
+            self.path(Part::Time, path);
+        }
+        self.tags(query);
+        self.key(query);
+        self.fields(query);
+        self.window(query);
+        self.columns(query);
+        self.spans(query);
+    }
+
+    fn name(&mut self, part: Part, what: &str, name: &str) {
+        if !is_name(name) {
+            self.fault(
+                part,
+                format!("{what} name `{name}` is not a name"),
+                "use lower-case letters, digits and `_`, not starting with a digit",
+            );
+        } else if name.len() > NAME_BYTES_MAX {
+            self.fault(
+                part,
+                format!("{what} name `{name}` is longer than {NAME_BYTES_MAX} bytes"),
+                "",
+            );
+        }
+    }
+
+    fn path(&mut self, part: Part, path: &Path) {
+        if path.segments.iter().any(String::is_empty) {
+            self.fault(
+                part,
+                format!("path `{path}` has an empty segment"),
+                "write `outer.inner`",
+            );
+        }
+        if path.segments.len() > PATH_DEPTH_MAX {
+            self.fault(
+                part,
+                format!("path `{path}` is deeper than {PATH_DEPTH_MAX} levels"),
+                "",
+            );
+        }
+    }
+
+    fn tags(&mut self, query: &Query) {
+        for (index, tag) in query.tags.iter().enumerate() {
+            self.name(Part::Tag(index), "tag", &tag.name);
+            self.path(Part::Tag(index), &tag.path);
+            if query.topic.captures().any(|capture| capture == tag.name) {
+                self.fault(
+                    Part::Tag(index),
+                    format!("the topic already captures `{{{}}}`", tag.name),
+                    "rename the tag or write `+` in the topic",
+                );
+            }
+        }
+    }
+
+    fn key(&mut self, query: &Query) {
+        if query.key.len() > TAGS_MAX {
+            self.fault(
+                Part::Key(TAGS_MAX),
+                format!("the key has more than {TAGS_MAX} tags"),
+                "",
+            );
+        }
+        for (index, name) in query.key.iter().enumerate() {
+            if query.key[..index].contains(name) {
+                self.fault(
+                    Part::Key(index),
+                    format!("tag `{name}` stands twice in the key"),
+                    "",
+                );
+            }
+            if key_part(query, name).is_none() {
+                let known: Vec<&str> = query
+                    .topic
+                    .captures()
+                    .chain(query.tags.iter().map(|tag| tag.name.as_str()))
+                    .collect();
+                let hint = if known.is_empty() {
+                    format!("capture it in the topic as `{{{name}}}` or define it under `tags`")
+                } else {
+                    format!("known tags are {}; or define it under `tags`", quoted(&known))
+                };
+                self.fault(
+                    Part::Key(index),
+                    format!("the key names tag `{name}`, which does not exist"),
+                    hint,
+                );
+            }
+        }
+    }
+
+    fn fields(&mut self, query: &Query) {
+        if query.fields.len() > FIELDS_MAX {
+            self.fault(
+                Part::Field(FIELDS_MAX),
+                format!("more than {FIELDS_MAX} fields"),
+                "",
+            );
+        }
+        if !query.fields.is_empty() && query.aggregates.is_empty() {
+            self.fault(
+                Part::Query,
+                "`aggregates` is empty",
+                "name at least one, such as \"mean\"",
+            );
+        }
+        for (index, field) in query.fields.iter().enumerate() {
+            self.name(Part::Field(index), "field", &field.name);
+            self.path(Part::Field(index), &field.path);
+            let same =
+                |other: &super::Field| (&other.path, other.resolution) == (&field.path, field.resolution);
+            if query.fields[..index].iter().any(same) {
+                self.fault(
+                    Part::Field(index),
+                    format!("field `{}` reads the same path as another", field.name),
+                    "drop one",
+                );
+            }
+            if field
+                .resolution
+                .is_some_and(|step| step <= 0 || step >= Value::LIMIT)
+            {
+                self.fault(
+                    Part::Field(index),
+                    format!(
+                        "the resolution of `{}` must be above 0 and below 10^18",
+                        field.name
+                    ),
+                    "give the sensor's step, such as 0.01",
+                );
+            }
+        }
+    }
+
+    fn window(&mut self, query: &Query) {
+        let window = query.window;
+        if window.size < WINDOW_STEP_MIN || window.every < WINDOW_STEP_MIN {
+            self.fault(Part::Window, "a window's size and step must be at least 1 ms", "");
+            return;
+        }
+        if !window.size.is_multiple_of(WINDOW_STEP_MIN) || !window.every.is_multiple_of(WINDOW_STEP_MIN) {
+            self.fault(
+                Part::Window,
+                "a window's size and step must be whole milliseconds",
+                "",
+            );
+        }
+        if window.size > WINDOW_SIZE_MAX {
+            self.fault(Part::Window, "a window is longer than 366 days", "");
+        }
+        if window.every > window.size {
+            self.fault(
+                Part::Window,
+                "`every` is longer than `size`: readings between windows would be counted in none",
+                "make `every` at most `size`",
+            );
+        }
+        let panes = window.size.as_micros() / window.pane().as_micros();
+        if panes > PANES_PER_WINDOW_MAX {
+            self.fault(
+                Part::Window,
+                format!("one window would be made of {panes} panes, more than {PANES_PER_WINDOW_MAX}"),
+                "choose `every` so that it divides `size` into fewer steps",
+            );
+        }
+    }
+
+    fn columns(&mut self, query: &Query) {
+        for (index, aggregate) in query.aggregates.iter().enumerate() {
+            if query.aggregates[..index].contains(aggregate) {
+                self.fault(
+                    Part::Aggregate(index),
+                    format!("aggregate `{}` stands twice", aggregate.name()),
+                    "drop one",
+                );
+            }
+        }
+        let mut columns: Vec<String> = FIXED_COLUMNS.iter().map(ToString::to_string).collect();
+        for (index, name) in query.key.iter().enumerate() {
+            if columns.contains(name) && !query.key[..index].contains(name) {
+                self.fault(
+                    Part::Key(index),
+                    format!("tag `{name}` takes the name of a fixed column"),
+                    "rename it",
+                );
+            }
+            columns.push(name.clone());
+        }
+        let each = query.aggregates.len();
+        for (index, column) in query.value_columns().enumerate() {
+            if columns.contains(&column) {
+                self.fault(
+                    Part::Field(index / each),
+                    format!("two columns are named `{column}`"),
+                    "rename the field",
+                );
+            }
+            columns.push(column);
+        }
+    }
+
+    fn spans(&mut self, query: &Query) {
+        let spans = [
+            (Part::Lateness, "lateness", query.lateness),
+            (Part::MaxLate, "max_late", query.max_late),
+            (Part::MaxAhead, "max_ahead", query.max_ahead),
+            (Part::Idle, "idle", query.idle),
+            (Part::Patience, "patience", query.patience),
+            (
+                Part::Retention,
+                "retention",
+                query.retention.unwrap_or(Span::ZERO),
+            ),
+        ];
+        for (part, name, span) in spans {
+            if span < Span::ZERO || span > SPAN_MAX {
+                self.fault(part, format!("`{name}` must be between 0 and 100 years"), "");
+            }
+        }
+        if query
+            .retention
+            .is_some_and(|retention| retention < query.window.size)
+        {
+            self.fault(
+                Part::Retention,
+                "`retention` is shorter than one window",
+                "keep at least one window, or leave it out to keep all",
+            );
+        }
+    }
+}
+
+fn quoted(names: &[&str]) -> String {
+    let mut text = String::new();
+    for (index, name) in names.iter().enumerate() {
+        if index > 0 {
+            text.push_str(", ");
+        }
+        text.push('`');
+        text.push_str(name);
+        text.push('`');
+    }
+    text
+}

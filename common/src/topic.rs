@@ -1,0 +1,283 @@
+//! Topic templates: which messages a query reads, and which tags their topics give.
+//!
+//! `sensors/{site}/{device}/env` matches four levels and captures two of them as tags; `+` matches one level and `#`,
+//! last, any number. Matching allocates nothing: it is done for every message. Wildcards at the first level do not
+//! match topics that begin with `$`, as MQTT 5 section 4.7.2 demands.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{TAGS_MAX, TOPIC_LEVELS_MAX};
+
+/// A parsed topic template.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct TopicTemplate {
+    levels: Vec<Level>,
+}
+
+/// One level of a template.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+enum Level {
+    /// This text and no other.
+    Literal(String),
+    /// `{name}`: any one level, captured as a tag.
+    Capture(String),
+    /// `+`: any one level.
+    Any,
+    /// `#`: whatever follows, the parent level included.
+    Rest,
+}
+
+/// What is wrong with a template.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TopicFault {
+    /// The template is empty.
+    Empty,
+    /// More levels than [`TOPIC_LEVELS_MAX`].
+    TooManyLevels,
+    /// More captures than a key can hold ([`TAGS_MAX`]).
+    TooManyCaptures,
+    /// `#` stands before the last level.
+    RestNotLast,
+    /// `+`, `#`, `{` or `}` is mixed with other text in this level.
+    MixedLevel(String),
+    /// A capture's name is not a name (`[a-z_][a-z0-9_]*`).
+    CaptureName(String),
+    /// Two captures have this name.
+    DuplicateCapture(String),
+    /// The template has a NUL character.
+    Nul,
+}
+
+impl fmt::Display for TopicFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "the topic is empty"),
+            Self::TooManyLevels => write!(f, "the topic has more than {TOPIC_LEVELS_MAX} levels"),
+            Self::TooManyCaptures => write!(f, "the topic has more than {TAGS_MAX} captures"),
+            Self::RestNotLast => write!(f, "`#` must be the last level"),
+            Self::MixedLevel(level) => {
+                write!(
+                    f,
+                    "level `{level}` mixes a wildcard or capture with text; it must stand alone between slashes"
+                )
+            }
+            Self::CaptureName(name) => {
+                write!(
+                    f,
+                    "capture `{{{name}}}` is not a name; use lower-case letters, digits and `_`"
+                )
+            }
+            Self::DuplicateCapture(name) => write!(f, "capture `{{{name}}}` stands twice"),
+            Self::Nul => write!(f, "the topic has a NUL character"),
+        }
+    }
+}
+
+/// The captured levels of one topic, in the template's order.
+pub type Captures<'t> = [&'t str; TAGS_MAX];
+
+impl TopicTemplate {
+    /// Parses a template. Errors name the level at fault.
+    pub fn parse(text: &str) -> Result<Self, TopicFault> {
+        if text.is_empty() {
+            return Err(TopicFault::Empty);
+        }
+        if text.contains('\0') {
+            return Err(TopicFault::Nul);
+        }
+        let count = text.split('/').count();
+        if count > TOPIC_LEVELS_MAX {
+            return Err(TopicFault::TooManyLevels);
+        }
+        let mut levels: Vec<Level> = Vec::with_capacity(count);
+        for (index, part) in text.split('/').enumerate() {
+            let level = parse_level(part)?;
+            if level == Level::Rest && index + 1 != count {
+                return Err(TopicFault::RestNotLast);
+            }
+            if let Level::Capture(name) = &level
+                && levels.contains(&level)
+            {
+                return Err(TopicFault::DuplicateCapture(name.clone()));
+            }
+            levels.push(level);
+        }
+        let template = Self { levels };
+        if template.captures().count() > TAGS_MAX {
+            return Err(TopicFault::TooManyCaptures);
+        }
+        Ok(template)
+    }
+
+    /// The names of the captures, in order.
+    pub fn captures(&self) -> impl Iterator<Item = &str> {
+        self.levels.iter().filter_map(|level| match level {
+            Level::Capture(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The MQTT filter that subscribes to exactly what this template can match.
+    pub fn filter(&self) -> String {
+        let mut filter = String::new();
+        for (index, level) in self.levels.iter().enumerate() {
+            if index > 0 {
+                filter.push('/');
+            }
+            match level {
+                Level::Literal(text) => filter.push_str(text),
+                Level::Capture(_) | Level::Any => filter.push('+'),
+                Level::Rest => filter.push('#'),
+            }
+        }
+        filter
+    }
+
+    /// Matches a topic. Returns the captured levels, of which the first `captures().count()` are meaningful.
+    #[inline]
+    pub fn matches<'t>(&self, topic: &'t str) -> Option<Captures<'t>> {
+        let mut captures = [""; TAGS_MAX];
+        let mut captured = 0;
+        let mut rest = Some(topic);
+        let hidden = topic.starts_with('$');
+        for (index, level) in self.levels.iter().enumerate() {
+            if hidden && index == 0 && !matches!(level, Level::Literal(_)) {
+                return None;
+            }
+            if matches!(level, Level::Rest) {
+                return Some(captures);
+            }
+            let current = rest?;
+            let (part, tail) = match find_slash(current) {
+                Some(at) => (&current[..at], Some(&current[at + 1..])),
+                None => (current, None),
+            };
+            rest = tail;
+            match level {
+                Level::Literal(text) if text.as_str() != part => return None,
+                Level::Capture(_) => {
+                    captures[captured] = part;
+                    captured += 1;
+                }
+                _ => {}
+            }
+        }
+        rest.is_none().then_some(captures)
+    }
+}
+
+impl fmt::Display for TopicTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, level) in self.levels.iter().enumerate() {
+            if index > 0 {
+                f.write_str("/")?;
+            }
+            match level {
+                Level::Literal(text) => f.write_str(text)?,
+                Level::Capture(name) => write!(f, "{{{name}}}")?,
+                Level::Any => f.write_str("+")?,
+                Level::Rest => f.write_str("#")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Levels are short: a plain scan beats a general search here.
+#[inline]
+fn find_slash(text: &str) -> Option<usize> {
+    text.as_bytes().iter().position(|&byte| byte == b'/')
+}
+
+fn parse_level(part: &str) -> Result<Level, TopicFault> {
+    match part {
+        "+" => return Ok(Level::Any),
+        "#" => return Ok(Level::Rest),
+        _ => {}
+    }
+    if let Some(name) = part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+        if !is_name(name) {
+            return Err(TopicFault::CaptureName(String::from(name)));
+        }
+        return Ok(Level::Capture(String::from(name)));
+    }
+    if part.contains(['+', '#', '{', '}']) {
+        return Err(TopicFault::MixedLevel(String::from(part)));
+    }
+    Ok(Level::Literal(String::from(part)))
+}
+
+/// Whether `text` is a name: `[a-z_][a-z0-9_]*`. Names become SQL identifiers and need no quoting.
+pub fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes
+        .next()
+        .is_some_and(|first| first.is_ascii_lowercase() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(template: &str, topic: &str, expected: Option<&[&str]>) {
+        let template = TopicTemplate::parse(template).unwrap();
+        let count = template.captures().count();
+        let captures = template.matches(topic);
+        assert_eq!(
+            captures.as_ref().map(|all| &all[..count]),
+            expected,
+            "{template} on {topic}"
+        );
+    }
+
+    #[test]
+    fn captures_and_wildcards() {
+        check(
+            "sensors/{site}/{device}/env",
+            "sensors/berlin/dev-1/env",
+            Some(&["berlin", "dev-1"]),
+        );
+        check("sensors/{site}/{device}/env", "sensors/berlin/dev-1/air", None);
+        check("sensors/{site}/{device}/env", "sensors/berlin/dev-1/env/x", None);
+        check("sensors/{site}/{device}/env", "sensors/berlin/dev-1", None);
+        check("a/+/{x}", "a/b/c", Some(&["c"]));
+        check("a/{x}/#", "a/b/c/d", Some(&["b"]));
+        check("a/{x}/#", "a/b", Some(&["b"]));
+        check("a/{x}/#", "a", None);
+        check("#", "any/thing", Some(&[]));
+        check("a/{x}/", "a/b/", Some(&["b"]));
+        check("a/{x}", "a/", Some(&[""]));
+    }
+
+    #[test]
+    fn wildcards_do_not_match_hidden_topics() {
+        check("#", "$SYS/broker", None);
+        check("{x}/broker", "$SYS/broker", None);
+        check("$SYS/{x}", "$SYS/broker", Some(&["broker"]));
+    }
+
+    #[test]
+    fn the_filter_covers_the_template() {
+        let filter = |text: &str| TopicTemplate::parse(text).unwrap().filter();
+        assert_eq!(filter("sensors/{site}/+/env"), "sensors/+/+/env");
+        assert_eq!(filter("a/{b}/#"), "a/+/#");
+    }
+
+    #[test]
+    fn faults_name_the_level() {
+        let fault = |text: &str| TopicTemplate::parse(text).unwrap_err();
+        assert_eq!(fault(""), TopicFault::Empty);
+        assert_eq!(fault("a/#/b"), TopicFault::RestNotLast);
+        assert_eq!(fault("a/x{b}"), TopicFault::MixedLevel("x{b}".into()));
+        assert_eq!(fault("a/b+"), TopicFault::MixedLevel("b+".into()));
+        assert_eq!(fault("a/{B}"), TopicFault::CaptureName("B".into()));
+        assert_eq!(fault("{a}/{a}"), TopicFault::DuplicateCapture("a".into()));
+        assert_eq!(fault("a/b\0"), TopicFault::Nul);
+        assert_eq!(fault(&"a/".repeat(20)), TopicFault::TooManyLevels);
+    }
+}
