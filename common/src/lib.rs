@@ -18,6 +18,8 @@ pub mod decimal;
 
 pub mod topic;
 
+pub mod key;
+
 pub mod plan;
 
 pub mod wide;
@@ -25,3 +27,11 @@ pub mod wide;
 pub mod ratio;
 
 pub mod stats;
+
+pub mod table;
+
+pub mod pane;
+
+pub mod counter;
+
+pub mod wire;

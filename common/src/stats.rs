@@ -147,7 +147,7 @@ impl Stats {
     }
 
     /// The answer to `aggregate` over a window of this size: the double nearest to the exact result. `None` when there
-    /// is no value (or, for the variance, fewer than two).
+    /// is no value (or, for the variance, fewer than two), or extrema or ends are asked for and not kept.
     pub fn lower(&self, aggregate: Aggregate, window: Span) -> Option<Lowered> {
         if aggregate == Aggregate::Count {
             return Some(Lowered::Integer(self.count));
@@ -155,7 +155,12 @@ impl Stats {
         if aggregate == Aggregate::Rate {
             return Some(Lowered::Real(self.rate(window)));
         }
-        if self.count == 0 {
+        let kept = match aggregate {
+            Aggregate::Min | Aggregate::Max | Aggregate::Range => self.min <= self.max,
+            Aggregate::First | Aggregate::Last | Aggregate::Delta => self.has_ends(),
+            _ => true,
+        };
+        if self.count == 0 || !kept {
             return None;
         }
         let result = match aggregate {

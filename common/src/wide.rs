@@ -192,14 +192,10 @@ impl<const N: usize> Wide<N> {
     pub fn shifted_left(&self, shift: u32) -> Self {
         let (whole, part) = ((shift / 64) as usize, shift % 64);
         let mut limbs = [0; N];
-        for index in whole..N {
-            let low = self.0[index - whole] << part;
-            let carried = if part > 0 && index > whole {
-                self.0[index - whole - 1] >> (64 - part)
-            } else {
-                0
-            };
-            limbs[index] = low | carried;
+        let mut carried = 0;
+        for (limb, &source) in limbs[whole..].iter_mut().zip(&self.0) {
+            *limb = source << part | carried;
+            carried = if part > 0 { source >> (64 - part) } else { 0 };
         }
         Self(limbs)
     }

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::{Components, Format, Path, Plan, Query, TimeSource};
-use crate::limits::FIELDS_MAX;
+use crate::decimal::Value;
+use crate::limits::{FIELDS_MAX, PATH_DEPTH_MAX, SPAN_MAX, TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN};
 use crate::time::Span;
 use crate::topic::TopicTemplate;
 
@@ -58,6 +59,51 @@ pub struct SliceField {
     pub resolution: Option<i128>,
     /// What is kept of it.
     pub components: Components,
+}
+
+impl Slice {
+    /// Checks what the rest of the code relies on, for slices that come over the wire. The text names what is wrong.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let spans = [self.lateness, self.max_late, self.max_ahead, self.idle];
+        let paths = self.fields.iter().map(|field| &field.path);
+        let tags = self.key.iter().filter_map(|part| match part {
+            KeyPart::Payload(path) => Some(path),
+            KeyPart::Capture(_) => None,
+        });
+        let captures = self.topic.captures().count();
+        if self.pane < WINDOW_STEP_MIN || self.pane > WINDOW_SIZE_MAX {
+            Err("pane width")
+        } else if spans.iter().any(|span| *span < Span::ZERO || *span > SPAN_MAX) {
+            Err("span")
+        } else if self.key.len() > TAGS_MAX || self.fields.len() > FIELDS_MAX || captures > TAGS_MAX {
+            Err("too many tags or fields")
+        } else if self
+            .key
+            .iter()
+            .any(|part| matches!(part, KeyPart::Capture(index) if usize::from(*index) >= captures))
+        {
+            Err("key names a capture that does not exist")
+        } else if paths
+            .chain(tags)
+            .any(|path| path.segments.is_empty() || path.segments.len() > PATH_DEPTH_MAX)
+        {
+            Err("path")
+        } else if self.fields.iter().any(|field| {
+            field
+                .resolution
+                .is_some_and(|step| step <= 0 || step >= Value::LIMIT)
+        }) {
+            Err("resolution")
+        } else if self
+            .fields
+            .iter()
+            .any(|field| Components::from_bits(field.components.bits()).is_none())
+        {
+            Err("components")
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// The slices of a plan and, for each query, how it reads its slice.

@@ -17,7 +17,7 @@ use crate::time::Span;
 use crate::topic::is_name;
 
 /// The columns that every result table has; tags and values must not take their names.
-pub const FIXED_COLUMNS: [&str; 6] = [
+pub(crate) const FIXED_COLUMNS: [&str; 6] = [
     "window_start",
     "window_end",
     "revision",

@@ -1,0 +1,209 @@
+//! What an agent counts. Every reading ends in exactly one of these: lifted, or rejected under a reason.
+//!
+//! Counters are cumulative within an epoch, per slice or (slice 0) for the agent as a whole. Their codes are on the
+//! wire: they are only ever appended. Their names are columns of `catchment_counter` and labels of metrics.
+
+/// Why a reading (or a message, when it could not be taken apart) does not count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Reason {
+    /// The payload is not JSON, or is not an object or an array of objects.
+    MalformedJson = 0,
+    /// The payload is not UTF-8.
+    InvalidUtf8 = 1,
+    /// A field, tag or time is there and has another type than it must.
+    WrongType = 2,
+    /// None of the slice's fields is there, or a tag or the time is missing.
+    MissingField = 3,
+    /// NaN or an infinity.
+    NotFinite = 4,
+    /// A value of 10¹⁸ or more in magnitude.
+    OutOfRange = 5,
+    /// No bytes at all.
+    EmptyPayload = 6,
+    /// More bytes than the configured limit, or more readings than fit in one message.
+    OversizedPayload = 7,
+    /// The topic matches no template of the plan.
+    NoMatch = 8,
+    /// A tag is longer than a key may be, empty, or has a NUL character.
+    BadKey = 9,
+    /// The event time lies further ahead of the wall clock than `max_ahead`.
+    TooEarly = 10,
+    /// The event time lies further back than `max_late`.
+    TooLate = 11,
+    /// The event time is not a time.
+    BadTime = 12,
+    /// A QoS 0 message that came while the queue from the broker stayed full.
+    QueueFull = 13,
+    /// The batch that held it was refused by the aggregator.
+    BatchRefused = 14,
+    /// The spool was full and nothing could be made room for it.
+    SpoolFull = 15,
+}
+
+impl Reason {
+    /// Every reason, by code.
+    pub const ALL: [Self; 16] = [
+        Self::MalformedJson,
+        Self::InvalidUtf8,
+        Self::WrongType,
+        Self::MissingField,
+        Self::NotFinite,
+        Self::OutOfRange,
+        Self::EmptyPayload,
+        Self::OversizedPayload,
+        Self::NoMatch,
+        Self::BadKey,
+        Self::TooEarly,
+        Self::TooLate,
+        Self::BadTime,
+        Self::QueueFull,
+        Self::BatchRefused,
+        Self::SpoolFull,
+    ];
+
+    /// The counter's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MalformedJson => "rejected_malformed_json",
+            Self::InvalidUtf8 => "rejected_invalid_utf8",
+            Self::WrongType => "rejected_wrong_type",
+            Self::MissingField => "rejected_missing_field",
+            Self::NotFinite => "rejected_not_finite",
+            Self::OutOfRange => "rejected_out_of_range",
+            Self::EmptyPayload => "rejected_empty_payload",
+            Self::OversizedPayload => "rejected_oversized_payload",
+            Self::NoMatch => "rejected_no_match",
+            Self::BadKey => "rejected_bad_key",
+            Self::TooEarly => "rejected_too_early",
+            Self::TooLate => "rejected_too_late",
+            Self::BadTime => "rejected_bad_time",
+            Self::QueueFull => "rejected_queue_full",
+            Self::BatchRefused => "rejected_batch_refused",
+            Self::SpoolFull => "rejected_spool_full",
+        }
+    }
+}
+
+/// A thing that is counted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Counter {
+    /// Messages taken from the broker.
+    Messages,
+    /// Their payload bytes.
+    RawBytes,
+    /// Readings taken out of messages, and messages that no reading could be taken out of.
+    Received,
+    /// Readings lifted into panes.
+    Lifted,
+    /// Of those, readings behind the watermark.
+    Late,
+    /// Of those, values rounded because they were finer than 10⁻¹⁸.
+    Rounded,
+    /// Fields that a lifted reading did not have.
+    Absent,
+    /// Deltas that left early because the pane table was full.
+    Spilled,
+    /// Deltas sealed in batches.
+    Deltas,
+    /// Batches sealed.
+    Batches,
+    /// Bytes of batch frames handed to the link, repeats included.
+    UplinkBytes,
+    /// Batches acknowledged.
+    Acknowledged,
+    /// Times that the link to the aggregator was made.
+    Connects,
+    /// A reading that does not count.
+    Rejected(Reason),
+}
+
+/// Codes of reasons start here; below are the plain counters.
+const REASON_CODE: u8 = 64;
+
+impl Counter {
+    /// The counters that are not rejections, by code.
+    pub const PLAIN: [Self; 13] = [
+        Self::Messages,
+        Self::RawBytes,
+        Self::Received,
+        Self::Lifted,
+        Self::Late,
+        Self::Rounded,
+        Self::Absent,
+        Self::Spilled,
+        Self::Deltas,
+        Self::Batches,
+        Self::UplinkBytes,
+        Self::Acknowledged,
+        Self::Connects,
+    ];
+
+    /// Every counter.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::PLAIN
+            .into_iter()
+            .chain(Reason::ALL.into_iter().map(Self::Rejected))
+    }
+
+    /// The code on the wire.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Rejected(reason) => REASON_CODE + reason as u8,
+            plain => Self::PLAIN
+                .iter()
+                .position(|&other| other == plain)
+                .unwrap_or_default() as u8,
+        }
+    }
+
+    /// The counter with this code, if it is known here.
+    pub fn from_code(code: u8) -> Option<Self> {
+        match code.checked_sub(REASON_CODE) {
+            Some(reason) => Reason::ALL.get(usize::from(reason)).copied().map(Self::Rejected),
+            None => Self::PLAIN.get(usize::from(code)).copied(),
+        }
+    }
+
+    /// The name in tables and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::RawBytes => "raw_bytes",
+            Self::Received => "received",
+            Self::Lifted => "lifted",
+            Self::Late => "late",
+            Self::Rounded => "rounded",
+            Self::Absent => "absent",
+            Self::Spilled => "spilled",
+            Self::Deltas => "deltas",
+            Self::Batches => "batches",
+            Self::UplinkBytes => "uplink_bytes",
+            Self::Acknowledged => "acknowledged",
+            Self::Connects => "connects",
+            Self::Rejected(reason) => reason.name(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_counters_are_one_to_one() {
+        for counter in Counter::all() {
+            assert_eq!(
+                Counter::from_code(counter.code()),
+                Some(counter),
+                "{}",
+                counter.name()
+            );
+        }
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+        assert_eq!(Counter::from_code(63), None);
+        assert_eq!(Counter::from_code(255), None);
+    }
+}

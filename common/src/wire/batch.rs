@@ -1,0 +1,149 @@
+//! A batch: sections under one name (agent, epoch, seq). The agent is known from the connection's certificate.
+//!
+//! ```text
+//! batch := kind:u8 = 8  version:u8 = 1  epoch:u64 le  seq:varint  sections:varint
+//!          (length:varint  section) × sections  crc32c of all before:u32 le
+//! ```
+
+use alloc::vec::Vec;
+
+use super::cursor::{Cursor, put_varint};
+use super::section::{Section, SectionView};
+use super::stats::StatsScratch;
+use super::{VERSION, WireFault, checksum};
+use crate::limits::{BATCH_SECTIONS_MAX, FRAME_BYTES_MAX};
+
+/// The kind byte of a batch.
+pub(super) const KIND: u8 = 8;
+
+/// Gathers sections and seals them under a name. Used again and again, it allocates nothing once grown.
+#[derive(Debug, Default)]
+pub struct BatchWriter {
+    sections: Vec<u8>,
+    count: usize,
+    deltas: usize,
+    section: Vec<u8>,
+    scratch: StatsScratch,
+}
+
+impl BatchWriter {
+    /// Adds a section; see [`Section::emit`] for what it must satisfy.
+    pub fn push(&mut self, section: &Section) {
+        self.section.clear();
+        section.emit(&mut self.section, &mut self.scratch);
+        put_varint(&mut self.sections, self.section.len() as u64);
+        self.sections.extend_from_slice(&self.section);
+        self.count += 1;
+        self.deltas += section.rows();
+    }
+
+    /// Whether nothing has been added since the last seal.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Sections added since the last seal.
+    pub fn sections(&self) -> usize {
+        self.count
+    }
+
+    /// Deltas added since the last seal.
+    pub fn deltas(&self) -> usize {
+        self.deltas
+    }
+
+    /// Bytes of sections since the last seal.
+    pub fn bytes(&self) -> usize {
+        self.sections.len()
+    }
+
+    /// Appends the whole frame to `frame` under this name and starts anew.
+    pub fn seal(&mut self, epoch: u64, seq: u64, frame: &mut Vec<u8>) {
+        assert!(self.count <= BATCH_SECTIONS_MAX);
+        let start = frame.len();
+        frame.push(KIND);
+        frame.push(VERSION);
+        frame.extend_from_slice(&epoch.to_le_bytes());
+        put_varint(frame, seq);
+        put_varint(frame, self.count as u64);
+        frame.extend_from_slice(&self.sections);
+        let crc = checksum(&frame[start..]);
+        frame.extend_from_slice(&crc.to_le_bytes());
+        self.sections.clear();
+        self.count = 0;
+        self.deltas = 0;
+    }
+}
+
+/// A received batch: its name, and its sections still packed.
+#[derive(Clone, Copy)]
+pub struct Batch<'b> {
+    /// The epoch of the agent that sealed it.
+    pub epoch: u64,
+    /// Its number in that epoch, from 1.
+    pub seq: u64,
+    count: usize,
+    sections: &'b [u8],
+}
+
+impl<'b> Batch<'b> {
+    /// Whether the frame is a batch at all, judging by its kind byte.
+    pub fn is_batch(frame: &[u8]) -> bool {
+        frame.first() == Some(&KIND)
+    }
+
+    /// The name of a frame whose contents may be damaged, so that it can be refused by name. It is only a claim.
+    pub fn claimed_name(frame: &[u8]) -> Option<(u64, u64)> {
+        let mut cursor = Cursor::new(frame);
+        let (kind, _) = (cursor.byte().ok()?, cursor.byte().ok()?);
+        let epoch = u64::from_le_bytes(cursor.array().ok()?);
+        (kind == KIND).then_some((epoch, cursor.varint().ok()?))
+    }
+
+    /// Checks the envelope: kind, version, checksum, and that the sections' lengths add up.
+    pub fn parse(frame: &'b [u8]) -> Result<Self, WireFault> {
+        if frame.len() > FRAME_BYTES_MAX {
+            return Err(WireFault::TooLong("frame"));
+        }
+        let (body, crc) = frame.split_last_chunk::<4>().ok_or(WireFault::Truncated)?;
+        let mut cursor = Cursor::new(body);
+        let (kind, version) = (cursor.byte()?, cursor.byte()?);
+        if kind != KIND {
+            return Err(WireFault::Kind(kind));
+        }
+        if version != VERSION {
+            return Err(WireFault::Version(version));
+        }
+        if checksum(body) != u32::from_le_bytes(*crc) {
+            return Err(WireFault::Checksum);
+        }
+        let epoch = u64::from_le_bytes(cursor.array()?);
+        let seq = cursor.varint()?;
+        if seq == 0 || seq == u64::MAX {
+            return Err(WireFault::Invalid("seq"));
+        }
+        let count = cursor.length(BATCH_SECTIONS_MAX, "sections")?;
+        let batch = Self {
+            epoch,
+            seq,
+            count,
+            sections: cursor.rest(),
+        };
+        let mut rest = Cursor::new(batch.sections);
+        for _ in 0..count {
+            let length = rest.length(FRAME_BYTES_MAX, "section")?;
+            rest.take(length)?;
+        }
+        rest.finish()?;
+        Ok(batch)
+    }
+
+    /// The sections in order, each with its head taken apart.
+    pub fn sections(&self) -> impl Iterator<Item = Result<SectionView<'b>, WireFault>> {
+        let mut cursor = Cursor::new(self.sections);
+        (0..self.count).map(move |_| {
+            let length = cursor.length(FRAME_BYTES_MAX, "section")?;
+            SectionView::parse(cursor.take(length)?)
+        })
+    }
+}

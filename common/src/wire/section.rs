@@ -1,0 +1,304 @@
+//! A section: the deltas of one slice and pane, as columns with the keys in ascending order.
+//!
+//! ```text
+//! section := slice:varint  pane:zigzag varint (µs)  rows:varint  fields:varint  components:u8 × fields
+//!            key-length:varint  keys  readings − 1: column  field × fields
+//! keys    := shared prefix: column  suffix length: column  suffixes: bytes
+//! ```
+//!
+//! Reading is in two steps, so that a receiver that sees the same keys in pane after pane can recognise them by the
+//! bytes of [`SectionView::key_column`] and skip taking them apart.
+
+use alloc::vec::Vec;
+
+use super::WireFault;
+use super::column::{put_column, take_column};
+use super::cursor::{Cursor, put_varint, unzigzag, zigzag};
+use super::stats::{StatsScratch, put_field, take_field};
+use crate::limits::{BATCH_DELTAS_MAX, FIELDS_MAX, KEY_BYTES_MAX};
+use crate::plan::{Components, SliceId};
+use crate::stats::Stats;
+use crate::time::Timestamp;
+
+/// Most readings in one delta: more than an agent can take in a pane, and small enough that sums of counts stay far
+/// from overflow whatever a peer claims.
+pub(super) const READINGS_MAX: u64 = 1 << 40;
+
+/// Keys one after another, without an allocation for each.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct KeyList {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl KeyList {
+    /// Forgets all keys and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// Appends a key.
+    pub fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len() as u32);
+    }
+
+    /// How many keys.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The key at `index`, which must be below [`KeyList::len`].
+    pub fn key(&self, index: usize) -> &[u8] {
+        let start = if index == 0 {
+            0
+        } else {
+            self.ends[index - 1] as usize
+        };
+        &self.bytes[start..self.ends[index] as usize]
+    }
+
+    /// The keys in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).map(|index| self.key(index))
+    }
+}
+
+/// A section in memory: what an agent fills and an aggregator merges.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Section {
+    /// Whose deltas.
+    pub slice: SliceId,
+    /// The pane's start.
+    pub pane: Timestamp,
+    /// What is kept of each field.
+    pub keep: Vec<Components>,
+    /// The keys, strictly ascending.
+    pub keys: KeyList,
+    /// For each key: how many readings its delta has, at least 1.
+    pub readings: Vec<u64>,
+    /// For each key, one partial for each field.
+    pub stats: Vec<Stats>,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            slice: SliceId(0),
+            pane: Timestamp::clamped(0),
+            keep: Vec::new(),
+            keys: KeyList::default(),
+            readings: Vec::new(),
+            stats: Vec::new(),
+        }
+    }
+}
+
+impl Section {
+    /// Starts anew for this slice and pane, keeping the memory.
+    pub fn reset(&mut self, slice: SliceId, pane: Timestamp, keep: impl Iterator<Item = Components>) {
+        self.slice = slice;
+        self.pane = pane;
+        self.keep.clear();
+        self.keep.extend(keep);
+        self.keys.clear();
+        self.readings.clear();
+        self.stats.clear();
+    }
+
+    /// How many deltas.
+    pub fn rows(&self) -> usize {
+        self.readings.len()
+    }
+
+    /// The partials of one row, a slice of `keep.len()`.
+    pub fn row(&self, index: usize) -> &[Stats] {
+        &self.stats[index * self.keep.len()..(index + 1) * self.keep.len()]
+    }
+
+    /// Appends the section's bytes. Keys must be strictly ascending, and there must be at least one row and at most
+    /// [`BATCH_DELTAS_MAX`].
+    pub fn emit(&self, out: &mut Vec<u8>, scratch: &mut StatsScratch) {
+        let rows = self.rows();
+        assert!((1..=BATCH_DELTAS_MAX).contains(&rows) && self.keys.len() == rows);
+        assert!(self.stats.len() == rows * self.keep.len());
+        put_varint(out, u64::from(self.slice.0));
+        put_varint(out, zigzag(self.pane.as_micros()));
+        put_varint(out, rows as u64);
+        put_varint(out, self.keep.len() as u64);
+        out.extend(self.keep.iter().map(|keep| keep.bits()));
+        self.emit_keys(out, scratch);
+        scratch.column.clear();
+        scratch
+            .column
+            .extend(self.readings.iter().map(|&readings| readings - 1));
+        put_column(out, &scratch.column);
+        for field in 0..self.keep.len() {
+            put_field(out, self, field, scratch);
+        }
+    }
+
+    fn emit_keys(&self, out: &mut Vec<u8>, scratch: &mut StatsScratch) {
+        let StatsScratch {
+            column, more, bytes, ..
+        } = scratch;
+        column.clear();
+        more.clear();
+        let mut previous: &[u8] = &[];
+        for key in self.keys.iter() {
+            debug_assert!(column.is_empty() || previous < key, "keys ascend");
+            let shared = previous.iter().zip(key).take_while(|(a, b)| a == b).count();
+            column.push(shared as u64);
+            more.push((key.len() - shared) as u64);
+            previous = key;
+        }
+        bytes.clear();
+        put_column(bytes, column);
+        put_column(bytes, more);
+        for (key, &shared) in self.keys.iter().zip(column.iter()) {
+            bytes.extend_from_slice(&key[shared as usize..]);
+        }
+        put_varint(out, bytes.len() as u64);
+        out.extend_from_slice(bytes);
+    }
+}
+
+/// A section's bytes with its head taken apart and its columns still packed.
+#[derive(Clone, Copy)]
+pub struct SectionView<'b> {
+    /// Whose deltas.
+    pub slice: SliceId,
+    /// The pane's start.
+    pub pane: Timestamp,
+    rows: usize,
+    keep: &'b [u8],
+    keys: &'b [u8],
+    columns: &'b [u8],
+}
+
+impl<'b> SectionView<'b> {
+    /// Takes the head apart; `bytes` must be exactly one section.
+    pub fn parse(bytes: &'b [u8]) -> Result<Self, WireFault> {
+        let mut cursor = Cursor::new(bytes);
+        let slice = u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("slice number"))?;
+        let pane = unzigzag(cursor.varint()?);
+        let pane = Timestamp::from_micros(pane).ok_or(WireFault::Invalid("pane start"))?;
+        let rows = cursor.length(BATCH_DELTAS_MAX, "rows")?;
+        if rows == 0 {
+            return Err(WireFault::Invalid("section without rows"));
+        }
+        let fields = cursor.length(FIELDS_MAX, "fields")?;
+        let keep = cursor.take(fields)?;
+        for &bits in keep {
+            let components = Components::from_bits(bits).ok_or(WireFault::Invalid("components"))?;
+            if components.contains(Components::SQUARES) && !components.contains(Components::SUM) {
+                return Err(WireFault::Invalid("squares without sum"));
+            }
+        }
+        let key_bytes = cursor.varint()?;
+        let keys = cursor.take(usize::try_from(key_bytes).map_err(|_| WireFault::Truncated)?)?;
+        Ok(Self {
+            slice: SliceId(slice),
+            pane,
+            rows,
+            keep,
+            keys,
+            columns: cursor.rest(),
+        })
+    }
+
+    /// How many deltas.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The packed keys. Two sections with equal row counts and equal bytes here have equal keys.
+    pub fn key_column(&self) -> &'b [u8] {
+        self.keys
+    }
+
+    /// What is kept of each field.
+    pub fn keep(&self) -> impl ExactSizeIterator<Item = Components> {
+        self.keep
+            .iter()
+            .map(|&bits| Components::from_bits(bits).unwrap_or_default())
+    }
+
+    /// Unpacks the keys, replacing what was in `keys`. They come out strictly ascending, as UTF-8, and within
+    /// [`KEY_BYTES_MAX`].
+    pub fn read_keys(&self, keys: &mut KeyList, scratch: &mut StatsScratch) -> Result<(), WireFault> {
+        keys.clear();
+        let StatsScratch {
+            column,
+            more,
+            bytes: current,
+            ..
+        } = scratch;
+        let mut cursor = Cursor::new(self.keys);
+        take_column(&mut cursor, self.rows, column)?;
+        take_column(&mut cursor, self.rows, more)?;
+        current.clear();
+        for (row, (&shared, &suffix)) in column.iter().zip(more.iter()).enumerate() {
+            if shared > current.len() as u64 || shared.saturating_add(suffix) > KEY_BYTES_MAX as u64 {
+                return Err(WireFault::TooLong("key"));
+            }
+            let suffix = cursor.take(suffix as usize)?;
+            if row > 0 && suffix <= &current[shared as usize..] {
+                return Err(WireFault::Invalid("keys do not ascend"));
+            }
+            current.truncate(shared as usize);
+            current.extend_from_slice(suffix);
+            if core::str::from_utf8(current).is_err() {
+                return Err(WireFault::Invalid("key is not UTF-8"));
+            }
+            keys.push(current);
+        }
+        cursor.finish()
+    }
+
+    /// Unpacks readings and partials, replacing what was in `readings` and `stats` (row by row, one partial for each
+    /// field). Every partial satisfies the invariants of [`Stats`].
+    pub fn read_rows(
+        &self,
+        readings: &mut Vec<u64>,
+        stats: &mut Vec<Stats>,
+        scratch: &mut StatsScratch,
+    ) -> Result<(), WireFault> {
+        let mut cursor = Cursor::new(self.columns);
+        take_column(&mut cursor, self.rows, readings)?;
+        for readings in readings.iter_mut() {
+            if *readings >= READINGS_MAX {
+                return Err(WireFault::TooLong("readings"));
+            }
+            *readings += 1;
+        }
+        stats.clear();
+        stats.resize(self.rows * self.keep.len(), Stats::IDENTITY);
+        for (field, keep) in self.keep().enumerate() {
+            take_field(
+                &mut cursor,
+                self.pane,
+                keep,
+                field,
+                self.keep.len(),
+                readings,
+                stats,
+                scratch,
+            )?;
+        }
+        cursor.finish()
+    }
+
+    /// Unpacks everything.
+    pub fn read(&self, section: &mut Section, scratch: &mut StatsScratch) -> Result<(), WireFault> {
+        section.reset(self.slice, self.pane, self.keep());
+        self.read_keys(&mut section.keys, scratch)?;
+        self.read_rows(&mut section.readings, &mut section.stats, scratch)
+    }
+}
