@@ -1,1 +1,34 @@
-//! stub
+//! One gateway: readings in over MQTT, mergeable partials out over QUIC.
+//!
+//! ```text
+//! message ─▶ decode ─▶ reading ─▶ intake ─▶ panes ─▶ outbox ─▶ spool ─▶ uplink ─▶ aggregator
+//!            paths      key, time   one task  open     batches   until    session
+//!            to text    and values  for all   partials sealed    acked
+//! ```
+//!
+//! Everything outside [`io`] is a machine: events and `now` come in, batches, messages and the next deadline come
+//! out. [`agent::Agent`] composes the stages above in this order; [`io::run`] is the loop that feeds it.
+
+pub mod settings;
+
+pub mod tally;
+
+pub mod decode;
+
+pub mod reading;
+
+pub mod watermark;
+
+pub mod panes;
+
+pub mod intake;
+
+pub mod outbox;
+
+pub mod spool;
+
+pub mod uplink;
+
+pub mod agent;
+
+pub mod io;

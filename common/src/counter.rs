@@ -1,4 +1,5 @@
-//! What an agent counts. Every reading ends in exactly one of these: lifted, or rejected under a reason.
+//! What an agent counts. Every reading received is lifted or rejected under a reason; of those lifted, the few whose
+//! batch is lost later are counted under the reason for that. So received = merged + held + rejected at any time.
 //!
 //! Counters are cumulative within an epoch, per slice or (slice 0) for the agent as a whole. Their codes are on the
 //! wire: they are only ever appended. Their names are columns of `catchment_counter` and labels of metrics.
@@ -33,12 +34,12 @@ pub enum Reason {
     TooLate = 11,
     /// The event time is not a time.
     BadTime = 12,
-    /// A QoS 0 message that came while the queue from the broker stayed full.
-    QueueFull = 13,
-    /// The batch that held it was refused by the aggregator.
-    BatchRefused = 14,
-    /// The spool was full and nothing could be made room for it.
-    SpoolFull = 15,
+    /// The batch that held it was refused by the aggregator. It had been lifted.
+    BatchRefused = 13,
+    /// The batch that held it had to leave a full spool. It had been lifted.
+    SpoolFull = 14,
+    /// A retained message that the broker repeated because of a subscription: an old value, not a new reading.
+    Retained = 15,
 }
 
 impl Reason {
@@ -57,9 +58,9 @@ impl Reason {
         Self::TooEarly,
         Self::TooLate,
         Self::BadTime,
-        Self::QueueFull,
         Self::BatchRefused,
         Self::SpoolFull,
+        Self::Retained,
     ];
 
     /// The counter's name.
@@ -78,9 +79,9 @@ impl Reason {
             Self::TooEarly => "rejected_too_early",
             Self::TooLate => "rejected_too_late",
             Self::BadTime => "rejected_bad_time",
-            Self::QueueFull => "rejected_queue_full",
             Self::BatchRefused => "rejected_batch_refused",
             Self::SpoolFull => "rejected_spool_full",
+            Self::Retained => "rejected_retained",
         }
     }
 }
@@ -108,12 +109,14 @@ pub enum Counter {
     Deltas,
     /// Batches sealed.
     Batches,
-    /// Bytes of batch frames handed to the link, repeats included.
+    /// Bytes of frames handed to the link, repeats and control messages included.
     UplinkBytes,
     /// Batches acknowledged.
     Acknowledged,
     /// Times that the link to the aggregator was made.
     Connects,
+    /// UDP payload bytes sent on the link, with all that QUIC adds.
+    LinkBytes,
     /// A reading that does not count.
     Rejected(Reason),
 }
@@ -123,7 +126,7 @@ const REASON_CODE: u8 = 64;
 
 impl Counter {
     /// The counters that are not rejections, by code.
-    pub const PLAIN: [Self; 13] = [
+    pub const PLAIN: [Self; 14] = [
         Self::Messages,
         Self::RawBytes,
         Self::Received,
@@ -137,6 +140,7 @@ impl Counter {
         Self::UplinkBytes,
         Self::Acknowledged,
         Self::Connects,
+        Self::LinkBytes,
     ];
 
     /// Every counter.
@@ -181,6 +185,7 @@ impl Counter {
             Self::UplinkBytes => "uplink_bytes",
             Self::Acknowledged => "acknowledged",
             Self::Connects => "connects",
+            Self::LinkBytes => "link_bytes",
             Self::Rejected(reason) => reason.name(),
         }
     }

@@ -137,6 +137,24 @@ impl TopicTemplate {
         filter
     }
 
+    /// The template with its captures' names left out: templates of one shape match the same topics and capture the
+    /// same levels.
+    pub fn shape(&self) -> String {
+        let mut shape = String::new();
+        for (index, level) in self.levels.iter().enumerate() {
+            if index > 0 {
+                shape.push('/');
+            }
+            match level {
+                Level::Literal(text) => shape.push_str(text),
+                Level::Capture(_) => shape.push_str("{}"),
+                Level::Any => shape.push('+'),
+                Level::Rest => shape.push('#'),
+            }
+        }
+        shape
+    }
+
     /// Matches a topic. Returns the captured levels, of which the first `captures().count()` are meaningful.
     #[inline]
     pub fn matches<'t>(&self, topic: &'t str) -> Option<Captures<'t>> {

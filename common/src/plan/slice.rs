@@ -1,6 +1,5 @@
 //! Slices: what agents run. Queries that read the same messages, take the same key and treat time alike share one.
 
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -196,22 +195,10 @@ fn can_share(slice: &Slice, wanted: &Slice) -> bool {
     new_fields == 0
         && wanted.fields.len() == slice.fields.len()
         && slice.fields.len() <= FIELDS_MAX
-        && captures_alike(&slice.topic, &wanted.topic)
+        && slice.topic.shape() == wanted.topic.shape()
         && (slice.format, &slice.time, &slice.key) == (wanted.format, &wanted.time, &wanted.key)
         && (slice.lateness, slice.max_late, slice.max_ahead, slice.idle)
             == (wanted.lateness, wanted.max_late, wanted.max_ahead, wanted.idle)
-}
-
-/// Templates that differ only in the names of their captures match the same topics and capture the same levels.
-fn captures_alike(one: &TopicTemplate, other: &TopicTemplate) -> bool {
-    fn shape(template: &TopicTemplate) -> String {
-        let mut text = template.to_string();
-        for name in template.captures() {
-            text = text.replace(&alloc::format!("{{{name}}}"), "{}");
-        }
-        text
-    }
-    one == other || shape(one) == shape(other)
 }
 
 fn find_field(slice: &Slice, wanted: &SliceField) -> Option<usize> {

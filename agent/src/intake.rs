@@ -1,0 +1,365 @@
+//! The hot path: one message in, its readings lifted into open panes or rejected under a reason.
+//!
+//! Slices that read the same topics share one decoding of the payload. From there each slice takes its own view: key,
+//! event time, values. Steady work allocates nothing.
+
+use catchment_common::counter::{Counter, Reason};
+use catchment_common::decimal::{Resolution, Value};
+use catchment_common::key::KeyBuffer;
+use catchment_common::limits::TAGS_MAX;
+use catchment_common::pane::PaneKey;
+use catchment_common::plan::{Format, KeyPart, Slice, SliceId, TimeSource, TimeUnit};
+use catchment_common::time::{Now, Timestamp};
+use catchment_common::topic::{Captures, TopicTemplate};
+use catchment_common::wire::{AgentPlan, Section};
+
+use crate::decode::{Decoded, PathTree};
+use crate::panes::{OpenPanes, Place as PanePlace};
+use crate::reading;
+use crate::tally::{AGENT, Place, Tally};
+use crate::watermark::Watermark;
+
+/// A running plan with its open panes.
+#[derive(Debug)]
+pub struct Intake {
+    sources: Vec<Source>,
+    views: Vec<View>,
+    slices: Vec<(SliceId, Slice)>,
+    panes: OpenPanes,
+    decoded: Decoded,
+    payload_bytes_max: usize,
+    agent: Place,
+}
+
+/// Topics that are read alike: matched once and decoded once.
+#[derive(Debug)]
+struct Source {
+    topic: TopicTemplate,
+    format: Format,
+    tree: PathTree,
+    views: Vec<usize>,
+}
+
+/// How one slice looks at a decoded message.
+#[derive(Debug)]
+struct View {
+    place: Place,
+    time: Option<(usize, TimeUnit)>,
+    key: Vec<TagFrom>,
+    fields: Vec<(usize, Option<Resolution>)>,
+    watermark: Watermark,
+    /// The end of the pane that holds the watermark: when the watermark reaches it, panes can be closed.
+    next_close: Timestamp,
+    key_buffer: KeyBuffer,
+    values: Vec<Option<Value>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum TagFrom {
+    Capture(usize),
+    Path(usize),
+}
+
+/// What a message did that asks for closing panes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Closable {
+    /// A watermark has passed the end of a pane.
+    pub on_time: bool,
+    /// A reading came behind the watermark.
+    pub late: bool,
+}
+
+impl Intake {
+    /// Runs `plan` from `now` on, with open panes in `memory_bytes`. Watermarks of slices in `before` are carried on.
+    pub fn new(plan: &AgentPlan, before: Option<&Self>, limits: Limits, now: Now, tally: &mut Tally) -> Self {
+        let fields = plan
+            .slices
+            .iter()
+            .map(|(_, slice)| slice.fields.len())
+            .max()
+            .unwrap_or(1);
+        let mut intake = Self {
+            sources: Vec::new(),
+            views: Vec::new(),
+            slices: plan.slices.clone(),
+            panes: OpenPanes::new(limits.memory_bytes, fields, limits.seed),
+            decoded: Decoded::default(),
+            payload_bytes_max: limits.payload_bytes_max,
+            agent: tally.place(AGENT),
+        };
+        for (id, slice) in &plan.slices {
+            let watermark = before.and_then(|before| before.watermark(*id));
+            intake.add_view(
+                slice,
+                watermark.unwrap_or_else(|| Watermark::new(slice, now)),
+                tally.place(*id),
+            );
+        }
+        intake
+    }
+
+    fn add_view(&mut self, slice: &Slice, watermark: Watermark, place: Place) {
+        let shape = slice.topic.shape();
+        let alike = |source: &Source| source.format == slice.format && source.topic.shape() == shape;
+        let home = self.sources.iter().position(alike).unwrap_or_else(|| {
+            let tree = PathTree::default();
+            self.sources.push(Source {
+                topic: slice.topic.clone(),
+                format: slice.format,
+                tree,
+                views: Vec::new(),
+            });
+            self.sources.len() - 1
+        });
+        let Source { tree, views, .. } = &mut self.sources[home];
+        views.push(self.views.len());
+        self.views.push(View {
+            place,
+            time: match &slice.time {
+                TimeSource::Arrival => None,
+                TimeSource::Payload { path, unit } => Some((tree.add(path), *unit)),
+            },
+            key: slice
+                .key
+                .iter()
+                .map(|part| match part {
+                    KeyPart::Capture(index) => TagFrom::Capture(usize::from(*index).min(TAGS_MAX - 1)),
+                    KeyPart::Payload(path) => TagFrom::Path(tree.add(path)),
+                })
+                .collect(),
+            fields: slice
+                .fields
+                .iter()
+                .map(|field| {
+                    (
+                        tree.add(&field.path),
+                        field.resolution.and_then(Resolution::from_units),
+                    )
+                })
+                .collect(),
+            watermark,
+            next_close: close_after(watermark.value(), slice),
+            key_buffer: KeyBuffer::default(),
+            values: Vec::with_capacity(slice.fields.len()),
+        });
+    }
+
+    /// The MQTT filters to subscribe to.
+    pub fn filters(&self) -> Vec<String> {
+        let mut filters: Vec<String> = self.sources.iter().map(|source| source.topic.filter()).collect();
+        filters.sort_unstable();
+        filters.dedup();
+        filters
+    }
+
+    /// The slices that run.
+    pub fn slices(&self) -> &[(SliceId, Slice)] {
+        &self.slices
+    }
+
+    /// Open panes, for looking.
+    pub fn panes(&self) -> &OpenPanes {
+        &self.panes
+    }
+
+    fn watermark(&self, id: SliceId) -> Option<Watermark> {
+        let index = self.slices.iter().position(|(held, _)| *held == id)?;
+        Some(self.views[index].watermark)
+    }
+
+    /// The watermarks of all slices that have one.
+    pub fn watermarks(&self) -> impl Iterator<Item = (SliceId, Timestamp)> {
+        let all = self.slices.iter().zip(&self.views);
+        all.map(|((id, _), view)| (*id, view.watermark.value()))
+            .filter(|(_, value)| *value > Timestamp::MIN)
+    }
+
+    /// Takes one message apart and lifts its readings. Sections that had to leave early go to `spilled`.
+    #[inline]
+    pub fn handle_publish(
+        &mut self,
+        now: Now,
+        topic: &str,
+        payload: &[u8],
+        tally: &mut Tally,
+        mut spilled: impl FnMut(&Section, &mut Tally),
+    ) -> Closable {
+        tally.add(self.agent, Counter::Messages, 1);
+        tally.add(self.agent, Counter::RawBytes, payload.len() as u64);
+        let mut closable = Closable::default();
+        let mut matched = false;
+        let Self {
+            sources,
+            views,
+            slices,
+            panes,
+            decoded,
+            ..
+        } = self;
+        for source in sources.iter() {
+            let Some(captures) = source.topic.matches(topic) else {
+                continue;
+            };
+            matched = true;
+            let decoding = if payload.len() > self.payload_bytes_max {
+                Err(Reason::OversizedPayload)
+            } else {
+                match source.format {
+                    Format::Json => decoded.decode(&source.tree, payload),
+                }
+            };
+            for &index in &source.views {
+                let view = &mut views[index];
+                let message = match decoding {
+                    Ok(text) => Message {
+                        captures,
+                        text,
+                        decoded,
+                    },
+                    Err(reason) => {
+                        reject(tally, view.place, reason);
+                        continue;
+                    }
+                };
+                for reading in 0..decoded.readings() {
+                    let result = view.take(&message, reading, &slices[index].1, now, tally);
+                    let (at, late) = match result {
+                        Ok(taken) => taken,
+                        Err(reason) => {
+                            reject(tally, view.place, reason);
+                            continue;
+                        }
+                    };
+                    let slice = &slices[index].1;
+                    let pane = at.pane_start(slice.pane);
+                    let place = PanePlace {
+                        slice: index as u16,
+                        pane,
+                        key: view.key_buffer.as_bytes(),
+                    };
+                    while panes.lift(place, slice, at, &view.values).is_err() {
+                        let place = view.place;
+                        let count = panes.spill(slices, |section| spilled(section, tally));
+                        tally.add(place, Counter::Spilled, count as u64);
+                    }
+                    closable.late |= late;
+                    closable.on_time |= view.watermark.value() >= view.next_close;
+                }
+            }
+        }
+        if !matched {
+            tally.add(self.agent, Counter::Received, 1);
+            tally.add(self.agent, Counter::Rejected(Reason::NoMatch), 1);
+        }
+        closable
+    }
+
+    /// Lets the watermarks of silent slices follow the clock; returns whether any moved.
+    pub fn follow_clock(&mut self, now: Now) -> bool {
+        self.views
+            .iter_mut()
+            .fold(false, |moved, view| view.watermark.follow_clock(now) | moved)
+    }
+
+    /// Closes every pane that its slice's watermark has passed and hands it to `sink`.
+    pub fn close_due(&mut self, sink: impl FnMut(&Section)) {
+        let Self {
+            views, slices, panes, ..
+        } = self;
+        for (view, (_, slice)) in views.iter_mut().zip(slices.iter()) {
+            view.next_close = close_after(view.watermark.value(), slice);
+        }
+        let is_due = |key: &PaneKey| {
+            let index = usize::from(key.slice);
+            key.pane.plus(slices[index].1.pane) <= views[index].watermark.value()
+        };
+        panes.close(slices, is_due, sink);
+    }
+
+    /// Closes every pane, whether due or not: before another plan takes over.
+    pub fn close_all(&mut self, sink: impl FnMut(&Section)) {
+        self.panes.close(&self.slices, |_| true, sink);
+    }
+}
+
+/// The bounds of an intake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes for open panes.
+    pub memory_bytes: usize,
+    /// Largest payload that is looked at.
+    pub payload_bytes_max: usize,
+    /// Sets the hashing; should be random.
+    pub seed: u64,
+}
+
+/// A decoded message, as the views see it.
+#[derive(Clone, Copy)]
+struct Message<'m> {
+    captures: Captures<'m>,
+    text: &'m str,
+    decoded: &'m Decoded,
+}
+
+impl View {
+    /// Takes one reading: leaves its key and values in the view and returns its event time and whether it is late.
+    #[inline]
+    fn take(
+        &mut self,
+        message: &Message<'_>,
+        reading: usize,
+        slice: &Slice,
+        now: Now,
+        tally: &mut Tally,
+    ) -> Result<(Timestamp, bool), Reason> {
+        let raw = |path: usize| message.decoded.raw(message.text, reading, path);
+        let at = match self.time {
+            Some((path, unit)) => reading::time(raw(path), unit)?,
+            None => now.wall,
+        };
+        if at > now.wall.plus(slice.max_ahead) {
+            return Err(Reason::TooEarly);
+        }
+        if at < now.wall.minus(slice.max_late) {
+            return Err(Reason::TooLate);
+        }
+        self.key_buffer.clear();
+        for tag in &self.key {
+            let pushed = match *tag {
+                TagFrom::Capture(index) => self.key_buffer.push(message.captures[index]),
+                TagFrom::Path(path) => self.key_buffer.push(&reading::tag(raw(path))?),
+            };
+            pushed.map_err(|_| Reason::BadKey)?;
+        }
+        let (mut present, mut rounded) = (0, 0);
+        self.values.clear();
+        for &(path, resolution) in &self.fields {
+            let value = reading::value(raw(path), resolution)?;
+            present += u64::from(value.is_some());
+            rounded += u64::from(value.is_some_and(|(_, rounded)| rounded));
+            self.values.push(value.map(|(value, _)| value));
+        }
+        let absent = self.fields.len() as u64 - present;
+        if present == 0 && absent > 0 {
+            return Err(Reason::MissingField);
+        }
+        let late = at < self.watermark.value();
+        self.watermark.observe(at, now);
+        tally.add(self.place, Counter::Received, 1);
+        tally.add(self.place, Counter::Lifted, 1);
+        tally.add(self.place, Counter::Late, u64::from(late));
+        tally.add(self.place, Counter::Rounded, rounded);
+        tally.add(self.place, Counter::Absent, absent);
+        Ok((at, late))
+    }
+}
+
+fn reject(tally: &mut Tally, place: Place, reason: Reason) {
+    tally.add(place, Counter::Received, 1);
+    tally.add(place, Counter::Rejected(reason), 1);
+}
+
+/// The end of the pane that `watermark` lies in.
+fn close_after(watermark: Timestamp, slice: &Slice) -> Timestamp {
+    watermark.pane_start(slice.pane).plus(slice.pane)
+}

@@ -1,0 +1,19 @@
+//! The rim: everything that touches the world. Files, sockets, clocks and waiting live here and nowhere else.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is where clocks are read and waiting is done"
+)]
+
+pub mod clock;
+
+pub mod config;
+
+pub mod mqtt;
+
+pub mod plan_file;
+
+pub mod quic;
+
+pub mod run;
+
+pub mod tls;

@@ -1,0 +1,244 @@
+//! The subscription: messages from the broker, handed over in groups.
+//!
+//! The event loop is polled in a task of its own that never waits for an acknowledgement of its own. What the broker
+//! sends is bounded by the receive maximum (MQTT 5) and by TCP: when the machine is slow, this task waits with its
+//! group in hand, the socket fills, and the broker holds the rest.
+//!
+//! Three habits that real brokers taught: SUBSCRIBE again on every CONNACK, because a subscription whose SUBACK was cut
+//! off is lost otherwise; back off between attempts, because the client does not; and let input gather. At edge rates
+//! a wake-up costs more than parsing, so a busy loop sleeps for a moment, with the thread, before it reads on. (With
+//! the thread, not the task: an edge-triggered socket would wake a waiting runtime for each message all the same.)
+
+mod session;
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use self::session::{Polled, Requests, Session};
+use super::config::Config;
+
+/// One message from the broker.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Its topic.
+    pub topic: Bytes,
+    /// Its payload.
+    pub payload: Bytes,
+    /// Whether the broker repeats an old value because of a subscription.
+    pub retained: bool,
+}
+
+/// Groups that may wait for the machine.
+pub const GROUPS_MAX: usize = 4;
+/// Messages and payload bytes of one group.
+const GROUP_MESSAGES_MAX: usize = 1_024;
+const GROUP_BYTES_MAX: usize = 1 << 20;
+/// How long the broker may take to answer a SUBSCRIBE.
+const SUBACK_WAIT: Duration = Duration::from_secs(10);
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(15);
+/// A loop is busy when its last group is less than so many gathering times old.
+const BUSY_GATHERS: u32 = 4;
+
+/// Reads from the broker until the receiver goes away. `filters` are the subscriptions wanted, which may change.
+///
+/// Fails only on a configuration that cannot work; a broker that is away is waited for.
+pub async fn run(
+    config: Config,
+    filters: watch::Receiver<Vec<String>>,
+    groups: mpsc::Sender<Vec<Incoming>>,
+) -> Result<()> {
+    if config.broker.protocol == 5 {
+        let (session, requests) = session::version_5(&config)?;
+        Source::new(config, filters, groups, requests).run(session).await;
+    } else {
+        let (session, requests) = session::version_4(&config)?;
+        Source::new(config, filters, groups, requests).run(session).await;
+    }
+    Ok(())
+}
+
+/// The receiver of groups is gone: the process ends.
+struct Closed;
+
+struct Source<R> {
+    config: Config,
+    filters: watch::Receiver<Vec<String>>,
+    groups: mpsc::Sender<Vec<Incoming>>,
+    requests: R,
+    /// What the broker was last asked for on this connection.
+    subscribed: Vec<String>,
+    /// Until when the broker must have answered.
+    answer_by: Option<tokio::time::Instant>,
+    connected: bool,
+    group: Vec<Incoming>,
+    group_bytes: usize,
+    handed_over: Instant,
+}
+
+impl<R: Requests> Source<R> {
+    fn new(
+        config: Config,
+        filters: watch::Receiver<Vec<String>>,
+        groups: mpsc::Sender<Vec<Incoming>>,
+        requests: R,
+    ) -> Self {
+        Self {
+            config,
+            filters,
+            groups,
+            requests,
+            subscribed: Vec::new(),
+            answer_by: None,
+            connected: false,
+            group: Vec::new(),
+            group_bytes: 0,
+            handed_over: Instant::now(),
+        }
+    }
+
+    async fn run(mut self, mut session: impl Session) {
+        let mut retry = RETRY_MIN;
+        loop {
+            let polled = self.next(pin!(session.poll())).await;
+            let handled = match polled {
+                Err(Closed) => return,
+                Ok(Ok(event)) => self.handle(event),
+                Ok(Err(error)) => Err(error),
+            };
+            let drained = handled.and_then(|()| {
+                std::iter::from_fn(|| session.next_buffered()).try_for_each(|event| self.handle(event))
+            });
+            if let Err(error) = drained {
+                let broker = &self.config.broker.url;
+                warn!(%broker, %error, retry_ms = retry.as_millis() as u64, "no connection to the broker");
+                session.reset();
+                self.answer_by = None;
+                self.connected = false;
+                tokio::time::sleep(jittered(retry)).await;
+                retry = (retry * 2).min(RETRY_MAX);
+            } else if self.connected {
+                retry = RETRY_MIN;
+            }
+            let full = self.group.len() >= GROUP_MESSAGES_MAX || self.group_bytes >= GROUP_BYTES_MAX;
+            if full && self.hand_over().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The next event. What is there already comes at once; before waiting, the group is handed over.
+    async fn next<P>(&mut self, mut poll: Pin<&mut P>) -> Result<P::Output, Closed>
+    where
+        P: Future<Output = Result<Polled, String>>,
+    {
+        let ready = poll_fn(|context| {
+            Poll::Ready(match poll.as_mut().poll(context) {
+                Poll::Ready(polled) => Some(polled),
+                Poll::Pending => None,
+            })
+        });
+        if let Some(polled) = ready.await {
+            return Ok(polled);
+        }
+        if !self.group.is_empty() {
+            let gather = self.config.broker.gather;
+            let busy = self.handed_over.elapsed() < gather * BUSY_GATHERS;
+            self.hand_over().await?;
+            // The machine runs on this thread: let it work before the thread sleeps.
+            tokio::task::yield_now().await;
+            if busy {
+                std::thread::sleep(gather);
+            }
+        }
+        loop {
+            let answer_by = self
+                .answer_by
+                .unwrap_or_else(|| tokio::time::Instant::now() + SUBACK_WAIT);
+            tokio::select! {
+                biased;
+                polled = &mut poll => return Ok(polled),
+                changed = self.filters.changed() => {
+                    if changed.is_err() {
+                        return Err(Closed);
+                    }
+                    if let Err(error) = self.change_subscriptions() {
+                        return Ok(Err(error));
+                    }
+                }
+                () = tokio::time::sleep_until(answer_by), if self.answer_by.is_some() => {
+                    return Ok(Err("the broker did not answer SUBSCRIBE".into()));
+                }
+                () = self.groups.closed() => return Err(Closed),
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Polled) -> Result<(), String> {
+        match event {
+            Polled::Connected { resumed } => {
+                info!(broker = %self.config.broker.url, resumed, "connected to the broker");
+                self.connected = true;
+                self.subscribed.clear();
+                self.change_subscriptions()
+            }
+            Polled::Subscribed { refused: 0 } => {
+                debug!(filters = self.subscribed.len(), "subscribed");
+                self.answer_by = None;
+                Ok(())
+            }
+            Polled::Subscribed { refused } => Err(format!(
+                "the broker refused {refused} subscriptions of {:?}",
+                self.subscribed
+            )),
+            Polled::Message(message) => {
+                self.group_bytes += message.payload.len() + message.topic.len();
+                self.group.push(message);
+                Ok(())
+            }
+            Polled::Other => Ok(()),
+        }
+    }
+
+    /// Asks the broker for the filters that are wanted and not asked for, and takes back the others.
+    fn change_subscriptions(&mut self) -> Result<(), String> {
+        let wanted = self.filters.borrow_and_update().clone();
+        if !self.connected {
+            return Ok(());
+        }
+        for filter in self.subscribed.iter().filter(|filter| !wanted.contains(filter)) {
+            self.requests.unsubscribe(filter)?;
+        }
+        let new: Vec<String> = wanted
+            .iter()
+            .filter(|filter| !self.subscribed.contains(filter))
+            .cloned()
+            .collect();
+        if !new.is_empty() {
+            self.requests.subscribe(&new)?;
+            self.answer_by = Some(tokio::time::Instant::now() + SUBACK_WAIT);
+        }
+        self.subscribed = wanted;
+        Ok(())
+    }
+
+    async fn hand_over(&mut self) -> Result<(), Closed> {
+        self.group_bytes = 0;
+        self.handed_over = Instant::now();
+        let group = std::mem::replace(&mut self.group, Vec::with_capacity(GROUP_MESSAGES_MAX / 8));
+        self.groups.send(group).await.map_err(|_| Closed)
+    }
+}
+
+/// Half to all of a wait, so that many clients do not come back together.
+fn jittered(wait: Duration) -> Duration {
+    let half = wait / 2;
+    half + half.mul_f64(f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX))
+}

@@ -1,0 +1,32 @@
+//! What the machine needs to know from the configuration, in plain values.
+
+use catchment_common::time::Span;
+
+/// The machine's settings. The rim reads them from the configuration file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// The agent's name: the one in its certificate.
+    pub name: String,
+    /// Bytes for open panes and their keys, taken at start. At least [`MEMORY_BYTES_MIN`].
+    pub memory_bytes: usize,
+    /// Bytes of batches held until they are acknowledged. At least [`SPOOL_BYTES_MIN`].
+    pub spool_bytes: usize,
+    /// Largest payload that is looked at.
+    pub payload_bytes_max: usize,
+}
+
+/// Least memory for open panes: a plan of one field then still fits some hundred keys.
+pub const MEMORY_BYTES_MIN: usize = 64 << 10;
+/// Least memory for batches: some of the largest size.
+pub const SPOOL_BYTES_MIN: usize = 1 << 20;
+/// Most readings in one message.
+pub const READINGS_PER_MESSAGE_MAX: usize = 10_000;
+/// Readings that come behind the watermark are gathered this long before they leave as late deltas, so that a burst
+/// of them is one batch and not many.
+pub const LATE_SEAL_DELAY: Span = Span::from_millis(500);
+/// How long after a lost link the first attempt to make it again is made, at most.
+pub const RETRY_MIN: Span = Span::from_millis(250);
+/// Longest wait between two attempts to reach the aggregator.
+pub const RETRY_MAX: Span = Span::from_secs(30);
+/// How often watermarks of silent sources are looked at.
+pub const IDLE_CHECK: Span = Span::from_millis(250);

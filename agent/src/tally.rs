@@ -1,0 +1,135 @@
+//! Counting, so that every reading is accounted for.
+//!
+//! One array of numbers for each slice and one for the agent itself. Counting is an addition; reporting gives only
+//! what has changed since the last report, so that an idle agent's heartbeats stay small.
+
+use std::collections::BTreeMap;
+
+use catchment_common::counter::{Counter, Reason};
+use catchment_common::plan::SliceId;
+use catchment_common::wire::CounterSample;
+
+/// Counters that concern the agent and no slice.
+pub const AGENT: SliceId = SliceId(0);
+
+const CODES: usize = 128;
+
+/// The counters of one slice.
+#[derive(Clone, Debug)]
+struct Row {
+    values: [u64; CODES],
+    reported: [u64; CODES],
+}
+
+/// All counters of an agent, cumulative since its start. Slices that a plan no longer has keep theirs.
+#[derive(Debug, Default)]
+pub struct Tally {
+    rows: Vec<Row>,
+    places: BTreeMap<SliceId, usize>,
+}
+
+/// Where a slice's counters are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place(usize);
+
+impl Tally {
+    /// The place of a slice's counters, made if need be.
+    pub fn place(&mut self, slice: SliceId) -> Place {
+        let next = self.rows.len();
+        let place = *self.places.entry(slice).or_insert(next);
+        if place == next {
+            self.rows.push(Row {
+                values: [0; CODES],
+                reported: [0; CODES],
+            });
+        }
+        Place(place)
+    }
+
+    /// Counts `more` of something.
+    #[inline]
+    pub fn add(&mut self, place: Place, counter: Counter, more: u64) {
+        self.rows[place.0].values[usize::from(counter.code())] += more;
+    }
+
+    /// Sets a counter that is counted elsewhere.
+    pub fn set(&mut self, place: Place, counter: Counter, value: u64) {
+        self.rows[place.0].values[usize::from(counter.code())] = value;
+    }
+
+    /// The value of a counter; 0 for a slice that never counted.
+    pub fn value(&self, slice: SliceId, counter: Counter) -> u64 {
+        self.places
+            .get(&slice)
+            .map_or(0, |&place| self.rows[place].values[usize::from(counter.code())])
+    }
+
+    /// Rejected readings of all slices and reasons.
+    pub fn rejected(&self) -> u64 {
+        self.reasons().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Rejected readings by reason, over all slices; only reasons that occurred.
+    pub fn reasons(&self) -> Vec<(&'static str, u64)> {
+        let count = |reason| {
+            let code = usize::from(Counter::Rejected(reason).code());
+            self.rows.iter().map(|row| row.values[code]).sum::<u64>()
+        };
+        let all = Reason::ALL
+            .into_iter()
+            .map(|reason| (reason.name(), count(reason)));
+        all.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// What has changed since the last report, at most `limit` samples; the rest follows with the next.
+    pub fn report(&mut self, limit: usize) -> Vec<CounterSample> {
+        let mut samples = Vec::new();
+        for (&slice, &place) in &self.places {
+            let Row { values, reported } = &mut self.rows[place];
+            for (code, (&value, reported)) in values.iter().zip(reported).enumerate() {
+                if value != *reported && samples.len() < limit {
+                    *reported = value;
+                    samples.push(CounterSample {
+                        slice,
+                        counter: code as u8,
+                        value,
+                    });
+                }
+            }
+        }
+        samples
+    }
+
+    /// Forgets what was reported, so that the next report is complete: a new link may lead to another aggregator.
+    pub fn report_all(&mut self) {
+        for row in &mut self.rows {
+            row.reported = [0; CODES];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_fit_the_rows() {
+        assert!(Counter::all().all(|counter| usize::from(counter.code()) < CODES));
+    }
+
+    #[test]
+    fn reports_give_what_changed_and_lose_nothing() {
+        let mut tally = Tally::default();
+        let (agent, slice) = (tally.place(AGENT), tally.place(SliceId(3)));
+        tally.add(agent, Counter::Messages, 2);
+        tally.add(slice, Counter::Rejected(Reason::TooLate), 1);
+        assert_eq!(tally.report(1).len(), 1);
+        let rest = tally.report(9);
+        assert_eq!(rest.len(), 1);
+        assert_eq!(rest[0].slice, SliceId(3));
+        assert!(tally.report(9).is_empty());
+        tally.report_all();
+        assert_eq!(tally.report(9).len(), 2);
+        assert_eq!(tally.value(SliceId(3), Counter::Rejected(Reason::TooLate)), 1);
+    }
+}
