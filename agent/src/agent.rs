@@ -244,6 +244,7 @@ impl Agent {
         Some(Message::Heartbeat(Heartbeat {
             epoch: self.out.outbox.epoch(),
             seq: self.out.outbox.seq(),
+            oldest: self.out.spool.oldest().unwrap_or(self.out.outbox.seq() + 1),
             watermarks: self.intake.watermarks().collect(),
             counters: self.out.tally.report(COUNTERS_MAX),
             backlog_batches: self.out.spool.len() as u64,

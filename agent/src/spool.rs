@@ -61,6 +61,11 @@ impl Spool {
         self.bytes
     }
 
+    /// The oldest batch held.
+    pub fn oldest(&self) -> Option<u64> {
+        self.held.first_key_value().map(|(&seq, _)| seq)
+    }
+
     /// Takes a batch in, for this lane. What had to go to make room is handed to `lost`, slice by slice.
     pub fn push(&mut self, sealed: Sealed, lane: Lane, mut lost: impl FnMut(SliceId, u64)) {
         while self.bytes + sealed.frame.len() > self.bytes_max {

@@ -1,1 +1,30 @@
-//! stub
+//! The centre: partials in over QUIC, exact windows out of SQLite.
+//!
+//! ```text
+//! frame ─▶ session ─▶ ledger ─▶ merge ─▶ frontier ─▶ window ─▶ commit ─▶ store ─▶ query
+//!          who, what  seen      by pane  how far     due rows  one trans-
+//!          to run     before?   and key  everybody             action, then
+//!                                        has come              the acks
+//! ```
+//!
+//! Everything outside [`io`] is a machine: frames and `now` come in, commits and messages come out.
+//! [`aggregator::Aggregator`] composes the stages in this order. It keeps in memory what is recent; the rest is read
+//! through one seam, [`commit::PaneSource`].
+
+pub mod limits;
+
+pub mod catalog;
+
+pub mod ledger;
+
+pub mod merge;
+
+pub mod frontier;
+
+pub mod window;
+
+pub mod commit;
+
+pub mod aggregator;
+
+pub mod io;

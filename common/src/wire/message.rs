@@ -83,8 +83,11 @@ pub struct CounterSample {
 pub struct Heartbeat {
     /// The epoch that the seq and the counters belong to.
     pub epoch: u64,
-    /// The last batch sealed in this epoch, 0 for none: the watermarks hold once every seq up to it is committed.
+    /// The last batch sealed in this epoch, 0 for none.
     pub seq: u64,
+    /// The oldest batch of this epoch that the agent still holds, `seq + 1` for none. Older ones are committed, refused
+    /// or lost: the watermarks hold once every seq from this one to `seq` is committed.
+    pub oldest: u64,
     /// For each slice: no more on-time readings before this instant.
     pub watermarks: Vec<(SliceId, Timestamp)>,
     /// The counters.

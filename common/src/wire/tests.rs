@@ -205,6 +205,7 @@ fn messages_round_trip_and_are_bounded() {
         Message::Heartbeat(Heartbeat {
             epoch: 9,
             seq: 7,
+            oldest: 6,
             watermarks: alloc::vec![(SliceId(1), now)],
             counters: alloc::vec![CounterSample {
                 slice: SliceId(0),

@@ -1,0 +1,29 @@
+//! Every bound of the aggregator, on one page, with its reason.
+
+use catchment_common::time::Span;
+
+/// Most agents that may be connected.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Most agents that are remembered. Forgetting one is for an operator to decide, so this is far above any fleet.
+pub const AGENTS_MAX: usize = 100_000;
+/// Most epochs remembered of one agent: one for each of its starts.
+pub const EPOCHS_MAX: usize = 100_000;
+/// Bytes of batches gathered for one commit; with so many waiting, no more frames are taken until it is durable.
+pub const COMMIT_BYTES_MAX: usize = 16 << 20;
+/// Bytes of appended batches after which a checkpoint is taken before its time.
+pub const JOURNAL_BYTES_MAX: usize = 64 << 20;
+/// How often dirty panes are written as columns.
+pub const CHECKPOINT_INTERVAL: Span = Span::from_secs(5);
+/// Things that nobody waits for (counters, last-heard) are committed this often.
+pub const LAZY_COMMIT_INTERVAL: Span = Span::from_secs(1);
+/// After a failed commit the next attempt waits this long.
+pub const COMMIT_RETRY: Span = Span::from_secs(1);
+/// Statements about watermarks that may wait, for each agent, for their batches.
+pub const STATEMENTS_MAX: usize = 16;
+/// Moments remembered of how the foremost watermark advanced, for each query.
+pub const FRONT_MOMENTS_MAX: usize = 1_024;
+/// Most keys of one chunk of a stored pane: those of one section.
+pub const CHUNK_KEYS_MAX: usize = catchment_common::limits::BATCH_DELTAS_MAX;
+/// Windows that are provisional at once, for each query. Beyond it the oldest keep their status until data revises
+/// them.
+pub const PROVISIONAL_MAX: usize = 100_000;
