@@ -58,7 +58,10 @@ impl RunningQuery {
 
 fn reader(query: &Query, id: SliceId, slice: &Slice) -> Option<Reader> {
     let place = |field: &catchment_common::plan::Field| {
-        slice.fields.iter().position(|held| (&held.path, held.resolution) == (&field.path, field.resolution))
+        slice
+            .fields
+            .iter()
+            .position(|held| (&held.path, held.resolution) == (&field.path, field.resolution))
     };
     let fits = query.window.size.is_multiple_of(slice.pane) && query.window.every.is_multiple_of(slice.pane);
     let fields = query.fields.iter().map(place).collect();
@@ -68,13 +71,25 @@ fn reader(query: &Query, id: SliceId, slice: &Slice) -> Option<Reader> {
 impl Catalog {
     /// What agents are to run.
     pub fn agent_plan(&self) -> AgentPlan {
-        let slices = self.current.iter().filter_map(|id| Some((*id, self.slices.get(id)?.clone()))).collect();
-        AgentPlan { version: self.version, slices }
+        let slices = self
+            .current
+            .iter()
+            .filter_map(|id| Some((*id, self.slices.get(id)?.clone())))
+            .collect();
+        AgentPlan {
+            version: self.version,
+            slices,
+        }
     }
 
     /// Puts `plan` into force. `own` is the slice of each query and `before` what each read under earlier plans, both
     /// in the plan's order.
-    pub fn new(plan: Plan, slices: BTreeMap<SliceId, Slice>, own: &[SliceId], before: &[Vec<SliceId>]) -> Self {
+    pub fn new(
+        plan: Plan,
+        slices: BTreeMap<SliceId, Slice>,
+        own: &[SliceId],
+        before: &[Vec<SliceId>],
+    ) -> Self {
         let mut current = own.to_vec();
         current.sort_unstable();
         current.dedup();
@@ -85,6 +100,11 @@ impl Catalog {
             .zip(before)
             .map(|((query, &own), before)| RunningQuery::new(query, own, before, &slices))
             .collect();
-        Self { version: plan.version, slices, queries, current }
+        Self {
+            version: plan.version,
+            slices,
+            queries,
+            current,
+        }
     }
 }

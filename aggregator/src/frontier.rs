@@ -46,14 +46,21 @@ impl Coverage {
 
     /// Passed by expected; 1 when nobody is expected.
     pub fn ratio(self) -> f64 {
-        if self.expected == 0 { 1.0 } else { f64::from(self.passed) / f64::from(self.expected) }
+        if self.expected == 0 {
+            1.0
+        } else {
+            f64::from(self.passed) / f64::from(self.expected)
+        }
     }
 }
 
 impl Frontier {
     /// A frontier whose agents are expected for `lease` after they were last heard.
     pub fn new(lease: Span) -> Self {
-        Self { lease, agents: BTreeMap::new() }
+        Self {
+            lease,
+            agents: BTreeMap::new(),
+        }
     }
 
     /// Puts back what was stored.
@@ -66,7 +73,11 @@ impl Frontier {
         match self.agents.get_mut(agent) {
             Some(standing) => standing.heard = standing.heard.max(now.wall),
             None => {
-                let standing = Standing { heard: now.wall, retired: false, watermarks: BTreeMap::new() };
+                let standing = Standing {
+                    heard: now.wall,
+                    retired: false,
+                    watermarks: BTreeMap::new(),
+                };
                 self.agents.insert(agent.to_owned(), standing);
             }
         }
@@ -74,7 +85,9 @@ impl Frontier {
 
     /// An agent's watermark for a slice is at least this; returns whether it moved.
     pub fn advance(&mut self, agent: &str, slice: SliceId, watermark: Timestamp) -> bool {
-        let Some(standing) = self.agents.get_mut(agent) else { return false };
+        let Some(standing) = self.agents.get_mut(agent) else {
+            return false;
+        };
         let held = standing.watermarks.entry(slice).or_insert(Timestamp::MIN);
         let moved = watermark > *held;
         *held = watermark.max(*held);
@@ -99,18 +112,29 @@ impl Frontier {
     /// The watermarks of the agents that are expected to report on any of these slices: for an agent that has run
     /// several of them, its best.
     fn expected(&self, slices: &[SliceId], now: Now) -> impl Iterator<Item = Timestamp> {
-        let live = move |standing: &&Standing| !standing.retired && now.wall.since(standing.heard) <= self.lease;
+        let live =
+            move |standing: &&Standing| !standing.retired && now.wall.since(standing.heard) <= self.lease;
         self.agents.values().filter(live).filter_map(move |standing| {
-            slices.iter().filter_map(|slice| standing.watermarks.get(slice)).copied().max()
+            slices
+                .iter()
+                .filter_map(|slice| standing.watermarks.get(slice))
+                .copied()
+                .max()
         })
     }
 
     /// How many of the expected agents have passed `end`.
     pub fn coverage(&self, slices: &[SliceId], end: Timestamp, now: Now) -> Coverage {
-        self.expected(slices, now).fold(Coverage { passed: 0, expected: 0 }, |coverage, watermark| Coverage {
-            passed: coverage.passed + u32::from(watermark >= end),
-            expected: coverage.expected + 1,
-        })
+        self.expected(slices, now).fold(
+            Coverage {
+                passed: 0,
+                expected: 0,
+            },
+            |coverage, watermark| Coverage {
+                passed: coverage.passed + u32::from(watermark >= end),
+                expected: coverage.expected + 1,
+            },
+        )
     }
 
     /// The foremost watermark.
@@ -120,7 +144,9 @@ impl Frontier {
 
     /// The hindmost watermark of those that are not behind `shown`.
     pub fn low(&self, slices: &[SliceId], shown: Timestamp, now: Now) -> Option<Timestamp> {
-        self.expected(slices, now).filter(|&watermark| watermark >= shown).min()
+        self.expected(slices, now)
+            .filter(|&watermark| watermark >= shown)
+            .min()
     }
 }
 
@@ -170,7 +196,10 @@ mod tests {
     }
 
     fn now(seconds: i64) -> Now {
-        Now { monotonic: Instant::from_micros(seconds as u64 * 1_000_000), wall: at(seconds) }
+        Now {
+            monotonic: Instant::from_micros(seconds as u64 * 1_000_000),
+            wall: at(seconds),
+        }
     }
 
     fn frontier(watermarks: &[(&str, i64)]) -> Frontier {
@@ -193,17 +222,39 @@ mod tests {
     fn an_agent_behind_what_is_shown_does_not_hold_the_others() {
         let frontier = frontier(&[("a", 50), ("b", 60), ("c", 10)]);
         assert_eq!(frontier.low(&[SLICE], at(0), now(0)), Some(at(10)));
-        assert_eq!(frontier.low(&[SLICE], at(20), now(0)), Some(at(50)), "c is catching up");
-        assert_eq!(frontier.coverage(&[SLICE], at(50), now(0)), Coverage { passed: 2, expected: 3 });
+        assert_eq!(
+            frontier.low(&[SLICE], at(20), now(0)),
+            Some(at(50)),
+            "c is catching up"
+        );
+        assert_eq!(
+            frontier.coverage(&[SLICE], at(50), now(0)),
+            Coverage {
+                passed: 2,
+                expected: 3
+            }
+        );
     }
 
     #[test]
     fn a_lease_ends_expectation_and_hearing_renews_it() {
         let mut frontier = frontier(&[("a", 50), ("b", 60)]);
         frontier.hear("a", now(90));
-        assert_eq!(frontier.coverage(&[SLICE], at(55), now(120)), Coverage { passed: 0, expected: 1 });
+        assert_eq!(
+            frontier.coverage(&[SLICE], at(55), now(120)),
+            Coverage {
+                passed: 0,
+                expected: 1
+            }
+        );
         frontier.hear("b", now(120));
-        assert_eq!(frontier.coverage(&[SLICE], at(55), now(120)), Coverage { passed: 1, expected: 2 });
+        assert_eq!(
+            frontier.coverage(&[SLICE], at(55), now(120)),
+            Coverage {
+                passed: 1,
+                expected: 2
+            }
+        );
         assert_eq!(frontier.coverage(&[SliceId(9)], at(55), now(0)).ratio(), 1.0);
     }
 
@@ -216,7 +267,11 @@ mod tests {
         assert_eq!(patience.deadline(wait), Some(now(10).monotonic));
         assert_eq!(patience.observe(Some(at(110)), wait, now(10)), Some(at(100)));
         assert_eq!(patience.observe(None, wait, now(15)), Some(at(110)));
-        assert_eq!(patience.observe(Some(at(90)), wait, now(40)), Some(at(110)), "it never goes back");
+        assert_eq!(
+            patience.observe(Some(at(90)), wait, now(40)),
+            Some(at(110)),
+            "it never goes back"
+        );
         assert_eq!(patience.deadline(wait), None);
     }
 }

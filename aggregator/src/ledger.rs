@@ -22,7 +22,12 @@ impl SeqSet {
 
     /// Whether every number from `first` to `last` is in the set; an empty span is.
     pub fn covers(&self, first: u64, last: u64) -> bool {
-        first > last || self.ranges.range(..=first).next_back().is_some_and(|(_, &end)| end >= last)
+        first > last
+            || self
+                .ranges
+                .range(..=first)
+                .next_back()
+                .is_some_and(|(_, &end)| end >= last)
     }
 
     /// Adds a number; returns whether it is new.
@@ -30,12 +35,19 @@ impl SeqSet {
         if self.contains(seq) {
             return false;
         }
-        let before = self.ranges.range(..seq).next_back().map(|(&first, &last)| (first, last));
+        let before = self
+            .ranges
+            .range(..seq)
+            .next_back()
+            .map(|(&first, &last)| (first, last));
         let first = match before {
             Some((first, last)) if last + 1 == seq => first,
             _ => seq,
         };
-        let last = seq.checked_add(1).and_then(|next| self.ranges.remove(&next)).unwrap_or(seq);
+        let last = seq
+            .checked_add(1)
+            .and_then(|next| self.ranges.remove(&next))
+            .unwrap_or(seq);
         self.ranges.insert(first, last);
         true
     }
@@ -52,10 +64,17 @@ impl SeqSet {
 
     /// The ranges of this set within `range`.
     pub fn within(&self, range: SeqRange) -> Vec<SeqRange> {
-        let start = self.ranges.range(..=range.first).next_back().map_or(range.first, |(&first, _)| first);
+        let start = self
+            .ranges
+            .range(..=range.first)
+            .next_back()
+            .map_or(range.first, |(&first, _)| first);
         self.ranges
             .range(start..=range.last)
-            .map(|(&first, &last)| SeqRange { first: first.max(range.first), last: last.min(range.last) })
+            .map(|(&first, &last)| SeqRange {
+                first: first.max(range.first),
+                last: last.min(range.last),
+            })
             .filter(|part| part.first <= part.last)
             .collect()
     }
@@ -78,7 +97,11 @@ impl Ledger {
         if !self.sets.contains_key(agent) {
             self.sets.insert(agent.to_owned(), BTreeMap::new());
         }
-        self.sets.get_mut(agent).expect("just inserted").entry(epoch).or_default()
+        self.sets
+            .get_mut(agent)
+            .expect("just inserted")
+            .entry(epoch)
+            .or_default()
     }
 
     /// How many epochs of an agent are remembered.

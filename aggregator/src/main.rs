@@ -1,1 +1,100 @@
-fn main() {}
+//! `catchment-aggregator`: the centre.
+
+mod arguments;
+
+use std::io::stdout;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use catchment_aggregator::io::clock::Clock;
+use catchment_aggregator::io::config::Config;
+use catchment_aggregator::io::sqlite::Store;
+use catchment_aggregator::io::{command, pki, run};
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use self::arguments::{Arguments, Command, PkiCommand, PlanCommand};
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("CATCHMENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match execute(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<()> {
+    let clock = Clock::start();
+    match command {
+        Command::Serve { config } => {
+            let config = Config::load(&config)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build();
+            runtime
+                .context("cannot start the runtime")?
+                .block_on(run::serve(config))
+        }
+        Command::Plan {
+            command: PlanCommand::Check { file },
+        } => command::check_plan(&file, &mut stdout()).map(|_| ()),
+        Command::Plan {
+            command: PlanCommand::Apply { file, place },
+        } => {
+            let text = std::fs::read_to_string(&file)
+                .with_context(|| format!("{}: cannot read the plan", file.display()))?;
+            let mut store = Store::open(&place.database()?)?;
+            let version = run::apply(&mut store, &text, &file.display().to_string(), clock)?;
+            println!("plan version {version} is in force");
+            Ok(())
+        }
+        Command::Query {
+            name,
+            place,
+            rows,
+            format,
+        } => command::query(
+            &place.database()?,
+            &name,
+            &rows.selection(),
+            format,
+            clock.now(),
+            &mut stdout(),
+        ),
+        Command::Status { place } => command::status(&place.database()?, clock.now(), &mut stdout()),
+        Command::Pki {
+            command: PkiCommand::Init {
+                directory,
+                server_name,
+            },
+        } => {
+            pki::init(&directory, &server_name)?;
+            println!(
+                "authority and server certificate are in {}; keep ca.key secret",
+                directory.display()
+            );
+            Ok(())
+        }
+        Command::Pki {
+            command:
+                PkiCommand::Issue {
+                    directory,
+                    agent,
+                    out,
+                },
+        } => {
+            let out = out.unwrap_or_else(|| directory.clone());
+            pki::issue(&directory, &agent, &out)?;
+            println!("certificate and key of {agent} are in {}", out.display());
+            Ok(())
+        }
+    }
+}

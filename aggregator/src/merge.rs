@@ -100,7 +100,10 @@ impl Pane {
     /// Readings and partials of one key.
     pub fn row(&self, id: KeyId) -> Option<(u64, &[Stats])> {
         let row = *self.index.get(&id)? as usize;
-        Some((self.readings[row], &self.stats[row * self.fields..(row + 1) * self.fields]))
+        Some((
+            self.readings[row],
+            &self.stats[row * self.fields..(row + 1) * self.fields],
+        ))
     }
 
     fn merge(&mut self, id: KeyId, readings: u64, partials: &[Stats]) {
@@ -142,7 +145,10 @@ impl SlicePanes {
     /// The number of a key, if it has one here.
     pub fn find(&self, key: &[u8]) -> Option<KeyId> {
         let hash = self.keys.hasher.hash_one(key);
-        self.keys.index.find(hash, |&id| *self.keys.keys[id as usize] == *key).copied()
+        self.keys
+            .index
+            .find(hash, |&id| *self.keys.keys[id as usize] == *key)
+            .copied()
     }
 }
 
@@ -165,7 +171,9 @@ impl Panes {
 
     /// Whether a pane is in memory.
     pub fn holds(&self, slice: SliceId, pane: Timestamp) -> bool {
-        self.slices.get(&slice).is_some_and(|slice| slice.panes.contains_key(&pane))
+        self.slices
+            .get(&slice)
+            .is_some_and(|slice| slice.panes.contains_key(&pane))
     }
 
     /// Checks everything about a section that merging relies on, so that a batch is taken as a whole or not at all.
@@ -177,29 +185,46 @@ impl Panes {
         if view.pane.pane_start(slice.pane) != view.pane {
             return Err(Refused::BadPane);
         }
-        let Scratch { stats, keys, readings, partials } = &mut self.scratch;
+        let Scratch {
+            stats,
+            keys,
+            readings,
+            partials,
+        } = &mut self.scratch;
         view.read_rows(readings, partials, stats).map_err(Refused::Wire)?;
         // Keys are only taken apart when they are not the ones that were checked before.
         let known = self.slices.get(&view.slice).is_some_and(|slice| {
-            slice.last_columns.values().any(|last| last.bytes == view.key_column() && last.ids.len() == view.rows())
+            slice
+                .last_columns
+                .values()
+                .any(|last| last.bytes == view.key_column() && last.ids.len() == view.rows())
         });
         if known {
             return Ok(());
         }
         view.read_keys(keys, stats).map_err(Refused::Wire)?;
         let fits = |key: &[u8]| catchment_common::key::tags_of(key, slice.key.len()).is_some();
-        if keys.iter().all(fits) { Ok(()) } else { Err(Refused::OtherSlice) }
+        if keys.iter().all(fits) {
+            Ok(())
+        } else {
+            Err(Refused::OtherSlice)
+        }
     }
 
     /// Merges a section that [`Panes::check`] has passed, on behalf of `agent`; returns the numbers of its keys.
     pub fn merge(&mut self, agent: &str, view: &SectionView<'_>) -> Result<&[KeyId], WireFault> {
-        let Scratch { stats, keys, readings, partials } = &mut self.scratch;
+        let Scratch {
+            stats,
+            keys,
+            readings,
+            partials,
+        } = &mut self.scratch;
         view.read_rows(readings, partials, stats)?;
         let slice = self.slices.entry(view.slice).or_default();
-        let last = match slice.last_columns.get_mut(agent) {
-            Some(last) => last,
-            None => slice.last_columns.entry(agent.to_owned()).or_default(),
-        };
+        if !slice.last_columns.contains_key(agent) {
+            slice.last_columns.insert(agent.to_owned(), LastColumn::default());
+        }
+        let last = slice.last_columns.get_mut(agent).expect("just inserted");
         if last.ids.len() != view.rows() || last.bytes != view.key_column() {
             view.read_keys(keys, stats)?;
             last.ids.clear();
@@ -208,7 +233,10 @@ impl Panes {
             last.bytes.extend_from_slice(view.key_column());
         }
         let fields = view.keep().len();
-        let pane = slice.panes.entry(view.pane).or_insert_with(|| Pane { fields, ..Pane::default() });
+        let pane = slice.panes.entry(view.pane).or_insert_with(|| Pane {
+            fields,
+            ..Pane::default()
+        });
         pane.dirty = true;
         for (row, (&id, &readings)) in last.ids.iter().zip(readings.iter()).enumerate() {
             pane.merge(id, readings, &partials[row * fields..(row + 1) * fields]);
@@ -219,30 +247,51 @@ impl Panes {
     /// Puts a stored chunk of a pane back into memory.
     pub fn restore(&mut self, chunk: &[u8]) -> Result<(), WireFault> {
         let view = SectionView::parse(chunk)?;
-        let before = self.slices.get(&view.slice).and_then(|slice| slice.panes.get(&view.pane));
+        let before = self
+            .slices
+            .get(&view.slice)
+            .and_then(|slice| slice.panes.get(&view.pane));
         let dirty = before.is_some_and(|pane| pane.dirty);
         self.merge("", &view)?;
-        if let Some(pane) = self.slices.get_mut(&view.slice).and_then(|slice| slice.panes.get_mut(&view.pane)) {
+        if let Some(pane) = self
+            .slices
+            .get_mut(&view.slice)
+            .and_then(|slice| slice.panes.get_mut(&view.pane))
+        {
             pane.dirty = dirty;
         }
         Ok(())
     }
 
     /// Hands out every dirty pane as chunks of columns, and marks it clean.
-    pub fn take_dirty(&mut self, slices: &BTreeMap<SliceId, Slice>, mut sink: impl FnMut(SliceId, Timestamp, u32, Vec<u8>)) {
+    pub fn take_dirty(
+        &mut self,
+        slices: &BTreeMap<SliceId, Slice>,
+        mut sink: impl FnMut(SliceId, Timestamp, u32, Vec<u8>),
+    ) {
         for (&id, held) in &mut self.slices {
             let Some(slice) = slices.get(&id) else { continue };
             let keep: Vec<Components> = slice.fields.iter().map(|field| field.components).collect();
             for (&start, pane) in held.panes.iter_mut().filter(|(_, pane)| pane.dirty) {
                 pane.dirty = false;
-                emit_chunks(id, start, pane, &held.keys, &keep, &mut self.scratch.stats, &mut sink);
+                emit_chunks(
+                    id,
+                    start,
+                    pane,
+                    &held.keys,
+                    &keep,
+                    &mut self.scratch.stats,
+                    &mut sink,
+                );
             }
         }
     }
 
     /// Forgets the clean panes of a slice that start before `keep_from`, and the keys that only they had.
     pub fn forget(&mut self, slice: SliceId, keep_from: Timestamp) {
-        let Some(held) = self.slices.get_mut(&slice) else { return };
+        let Some(held) = self.slices.get_mut(&slice) else {
+            return;
+        };
         let before = held.panes.len();
         held.panes.retain(|&start, pane| pane.dirty || start >= keep_from);
         let used: usize = held.panes.values().map(Pane::len).sum();
@@ -253,7 +302,11 @@ impl Panes {
 
     /// Partials in memory.
     pub fn partials(&self) -> usize {
-        self.slices.values().flat_map(|slice| slice.panes.values()).map(Pane::len).sum()
+        self.slices
+            .values()
+            .flat_map(|slice| slice.panes.values())
+            .map(Pane::len)
+            .sum()
     }
 }
 
@@ -265,7 +318,12 @@ impl SlicePanes {
             for id in &mut pane.ids {
                 *id = keys.number(&self.keys.keys[*id as usize]);
             }
-            pane.index = pane.ids.iter().enumerate().map(|(row, &id)| (id, row as u32)).collect();
+            pane.index = pane
+                .ids
+                .iter()
+                .enumerate()
+                .map(|(row, &id)| (id, row as u32))
+                .collect();
         }
         self.keys = keys;
         self.last_columns.clear();

@@ -102,6 +102,11 @@ impl Span {
         self.0
     }
 
+    /// Both spans together; must not overflow, which spans within the limits of a plan cannot.
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// Greatest common divisor of two positive spans: the widest pane that divides both.
     pub const fn gcd(self, other: Self) -> Self {
         let (mut a, mut b) = (self.0, other.0);

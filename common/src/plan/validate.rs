@@ -335,8 +335,10 @@ impl Check<'_> {
     }
 
     fn columns(&mut self, query: &Query) {
+        let mut repeated = false;
         for (index, aggregate) in query.aggregates.iter().enumerate() {
             if query.aggregates[..index].contains(aggregate) {
+                repeated = true;
                 self.fault(
                     Part::Aggregate(index),
                     format!("aggregate `{}` stands twice", aggregate.name()),
@@ -354,6 +356,10 @@ impl Check<'_> {
                 );
             }
             columns.push(name.clone());
+        }
+        if repeated {
+            // Their columns collide for that reason alone.
+            return;
         }
         let each = query.aggregates.len();
         for (index, column) in query.value_columns().enumerate() {

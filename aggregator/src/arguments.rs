@@ -1,0 +1,155 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use catchment_aggregator::io::command::{OutputFormat, Selection};
+use catchment_aggregator::io::config::Config;
+use clap::{Args, Parser, Subcommand};
+
+/// Merges partial aggregates by key, exactly, and serves windows as plain SQL tables.
+#[derive(Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run the aggregator.
+    Serve {
+        /// The configuration file.
+        #[arg(long, env = "CATCHMENT_AGGREGATOR_CONFIG")]
+        config: PathBuf,
+    },
+    /// Check a plan or put it into force.
+    Plan {
+        #[command(subcommand)]
+        command: PlanCommand,
+    },
+    /// Show rows of a query's result table.
+    Query {
+        /// The query's name.
+        name: String,
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        rows: Rows,
+        /// How to show them.
+        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+        format: OutputFormat,
+    },
+    /// Show how agents and queries stand.
+    Status {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make certificates.
+    Pki {
+        #[command(subcommand)]
+        command: PkiCommand,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PlanCommand {
+    /// Check a plan file; faults are shown with file, line and column.
+    Check {
+        /// The plan, in TOML.
+        file: PathBuf,
+    },
+    /// Check a plan file and put it into force. A running aggregator takes it up and tells its agents.
+    Apply {
+        /// The plan, in TOML.
+        file: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PkiCommand {
+    /// Make an authority and the aggregator's certificate.
+    Init {
+        /// The folder to make them in.
+        #[arg(long)]
+        directory: PathBuf,
+        /// Names that agents know the aggregator by.
+        #[arg(long, default_value = "catchment-aggregator")]
+        server_name: Vec<String>,
+    },
+    /// Make an agent's certificate.
+    Issue {
+        /// The folder of the authority.
+        #[arg(long)]
+        directory: PathBuf,
+        /// The agent's name.
+        #[arg(long)]
+        agent: String,
+        /// Where to put certificate and key; by default the authority's folder.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+}
+
+/// Where the database is.
+#[derive(Args)]
+pub(crate) struct Place {
+    /// The database file.
+    #[arg(long, env = "CATCHMENT_DATABASE")]
+    database: Option<PathBuf>,
+    /// The aggregator's configuration, which names the database.
+    #[arg(long, env = "CATCHMENT_AGGREGATOR_CONFIG", conflicts_with = "database")]
+    config: Option<PathBuf>,
+}
+
+impl Place {
+    pub(crate) fn database(self) -> Result<PathBuf> {
+        match (self.database, self.config) {
+            (Some(database), _) => Ok(database),
+            (None, Some(config)) => Ok(Config::load(&config)?.database),
+            (None, None) => anyhow::bail!("name the database with --database FILE or --config FILE"),
+        }
+    }
+}
+
+/// Which rows.
+#[derive(Args)]
+pub(crate) struct Rows {
+    /// Windows that ended within this time, such as 10m.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    since: Option<Duration>,
+    /// Windows that start at or after this instant.
+    #[arg(long)]
+    from: Option<String>,
+    /// Windows that start before this instant.
+    #[arg(long)]
+    to: Option<String>,
+    /// A tag's value, such as site=berlin; may be given several times.
+    #[arg(long = "where", value_name = "TAG=VALUE")]
+    tags: Vec<String>,
+    /// Most rows; the newest are shown.
+    #[arg(long, default_value_t = 1_000)]
+    limit: u32,
+}
+
+impl Rows {
+    pub(crate) fn selection(self) -> Selection {
+        let Self {
+            since,
+            from,
+            to,
+            tags,
+            limit,
+        } = self;
+        Selection {
+            since,
+            from,
+            to,
+            tags,
+            limit,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What becomes durable together, and the seam to the store.
+//!
+//! A commit is one transaction: the batches as they came, the seqs that they claim, the watermarks and result rows that
+//! follow from them. Claiming a seq and merging its batch can therefore never come apart. Acknowledgements leave only
+//! after the store says that the commit is durable.
+//!
+//! A checkpoint rides in a commit: the dirty panes as columns, in place of the appended batches that they contain. It
+//! holds exactly what has been merged up to this commit, so start is: load the panes, replay the batches appended
+//! since, and the same bytes come out.
+
+use bytes::Bytes;
+use catchment_common::counter::Counter;
+use catchment_common::plan::SliceId;
+use catchment_common::stats::Lowered;
+use catchment_common::time::Timestamp;
+use catchment_common::wire::SeqRange;
+
+/// Names a commit.
+pub type CommitId = u64;
+
+/// One transaction.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Commit {
+    /// Counts up by one.
+    pub id: CommitId,
+    /// Batches to append, in the order in which they were merged.
+    pub batches: Vec<AppendedBatch>,
+    /// The seq sets that changed, whole: agent, epoch, ranges.
+    pub ledger: Vec<(String, u64, Vec<SeqRange>)>,
+    /// Watermarks that advanced.
+    pub watermarks: Vec<(String, SliceId, Timestamp)>,
+    /// Agents that were heard.
+    pub agents: Vec<AgentRow>,
+    /// Counters that agents reported: agent, epoch, slice, counter, value.
+    pub counters: Vec<(String, u64, SliceId, Counter, u64)>,
+    /// Result rows, query by query.
+    pub results: Vec<QueryResults>,
+    /// Panes to store in place of all appended batches, this commit's included.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// A batch as it came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AppendedBatch {
+    /// Who sent it.
+    pub agent: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its seq.
+    pub seq: u64,
+    /// Its frame.
+    pub frame: Bytes,
+}
+
+/// What is known of an agent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AgentRow {
+    /// Its name.
+    pub name: String,
+    /// When it was last heard.
+    pub heard: Timestamp,
+    /// The plan that it said it runs.
+    pub plan_version: u64,
+    /// Its software.
+    pub software: String,
+}
+
+/// Changes to one query's result table.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct QueryResults {
+    /// The query's index in the catalog.
+    pub query: usize,
+    /// Every window that ends by then has been shown.
+    pub emitted_through: Option<Timestamp>,
+    /// New and revised rows, window by window.
+    pub windows: Vec<WindowRows>,
+    /// Windows whose status changes without new data.
+    pub statuses: Vec<WindowStatus>,
+}
+
+/// Rows of one window.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WindowRows {
+    /// The window and how complete it is.
+    pub status: WindowStatus,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+/// How complete a window is.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct WindowStatus {
+    /// The window's start.
+    pub start: Timestamp,
+    /// Whether all expected agents have passed its end.
+    pub is_final: bool,
+    /// Agents that have passed ÷ agents expected.
+    pub coverage: f64,
+}
+
+/// One result row.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Row {
+    /// The key's bytes.
+    pub key: Box<[u8]>,
+    /// How many readings.
+    pub readings: u64,
+    /// For each field and aggregate, fields outermost.
+    pub values: Vec<Option<Lowered>>,
+}
+
+/// Panes as columns.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Checkpoint {
+    /// Slice, pane start, chunk number, columns.
+    pub chunks: Vec<(SliceId, Timestamp, u32, Vec<u8>)>,
+    /// What retention lets go.
+    pub expired: Expired,
+}
+
+/// What is older than anybody wants to keep.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Expired {
+    /// Result rows of a query, by its index in the catalog, of windows that start before this.
+    pub rows: Vec<(usize, Timestamp)>,
+    /// Panes of a slice that start before this.
+    pub panes: Vec<(SliceId, Timestamp)>,
+}
+
+impl Commit {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+            && self.ledger.is_empty()
+            && self.watermarks.is_empty()
+            && self.agents.is_empty()
+            && self.counters.is_empty()
+            && self.results.is_empty()
+            && self.checkpoint.is_none()
+    }
+}
+
+/// Where panes are read from that are not in memory.
+pub trait PaneSource {
+    /// The stored chunks of a pane; none if it was never stored.
+    fn chunks(&self, slice: SliceId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault>;
+}
+
+/// The store could not be read. The text is for the operator.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("cannot read a stored pane: {0}")]
+pub struct SourceFault(pub String);
+
+/// A source without anything, for a store that is new.
+#[derive(Clone, Copy, Debug)]
+pub struct NoPanes;
+
+impl PaneSource for NoPanes {
+    fn chunks(&self, _: SliceId, _: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
+        Ok(Vec::new())
+    }
+}

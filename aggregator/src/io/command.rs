@@ -1,0 +1,262 @@
+//! The commands that are not the server: reading results, status, plans.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use catchment_common::plan::Plan;
+use catchment_common::time::{Now, Timestamp};
+use clap::ValueEnum;
+use comfy_table::{Table, presets};
+use rusqlite::types::ValueRef;
+use serde_json::{Map, Number, Value};
+
+use super::plan_toml;
+use super::sqlite::Store;
+use super::tables::time_text;
+
+/// How results are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum OutputFormat {
+    /// A table for people.
+    Table,
+    /// An array of objects.
+    Json,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
+/// Which rows of a result table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Selection {
+    /// Windows that end after so long ago.
+    pub since: Option<Duration>,
+    /// Windows that start at or after this instant (RFC 3339).
+    pub from: Option<String>,
+    /// Windows that start before this instant (RFC 3339).
+    pub to: Option<String>,
+    /// Tags that must have these values: `tag=value`.
+    pub tags: Vec<String>,
+    /// At most so many rows, the newest.
+    pub limit: u32,
+}
+
+/// Writes rows of a query's result table to `out`.
+pub fn query(
+    database: &Path,
+    name: &str,
+    selection: &Selection,
+    format: OutputFormat,
+    now: Now,
+    out: &mut impl Write,
+) -> Result<()> {
+    let store = Store::open_to_read(database)?;
+    let plan = store.load_plan()?.unwrap_or_default();
+    let Some(query) = plan.queries.iter().find(|query| query.name == name) else {
+        let known: Vec<&str> = plan.queries.iter().map(|query| query.name.as_str()).collect();
+        bail!(
+            "there is no query `{name}`; the plan has {}",
+            if known.is_empty() {
+                "none".into()
+            } else {
+                known.join(", ")
+            }
+        );
+    };
+    let (mut sql, mut parameters) = (format!("SELECT * FROM \"{name}\" WHERE 1"), Vec::new());
+    let mut add = |condition: &str, value: String| {
+        parameters.push(value);
+        let _ = write!(sql, " AND {condition} ?{}", parameters.len());
+    };
+    if let Some(since) = selection.since {
+        let since =
+            catchment_common::time::Span::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+        add("window_end >", time_text(now.wall.minus(since)));
+    }
+    if let Some(from) = &selection.from {
+        add("window_start >=", time_text(instant(from)?));
+    }
+    if let Some(to) = &selection.to {
+        add("window_start <", time_text(instant(to)?));
+    }
+    for condition in &selection.tags {
+        let (tag, value) = condition
+            .split_once('=')
+            .with_context(|| format!("`{condition}` is not tag=value"))?;
+        ensure!(
+            query.key.iter().any(|known| known == tag),
+            "`{tag}` is no tag of `{name}`; its key is {:?}",
+            query.key
+        );
+        add(&format!("\"{tag}\" ="), value.to_owned());
+    }
+    // The newest rows, shown oldest first.
+    let mut order = String::from("window_start");
+    for tag in &query.key {
+        let _ = write!(order, ", \"{tag}\"");
+    }
+    let _ = write!(sql, " ORDER BY window_start DESC LIMIT {}", selection.limit);
+    let sql = format!("SELECT * FROM ({sql}) ORDER BY {order}");
+    let mut statement = store.connection().prepare(&sql)?;
+    let columns: Vec<String> = statement.column_names().into_iter().map(String::from).collect();
+    let mut rows = statement.query(rusqlite::params_from_iter(&parameters))?;
+    let mut values: Vec<Vec<Value>> = Vec::new();
+    while let Some(row) = rows.next()? {
+        values.push(
+            (0..columns.len())
+                .map(|index| row.get_ref(index).map(json))
+                .collect::<Result<_, _>>()?,
+        );
+    }
+    show(&columns, values, format, out)
+}
+
+/// Writes how agents and queries stand to `out`.
+pub fn status(database: &Path, now: Now, out: &mut impl Write) -> Result<()> {
+    let store = Store::open_to_read(database)?;
+    let connection = store.connection();
+    let mut agents = table(&[
+        "agent",
+        "heard",
+        "plan",
+        "software",
+        "watermark",
+        "lifted",
+        "rejected",
+    ]);
+    let mut statement = connection.prepare(
+        "SELECT name, last_heard_us, plan_version, software,
+                (SELECT max(watermark_us) FROM catchment_watermark WHERE agent = name),
+                (SELECT sum(value) FROM catchment_counter c WHERE c.agent = a.name AND c.name = 'lifted'),
+                (SELECT sum(value) FROM catchment_counter c WHERE c.agent = a.name AND c.name LIKE 'rejected_%')
+         FROM catchment_agent a ORDER BY name",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let heard = now.wall.since(Timestamp::clamped(row.get(1)?));
+        let heard = Duration::from_secs(heard.as_micros().max(0).unsigned_abs() / 1_000_000);
+        let watermark: Option<i64> = row.get(4)?;
+        agents.add_row([
+            row.get::<_, String>(0)?,
+            format!("{} ago", humantime::format_duration(heard)),
+            row.get::<_, i64>(2)?.to_string(),
+            row.get(3)?,
+            watermark.map_or("-".into(), |at| time_text(Timestamp::clamped(at))),
+            row.get::<_, Option<i64>>(5)?.unwrap_or(0).to_string(),
+            row.get::<_, Option<i64>>(6)?.unwrap_or(0).to_string(),
+        ]);
+    }
+    let mut queries = table(&["query", "rows", "provisional", "shown through"]);
+    for query in store.load_plan()?.unwrap_or_default().queries {
+        let name = &query.name;
+        let count = |filter: &str| {
+            connection.query_row(&format!("SELECT count(*) FROM \"{name}\" {filter}"), [], |row| {
+                row.get::<_, i64>(0)
+            })
+        };
+        let through = "SELECT emitted_through_us FROM catchment_query WHERE name = ?1";
+        let through: Option<i64> = connection.query_row(through, [name], |row| row.get(0))?;
+        queries.add_row([
+            name.clone(),
+            count("")?.to_string(),
+            count("WHERE status = 'provisional'")?.to_string(),
+            through.map_or("-".into(), |at| time_text(Timestamp::clamped(at))),
+        ]);
+    }
+    writeln!(out, "{agents}\n\n{queries}")?;
+    Ok(())
+}
+
+/// Checks a plan file and writes what it would make agents do to `out`.
+pub fn check_plan(file: &Path, out: &mut impl Write) -> Result<Plan> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("{}: cannot read the plan", file.display()))?;
+    let plan = plan_toml::parse(&text, &file.display().to_string())?;
+    let sliced = plan.slices();
+    let mut shown = table(&["query", "slice", "window", "every", "pane", "columns"]);
+    for (query, (slice, _)) in plan.queries.iter().zip(&sliced.readers) {
+        shown.add_row([
+            query.name.clone(),
+            (slice + 1).to_string(),
+            span_text(query.window.size),
+            span_text(query.window.every),
+            span_text(sliced.slices[*slice].pane),
+            (query.value_columns().count() + query.key.len() + 6).to_string(),
+        ]);
+    }
+    writeln!(out, "{shown}")?;
+    writeln!(
+        out,
+        "{}: {} queries on {} slices",
+        file.display(),
+        plan.queries.len(),
+        sliced.slices.len()
+    )?;
+    Ok(plan)
+}
+
+fn span_text(span: catchment_common::time::Span) -> String {
+    humantime::format_duration(Duration::from_micros(span.as_micros().unsigned_abs())).to_string()
+}
+
+fn instant(text: &str) -> Result<Timestamp> {
+    let time: jiff::Timestamp = text
+        .parse()
+        .with_context(|| format!("`{text}` is not an instant; write 2026-11-23T08:00:00Z"))?;
+    Timestamp::from_micros(time.as_microsecond())
+        .with_context(|| format!("`{text}` is outside the years 1900 to 2200"))
+}
+
+fn json(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => number.into(),
+        ValueRef::Real(number) => Number::from_f64(number).map_or(Value::Null, Value::Number),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
+        ValueRef::Blob(bytes) => format!("({} bytes)", bytes.len()).into(),
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn show(columns: &[String], rows: Vec<Vec<Value>>, format: OutputFormat, out: &mut impl Write) -> Result<()> {
+    match format {
+        OutputFormat::Table => {
+            let mut table = table(columns);
+            for row in &rows {
+                table.add_row(row.iter().map(text));
+            }
+            writeln!(out, "{table}")?;
+        }
+        OutputFormat::Json => {
+            let object = |row: Vec<Value>| columns.iter().cloned().zip(row).collect::<Map<_, _>>();
+            let rows: Vec<_> = rows.into_iter().map(object).collect();
+            writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
+        }
+        OutputFormat::Csv => {
+            let mut writer = csv::Writer::from_writer(out);
+            writer.write_record(columns)?;
+            for row in &rows {
+                writer.write_record(row.iter().map(text))?;
+            }
+            writer.flush()?;
+        }
+    }
+    Ok(())
+}
+
+fn table<T: AsRef<str>>(header: &[T]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(header.iter().map(AsRef::as_ref));
+    table
+}

@@ -1,0 +1,431 @@
+//! The plan as people write it: TOML in, a checked [`Plan`] or errors with file, line and column out.
+//!
+//! Parsing keeps the place of every value, so that a rule broken deep in [`Plan::validate`] is shown where it was
+//! written. All faults are reported at once, each in one line with a hint.
+
+mod raw;
+
+use std::fmt;
+use std::ops::Range;
+
+use catchment_common::decimal::Value;
+use catchment_common::plan::{
+    Aggregate, Field, Format, Part, Path, PayloadTag, Plan, Query, TimeSource, TimeUnit, Window,
+};
+use catchment_common::time::Span;
+use catchment_common::topic::TopicTemplate;
+use toml::Spanned;
+
+use self::raw::{RawField, RawPlan, RawQuery, RawWindow};
+use super::config::{nearest, position, unknown_key_hint};
+
+const LATENESS_DEFAULT: Span = Span::from_secs(5);
+const MAX_LATE_DEFAULT: Span = Span::from_days(1);
+const MAX_AHEAD_DEFAULT: Span = Span::from_secs(300);
+const IDLE_DEFAULT: Span = Span::from_secs(30);
+const PATIENCE_DEFAULT: Span = Span::from_secs(10);
+
+/// Everything that is wrong with a plan's text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanErrors(Vec<String>);
+
+impl fmt::Display for PlanErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for PlanErrors {}
+
+/// Reads the text of a file called `name`.
+pub fn parse(text: &str, name: &str) -> Result<Plan, PlanErrors> {
+    let raw: RawPlan = toml::from_str(text).map_err(|error| {
+        let (line, column) = position(text, error.span().map_or(0, |span| span.start));
+        let message = error.message();
+        PlanErrors(vec![format!(
+            "{name}:{line}:{column}: {message}{}",
+            unknown_key_hint(message)
+        )])
+    })?;
+    let mut faults: Vec<(usize, String)> = Vec::new();
+    let queries: Vec<Query> = raw
+        .query
+        .iter()
+        .map(|query| convert(query, &mut faults))
+        .collect();
+    let plan = Plan { version: 0, queries };
+    if faults.is_empty() {
+        for fault in plan.validate() {
+            let place = raw
+                .query
+                .get(fault.query)
+                .map_or(0, |query| place_of(query, fault.part));
+            faults.push((place, fault.problem.to_string()));
+        }
+    }
+    if faults.is_empty() {
+        return Ok(plan);
+    }
+    faults.sort();
+    let show = |(place, message): (usize, String)| {
+        let (line, column) = position(text, place);
+        format!("{name}:{line}:{column}: {message}")
+    };
+    Err(PlanErrors(faults.into_iter().map(show).collect()))
+}
+
+type Faults = Vec<(usize, String)>;
+
+fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
+    let topic = TopicTemplate::parse(raw.topic.get_ref()).unwrap_or_else(|fault| {
+        faults.push((raw.topic.span().start, fault.to_string()));
+        TopicTemplate::parse("#").expect("the widest template is one")
+    });
+    if let Some(format) = raw.format.as_ref().filter(|format| format.get_ref() != "json") {
+        faults.push((
+            format.span().start,
+            format!("format `{}` is not supported yet; use \"json\"", format.get_ref()),
+        ));
+    }
+    let span = |text: &Option<Spanned<String>>, default, faults: &mut Faults| {
+        text.as_ref().map_or(default, |text| duration(text, faults))
+    };
+    Query {
+        name: raw.name.get_ref().clone(),
+        topic,
+        format: Format::Json,
+        time: time(raw, faults),
+        tags: raw
+            .tags
+            .0
+            .iter()
+            .map(|(name, path)| PayloadTag {
+                name: name.clone(),
+                path: Path::parse(path.get_ref()),
+            })
+            .collect(),
+        key: raw
+            .key
+            .get_ref()
+            .iter()
+            .map(|tag| tag.get_ref().clone())
+            .collect(),
+        fields: raw
+            .fields
+            .0
+            .iter()
+            .map(|(name, field)| convert_field(name, field, faults))
+            .collect(),
+        window: convert_window(&raw.window, faults),
+        aggregates: raw
+            .aggregates
+            .iter()
+            .filter_map(|name| aggregate(name, faults))
+            .collect(),
+        lateness: span(&raw.lateness, LATENESS_DEFAULT, faults),
+        max_late: span(&raw.max_late, MAX_LATE_DEFAULT, faults),
+        max_ahead: span(&raw.max_ahead, MAX_AHEAD_DEFAULT, faults),
+        idle: span(&raw.idle, IDLE_DEFAULT, faults),
+        patience: span(&raw.patience, PATIENCE_DEFAULT, faults),
+        retention: raw.retention.as_ref().map(|text| duration(text, faults)),
+    }
+}
+
+fn time(raw: &RawQuery, faults: &mut Faults) -> TimeSource {
+    let Some(time) = &raw.time else {
+        return TimeSource::Arrival;
+    };
+    let time = time.get_ref();
+    let unit = match time.unit.get_ref().as_str() {
+        "s" => TimeUnit::Seconds,
+        "ms" => TimeUnit::Millis,
+        "us" => TimeUnit::Micros,
+        "rfc3339" => TimeUnit::Rfc3339,
+        other => {
+            faults.push((
+                time.unit.span().start,
+                format!("time unit `{other}` is none of s, ms, us, rfc3339"),
+            ));
+            TimeUnit::Millis
+        }
+    };
+    TimeSource::Payload {
+        path: Path::parse(time.path.get_ref()),
+        unit,
+    }
+}
+
+fn convert_field(name: &str, raw: &Spanned<RawField>, faults: &mut Faults) -> Field {
+    let RawField { path, resolution } = raw.get_ref();
+    let resolution = resolution
+        .as_ref()
+        .and_then(|step| match Value::from_f64(*step.get_ref()) {
+            Ok(parsed) => Some(parsed.value.units()),
+            Err(_) => {
+                faults.push((
+                    step.span().start,
+                    format!("resolution {} is not a number in range", step.get_ref()),
+                ));
+                None
+            }
+        });
+    Field {
+        name: name.to_owned(),
+        path: Path::parse(path),
+        resolution,
+    }
+}
+
+fn convert_window(raw: &Spanned<RawWindow>, faults: &mut Faults) -> Window {
+    let place = raw.span().start;
+    let raw = raw.get_ref();
+    let later = [
+        ("session", raw.session.as_ref().map(Spanned::span)),
+        ("count", raw.count.as_ref().map(Spanned::span)),
+        ("timezone", raw.timezone.as_ref().map(Spanned::span)),
+        ("offset", raw.offset.as_ref().map(Spanned::span)),
+    ];
+    let nothing = Window {
+        size: Span::from_secs(1),
+        every: Span::from_secs(1),
+    };
+    let unsupported: Vec<(&str, Range<usize>)> = later
+        .into_iter()
+        .filter_map(|(name, span)| Some((name, span?)))
+        .collect();
+    for (name, span) in &unsupported {
+        let message = format!("windows with `{name}` are not supported yet; use `size` and `every`");
+        faults.push((span.start, message));
+    }
+    let Some(size) = &raw.size else {
+        if unsupported.is_empty() {
+            faults.push((
+                place,
+                "the window has no `size`; write window = { size = \"60s\" }".into(),
+            ));
+        }
+        return nothing;
+    };
+    let size = duration(size, faults);
+    Window {
+        size,
+        every: raw.every.as_ref().map_or(size, |every| duration(every, faults)),
+    }
+}
+
+fn aggregate(name: &Spanned<String>, faults: &mut Faults) -> Option<Aggregate> {
+    let text = name.get_ref();
+    if let Some(aggregate) = Aggregate::from_name(text) {
+        return Some(aggregate);
+    }
+    let is_quantile = text
+        .strip_prefix('p')
+        .is_some_and(|rest| rest.parse::<f64>().is_ok());
+    let later = is_quantile
+        || ["distinct", "top", "histogram", "median"]
+            .iter()
+            .any(|word| text.starts_with(word));
+    let message = if later {
+        format!("aggregate `{text}` is not supported yet")
+    } else {
+        let known = Aggregate::ALL.map(Aggregate::name);
+        let hint = nearest(text, known.into_iter()).map_or_else(
+            || format!("known are {}", known.join(", ")),
+            |near| format!("did you mean `{near}`?"),
+        );
+        format!("there is no aggregate `{text}`; {hint}")
+    };
+    faults.push((name.span().start, message));
+    None
+}
+
+fn duration(text: &Spanned<String>, faults: &mut Faults) -> Span {
+    let micros =
+        humantime::parse_duration(text.get_ref()).map(|duration| i64::try_from(duration.as_micros()));
+    match micros {
+        Ok(Ok(micros)) => Span::from_micros(micros),
+        Ok(Err(_)) => {
+            faults.push((text.span().start, format!("`{}` is too long", text.get_ref())));
+            Span::from_secs(1)
+        }
+        Err(error) => {
+            let message = format!(
+                "`{}` is not a duration: {error}; write 10s, 5m or 1h",
+                text.get_ref()
+            );
+            faults.push((text.span().start, message));
+            Span::from_secs(1)
+        }
+    }
+}
+
+/// Where a part of a query was written; the query's name if the part was left out.
+fn place_of(query: &RawQuery, part: Part) -> usize {
+    let start = |text: &Option<Spanned<String>>| text.as_ref().map(|text| text.span().start);
+    let place = match part {
+        Part::Query | Part::Name => None,
+        Part::Topic => Some(query.topic.span().start),
+        Part::Time => query.time.as_ref().map(|time| time.span().start),
+        Part::Tag(index) => query.tags.0.get(index).map(|(_, path)| path.span().start),
+        Part::Key(index) => query.key.get_ref().get(index).map(|tag| tag.span().start),
+        Part::Field(index) => query.fields.0.get(index).map(|(_, field)| field.span().start),
+        Part::Window => Some(query.window.span().start),
+        Part::Aggregate(index) => query.aggregates.get(index).map(|name| name.span().start),
+        Part::Lateness => start(&query.lateness),
+        Part::MaxLate => start(&query.max_late),
+        Part::MaxAhead => start(&query.max_ahead),
+        Part::Idle => start(&query.idle),
+        Part::Patience => start(&query.patience),
+        Part::Retention => start(&query.retention),
+    };
+    place.unwrap_or_else(|| query.name.span().start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"[[query]]
+name = "room_climate"
+topic = "sensors/{site}/{device}/env"
+format = "json"
+time = { path = "ts", unit = "ms" }
+key = ["site", "device"]
+fields = { temp = "temp", hum = { path = "data.hum", resolution = 0.01 } }
+window = { size = "60s", every = "10s" }
+aggregates = ["count", "mean", "min", "max", "stddev"]
+lateness = "30s"
+patience = "10s"
+retention = "30d"
+"#;
+
+    #[test]
+    fn the_plan_of_the_design_is_read() {
+        let plan = parse(GOOD, "plan.toml").unwrap();
+        let query = &plan.queries[0];
+        assert_eq!(query.name, "room_climate");
+        assert_eq!(query.fields[1].resolution, Some(10_i128.pow(16)));
+        assert_eq!(query.window.pane(), Span::from_secs(10));
+        assert_eq!(query.lateness, Span::from_secs(30));
+        assert_eq!(query.retention, Some(Span::from_days(30)));
+        let columns: Vec<String> = query.value_columns().collect();
+        assert_eq!(columns[..3], ["temp_count", "temp_mean", "temp_min"]);
+        assert_eq!(plan.slices().slices.len(), 1);
+    }
+
+    fn check(from: &str, to: &str, expected: &str) {
+        assert!(GOOD.contains(from), "{from}");
+        let errors = parse(&GOOD.replacen(from, to, 1), "plan.toml").unwrap_err();
+        assert_eq!(errors.to_string(), expected);
+    }
+
+    #[test]
+    fn each_fault_has_its_place_and_a_hint() {
+        check(
+            "lateness =",
+            "latness =",
+            "plan.toml:10:1: unknown field `latness`, expected one of `name`, `topic`, \
+            `format`, `time`, `tags`, `key`, `fields`, `window`, `aggregates`, `lateness`, `max_late`, `max_ahead`, \
+            `idle`, `patience`, `retention`; did you mean `lateness`?",
+        );
+        check(
+            "\"site\", \"device\"",
+            "\"site\", \"devise\"",
+            "plan.toml:6:16: the key names tag `devise`, which does \
+            not exist; known tags are `site`, `device`; or define it under `tags`",
+        );
+        check(
+            "\"mean\"",
+            "\"men\"",
+            "plan.toml:9:24: there is no aggregate `men`; did you mean `mean`?",
+        );
+        check(
+            "\"mean\"",
+            "\"p99\"",
+            "plan.toml:9:24: aggregate `p99` is not supported yet",
+        );
+        check(
+            "\"mean\"",
+            "\"count\"",
+            "plan.toml:9:24: aggregate `count` stands twice",
+        );
+        check(
+            "size = \"60s\", every = \"10s\"",
+            "session = \"5m\"",
+            "plan.toml:8:22: windows with `session` are not supported yet; use `size` and `every`",
+        );
+        check(
+            "\"60s\"",
+            "\"sixty\"",
+            "plan.toml:8:19: `sixty` is not a duration: expected number at 0; write 10s, 5m or 1h",
+        );
+        check(
+            "\"10s\"",
+            "\"90s\"",
+            "plan.toml:8:10: `every` is longer than `size`: readings between windows would be \
+            counted in none; make `every` at most `size`",
+        );
+        check(
+            "\"60s\"",
+            "\"0s\"",
+            "plan.toml:8:10: a window's size and step must be at least 1 ms",
+        );
+        check(
+            "{device}",
+            "{device",
+            "plan.toml:3:9: level `{device` mixes a wildcard or capture with text; it must \
+            stand alone between slashes",
+        );
+        check(
+            "room_climate",
+            "room climate",
+            "plan.toml:2:8: query name `room climate` is not a name; use lower-case \
+            letters, digits and `_`, not starting with a digit",
+        );
+        check(
+            "room_climate",
+            "catchment_x",
+            "plan.toml:2:8: names that start with `catchment_` are taken by the \
+            store; rename the query",
+        );
+        check(
+            "0.01",
+            "-1",
+            "plan.toml:7:33: the resolution of `hum` must be above 0 and below 10^18; give the \
+            sensor's step, such as 0.01",
+        );
+        check(
+            "\"30d\"",
+            "\"10s\"",
+            "plan.toml:12:13: `retention` is shorter than one window; keep at least one \
+            window, or leave it out to keep all",
+        );
+        check(
+            "\"json\"",
+            "\"csv\"",
+            "plan.toml:4:10: format `csv` is not supported yet; use \"json\"",
+        );
+        check(
+            "\"ms\"",
+            "\"min\"",
+            "plan.toml:5:30: time unit `min` is none of s, ms, us, rfc3339",
+        );
+        check(
+            "topic = \"sensors/{site}/{device}/env\"\n",
+            "",
+            "plan.toml:1:1: missing field `topic`",
+        );
+    }
+
+    #[test]
+    fn duplicate_names_and_several_faults_are_all_reported() {
+        let twice = format!("{GOOD}\n{GOOD}");
+        let errors = parse(&twice, "p").unwrap_err().to_string();
+        assert_eq!(
+            errors,
+            "p:15:8: two queries are named `room_climate`; each query is a table of its own: rename one"
+        );
+        let broken = GOOD.replace("\"mean\"", "\"men\"").replace("\"ms\"", "\"min\"");
+        assert_eq!(parse(&broken, "p").unwrap_err().to_string().lines().count(), 2);
+    }
+}

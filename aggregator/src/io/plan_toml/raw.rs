@@ -1,0 +1,127 @@
+//! The plan's TOML as it is written, before it means anything.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use toml::Spanned;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPlan {
+    #[serde(default)]
+    pub(super) query: Vec<RawQuery>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawQuery {
+    pub(super) name: Spanned<String>,
+    pub(super) topic: Spanned<String>,
+    pub(super) format: Option<Spanned<String>>,
+    pub(super) time: Option<Spanned<RawTime>>,
+    #[serde(default)]
+    pub(super) tags: InOrder<Spanned<String>>,
+    pub(super) key: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    pub(super) fields: InOrder<Spanned<RawField>>,
+    pub(super) window: Spanned<RawWindow>,
+    #[serde(default)]
+    pub(super) aggregates: Vec<Spanned<String>>,
+    pub(super) lateness: Option<Spanned<String>>,
+    pub(super) max_late: Option<Spanned<String>>,
+    pub(super) max_ahead: Option<Spanned<String>>,
+    pub(super) idle: Option<Spanned<String>>,
+    pub(super) patience: Option<Spanned<String>>,
+    pub(super) retention: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTime {
+    pub(super) path: Spanned<String>,
+    pub(super) unit: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWindow {
+    pub(super) size: Option<Spanned<String>>,
+    pub(super) every: Option<Spanned<String>>,
+    // Known, and refused for now with an error of their own.
+    pub(super) session: Option<Spanned<IgnoredAny>>,
+    pub(super) count: Option<Spanned<IgnoredAny>>,
+    pub(super) timezone: Option<Spanned<IgnoredAny>>,
+    pub(super) offset: Option<Spanned<IgnoredAny>>,
+}
+
+/// `"path"`, or `{ path = "…", resolution = 0.01 }`.
+pub(super) struct RawField {
+    pub(super) path: String,
+    pub(super) resolution: Option<Spanned<f64>>,
+}
+
+impl<'de> Deserialize<'de> for RawField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Long {
+            path: String,
+            resolution: Option<Spanned<f64>>,
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawField;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path, or { path = \"…\", resolution = 0.01 }")
+            }
+
+            fn visit_str<E>(self, path: &str) -> Result<RawField, E> {
+                Ok(RawField {
+                    path: path.to_owned(),
+                    resolution: None,
+                })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawField, A::Error> {
+                let Long { path, resolution } =
+                    Long::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+                Ok(RawField { path, resolution })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// A table whose entries keep the order of the file: columns come in the order in which fields are written.
+pub(super) struct InOrder<T>(pub(super) Vec<(String, T)>);
+
+impl<T> Default for InOrder<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for InOrder<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = InOrder<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<InOrder<T>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(InOrder(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}

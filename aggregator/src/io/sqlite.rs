@@ -1,0 +1,505 @@
+//! The store: one SQLite file, one writer, every commit durable before it is acknowledged.
+//!
+//! WAL with `synchronous=FULL`: a transaction that returned survives power loss on a disk that honours fsync. `NORMAL`
+//! would lose the last ones. Each [`Commit`] is one transaction, whole or not at all.
+
+mod restore;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use catchment_common::key::tags_of;
+use catchment_common::plan::{Plan, Query, Slice, SliceId};
+use catchment_common::stats::Lowered;
+use catchment_common::time::Timestamp;
+use rusqlite::types::{ToSqlOutput, Value as SqlValue};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
+
+use super::tables::{TableSql, time_text};
+use crate::catalog::Catalog;
+use crate::commit::{Commit, PaneSource, QueryResults, SourceFault, WindowRows};
+
+/// The schema's version that this software writes, and the migrations that lead there.
+const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_initial.sql")];
+/// How long to wait for another process that holds the write lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The WAL is cut back to this after a checkpoint of SQLite's own.
+const JOURNAL_SIZE_LIMIT: i64 = 64 << 20;
+/// Statements kept prepared: two or three for each of many queries.
+const STATEMENTS_MAX: usize = 1_024;
+
+/// A store that cannot be used, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreFault {
+    /// SQLite refused.
+    #[error("{}: {error}", path.display())]
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+        /// What it said.
+        error: rusqlite::Error,
+    },
+    /// The file is damaged.
+    #[error(
+        "{}: the database is damaged ({found}); stop everything that writes to it, keep a copy, and restore the last \
+         backup (agents send again what a backup does not have), or move the file away to start anew",
+        path.display()
+    )]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
+        /// What the check found.
+        found: String,
+    },
+    /// The file was written by newer software.
+    #[error(
+        "{}: the database has schema version {found}, this software knows {known}; run the newer catchment-aggregator \
+         that wrote it, or name another database file",
+        path.display()
+    )]
+    Newer {
+        /// The database file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// A plan cannot be put into force here.
+    #[error("query `{query}`: {problem}")]
+    Plan {
+        /// The query at fault.
+        query: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// Stored bytes that should be ours are not.
+    #[error("{}: stored {what} cannot be read: {problem}", path.display())]
+    Content {
+        /// The database file.
+        path: PathBuf,
+        /// What was to be read.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    connection: Connection,
+}
+
+type Result<T> = std::result::Result<T, StoreFault>;
+
+impl Store {
+    /// Opens or makes the database, checks it, and brings its schema up to date.
+    pub fn open(path: &Path) -> Result<Self> {
+        let connection = Connection::open(path).map_err(at(path))?;
+        let mut store = Self {
+            path: path.to_owned(),
+            connection,
+        };
+        store.check()?;
+        store.configure()?;
+        store.migrate()?;
+        Ok(store)
+    }
+
+    /// Opens an existing database for reading only.
+    pub fn open_to_read(path: &Path) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(at(path))?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(at(path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            connection,
+        })
+    }
+
+    /// The connection, for reading.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn check(&self) -> Result<()> {
+        let found: std::result::Result<String, _> =
+            self.connection
+                .query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+        let found = match found {
+            Ok(found) => found,
+            // Pages so broken that the check itself fails say the same.
+            Err(rusqlite::Error::SqliteFailure(error, message))
+                if matches!(
+                    error.code,
+                    rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase
+                ) =>
+            {
+                message.unwrap_or_else(|| error.to_string())
+            }
+            Err(error) => return Err(at(&self.path)(error)),
+        };
+        if found == "ok" {
+            Ok(())
+        } else {
+            Err(StoreFault::Damaged {
+                path: self.path.clone(),
+                found,
+            })
+        }
+    }
+
+    fn configure(&self) -> Result<()> {
+        let configure = || {
+            self.connection.busy_timeout(BUSY_TIMEOUT)?;
+            self.connection.pragma_update(None, "journal_mode", "WAL")?;
+            self.connection.pragma_update(None, "synchronous", "FULL")?;
+            self.connection
+                .pragma_update(None, "journal_size_limit", JOURNAL_SIZE_LIMIT)?;
+            self.connection
+                .set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+            Ok(())
+        };
+        configure().map_err(at(&self.path))
+    }
+
+    fn migrate(&mut self) -> Result<()> {
+        let path = self.path.clone();
+        let known = MIGRATIONS.len() as i64;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(at(&path))?;
+        let found: i64 = transaction
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(at(&path))?;
+        if found > known {
+            return Err(StoreFault::Newer { path, found, known });
+        }
+        for migration in MIGRATIONS.iter().skip(found.max(0) as usize) {
+            transaction.execute_batch(migration).map_err(at(&path))?;
+        }
+        transaction
+            .pragma_update(None, "user_version", known)
+            .map_err(at(&path))?;
+        transaction.commit().map_err(at(&path))
+    }
+
+    /// The newest plan's version; 0 before the first.
+    pub fn plan_version(&self) -> Result<u64> {
+        let version = "SELECT coalesce(max(version), 0) FROM catchment_plan";
+        self.connection
+            .query_row(version, [], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))
+            .map_err(at(&self.path))
+    }
+
+    /// The newest plan's text.
+    pub fn plan_source(&self) -> Result<Option<String>> {
+        let newest = "SELECT source FROM catchment_plan ORDER BY version DESC LIMIT 1";
+        self.connection
+            .query_row(newest, [], |row| row.get(0))
+            .optional()
+            .map_err(at(&self.path))
+    }
+
+    /// Puts a checked plan into force: gives slices their numbers, makes or widens result tables, and stores it under
+    /// the next version, which is returned.
+    pub fn apply_plan(&mut self, mut plan: Plan, source: &str, now: Timestamp) -> Result<u64> {
+        let before = self.load_plan()?.unwrap_or_default();
+        let path = self.path.clone();
+        plan.version = self.plan_version()? + 1;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(at(&path))?;
+        let sliced = plan.slices();
+        for (query, (slice, _)) in plan.queries.iter().zip(&sliced.readers) {
+            if let Some(old) = before.queries.iter().find(|old| old.name == query.name)
+                && old.window != query.window
+            {
+                return Err(plan_fault(
+                    query,
+                    "its windows were of another size or step; give the query a new name",
+                ));
+            }
+            let id = slice_id(&transaction, &sliced.slices[*slice]).map_err(at(&path))?;
+            make_table(&transaction, query, &path)?;
+            let remember = || {
+                transaction.execute(
+                    "INSERT INTO catchment_query (name, slice) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET slice = ?2",
+                    params![query.name, id],
+                )?;
+                transaction.execute(
+                    "INSERT OR IGNORE INTO catchment_reader (query, slice) VALUES (?1, ?2)",
+                    params![query.name, id],
+                )
+            };
+            remember().map_err(at(&path))?;
+        }
+        let definition = postcard::to_allocvec(&plan).map_err(|error| StoreFault::Content {
+            path: path.clone(),
+            what: "plan",
+            problem: error.to_string(),
+        })?;
+        transaction
+            .execute(
+                "INSERT INTO catchment_plan (version, applied_at, source, definition) VALUES (?1, ?2, ?3, ?4)",
+                params![plan.version.cast_signed(), time_text(now), source, definition],
+            )
+            .map_err(at(&path))?;
+        transaction.commit().map_err(at(&path))?;
+        Ok(plan.version)
+    }
+
+    /// Makes a commit durable. On an error nothing of it is.
+    pub fn commit(&mut self, commit: &Commit, tables: &[TableSql]) -> rusqlite::Result<()> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        write_inputs(&transaction, commit)?;
+        for results in &commit.results {
+            write_results(&transaction, results, &tables[results.query])?;
+        }
+        match &commit.checkpoint {
+            None => append_batches(&transaction, commit)?,
+            Some(checkpoint) => {
+                transaction.execute("DELETE FROM catchment_batch", [])?;
+                let mut put = transaction.prepare_cached(
+                    "INSERT OR REPLACE INTO catchment_pane (slice, start_us, chunk, columns) VALUES (?1, ?2, ?3, ?4)",
+                )?;
+                for (slice, pane, chunk, columns) in &checkpoint.chunks {
+                    put.execute(params![slice.0, pane.as_micros(), chunk, columns])?;
+                }
+                for &(query, before) in &checkpoint.expired.rows {
+                    transaction
+                        .prepare_cached(&tables[query].expire)?
+                        .execute([time_text(before)])?;
+                }
+                for &(slice, before) in &checkpoint.expired.panes {
+                    transaction
+                        .prepare_cached("DELETE FROM catchment_pane WHERE slice = ?1 AND start_us < ?2")?
+                        .execute(params![slice.0, before.as_micros()])?;
+                }
+            }
+        }
+        transaction.commit()
+    }
+}
+
+impl PaneSource for Store {
+    fn chunks(&self, slice: SliceId, pane: Timestamp) -> std::result::Result<Vec<Vec<u8>>, SourceFault> {
+        let read = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT columns FROM catchment_pane WHERE slice = ?1 AND start_us = ?2 ORDER BY chunk",
+            )?;
+            statement
+                .query_map(params![slice.0, pane.as_micros()], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error: rusqlite::Error| SourceFault(error.to_string()))
+    }
+}
+
+fn at(path: &Path) -> impl Fn(rusqlite::Error) -> StoreFault {
+    let path = path.to_owned();
+    move |error| StoreFault::Sqlite {
+        path: path.clone(),
+        error,
+    }
+}
+
+fn plan_fault(query: &Query, problem: impl Into<String>) -> StoreFault {
+    StoreFault::Plan {
+        query: query.name.clone(),
+        problem: problem.into(),
+    }
+}
+
+/// The number of a slice's definition, given now if it is new.
+fn slice_id(transaction: &Transaction<'_>, slice: &Slice) -> rusqlite::Result<u32> {
+    let definition = postcard::to_allocvec(slice)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    transaction.execute(
+        "INSERT OR IGNORE INTO catchment_slice (definition) VALUES (?1)",
+        [&definition],
+    )?;
+    transaction.query_row(
+        "SELECT id FROM catchment_slice WHERE definition = ?1",
+        [&definition],
+        |row| row.get(0),
+    )
+}
+
+/// Makes a query's table, or adds the columns that it lacks. The key cannot change: it is the table's primary key.
+fn make_table(transaction: &Transaction<'_>, query: &Query, path: &Path) -> Result<()> {
+    let sql = TableSql::new(query);
+    transaction.execute_batch(&sql.create).map_err(at(path))?;
+    let columns = || {
+        let mut statement = transaction.prepare(&format!("PRAGMA table_info(\"{}\")", query.name))?;
+        let columns = statement.query_map([], |row| {
+            Ok((row.get::<_, String>("name")?, row.get::<_, i64>("pk")?))
+        })?;
+        columns.collect::<rusqlite::Result<BTreeMap<String, i64>>>()
+    };
+    let columns = columns().map_err(at(path))?;
+    let key = |name: &str| columns.get(name).copied().unwrap_or(0);
+    let same_key = columns.values().filter(|&&place| place > 0).count() == query.key.len() + 1
+        && query
+            .key
+            .iter()
+            .enumerate()
+            .all(|(index, tag)| key(tag) == index as i64 + 2);
+    if !same_key || !columns.contains_key("revision") {
+        return Err(plan_fault(
+            query,
+            "a table of this name has another key; give the query a new name",
+        ));
+    }
+    for (column, kind) in sql
+        .values
+        .iter()
+        .filter(|(column, _)| !columns.contains_key(column))
+    {
+        let add = format!("ALTER TABLE \"{}\" ADD COLUMN \"{column}\" {kind}", query.name);
+        transaction.execute_batch(&add).map_err(at(path))?;
+    }
+    transaction.execute_batch(&sql.create_index).map_err(at(path))
+}
+
+/// What agents sent and said.
+fn write_inputs(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    for (agent, epoch, ranges) in &commit.ledger {
+        transaction
+            .prepare_cached("DELETE FROM catchment_committed WHERE agent = ?1 AND epoch = ?2")?
+            .execute(params![agent, epoch.cast_signed()])?;
+        let mut put = transaction.prepare_cached(
+            "INSERT INTO catchment_committed (agent, epoch, first, last) VALUES (?1, ?2, ?3, ?4)",
+        )?;
+        for range in ranges {
+            put.execute(params![
+                agent,
+                epoch.cast_signed(),
+                range.first.cast_signed(),
+                range.last.cast_signed()
+            ])?;
+        }
+    }
+    for (agent, slice, watermark) in &commit.watermarks {
+        transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO catchment_watermark (agent, slice, watermark_us) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![agent, slice.0, watermark.as_micros()])?;
+    }
+    for agent in &commit.agents {
+        transaction
+            .prepare_cached(
+                "INSERT INTO catchment_agent (name, last_heard_us, plan_version, software) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET last_heard_us = ?2, plan_version = ?3, software = ?4",
+            )?
+            .execute(params![agent.name, agent.heard.as_micros(), agent.plan_version.cast_signed(), agent.software])?;
+    }
+    for (agent, epoch, slice, counter, value) in &commit.counters {
+        transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO catchment_counter (agent, epoch, slice, name, value) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![agent, epoch.cast_signed(), slice.0, counter.name(), value.cast_signed()])?;
+    }
+    Ok(())
+}
+
+fn append_batches(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    let mut append = transaction
+        .prepare_cached("INSERT INTO catchment_batch (agent, epoch, seq, frame) VALUES (?1, ?2, ?3, ?4)")?;
+    for batch in &commit.batches {
+        append.execute(params![
+            batch.agent,
+            batch.epoch.cast_signed(),
+            batch.seq.cast_signed(),
+            &batch.frame[..]
+        ])?;
+    }
+    Ok(())
+}
+
+fn write_results(
+    transaction: &Transaction<'_>,
+    results: &QueryResults,
+    table: &TableSql,
+) -> rusqlite::Result<()> {
+    for window in &results.windows {
+        write_window(transaction, window, table)?;
+    }
+    for status in &results.statuses {
+        transaction.prepare_cached(&table.set_status)?.execute(params![
+            status_text(status.is_final),
+            status.coverage,
+            time_text(status.start)
+        ])?;
+    }
+    if let Some(through) = results.emitted_through {
+        transaction
+            .prepare_cached("UPDATE catchment_query SET emitted_through_us = ?2 WHERE name = ?1")?
+            .execute(params![table.name, through.as_micros()])?;
+    }
+    Ok(())
+}
+
+fn write_window(
+    transaction: &Transaction<'_>,
+    window: &WindowRows,
+    table: &TableSql,
+) -> rusqlite::Result<()> {
+    let mut upsert = transaction.prepare_cached(&table.upsert)?;
+    let start = time_text(window.status.start);
+    let end = time_text(window.status.start.plus(table.window.size));
+    let status = status_text(window.status.is_final);
+    for row in &window.rows {
+        upsert.raw_bind_parameter(1, start.as_str())?;
+        upsert.raw_bind_parameter(2, end.as_str())?;
+        let mut next = 3;
+        // Keys were checked against the slice when their batch came.
+        for tag in tags_of(&row.key, table.tags).into_iter().flatten() {
+            upsert.raw_bind_parameter(next, tag)?;
+            next += 1;
+        }
+        upsert.raw_bind_parameter(next, status)?;
+        upsert.raw_bind_parameter(next + 1, window.status.coverage)?;
+        upsert.raw_bind_parameter(next + 2, row.readings.cast_signed())?;
+        for (index, value) in row.values.iter().enumerate() {
+            upsert.raw_bind_parameter(next + 3 + index, Column(*value))?;
+        }
+        upsert.raw_execute()?;
+    }
+    Ok(())
+}
+
+fn status_text(is_final: bool) -> &'static str {
+    if is_final { "final" } else { "provisional" }
+}
+
+struct Column(Option<Lowered>);
+
+impl ToSql for Column {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Owned(match self.0 {
+            None => SqlValue::Null,
+            Some(Lowered::Integer(number)) => SqlValue::Integer(number.cast_signed()),
+            Some(Lowered::Real(number)) => SqlValue::Real(number),
+        }))
+    }
+}
+
+/// The statements of all queries of a catalog, in its order.
+pub fn tables(catalog: &Catalog) -> Arc<[TableSql]> {
+    catalog
+        .queries
+        .iter()
+        .map(|query| TableSql::new(&query.query))
+        .collect()
+}

@@ -1,0 +1,145 @@
+//! Result tables: one for each query, plain SQL, with names that anyone can read.
+//!
+//! Query, tag and field names are checked to be `[a-z_][a-z0-9_]*`, so they can stand in SQL; they are quoted all the
+//! same, because some are keywords.
+
+use std::fmt::Write as _;
+
+use catchment_common::plan::{Aggregate, Query};
+use catchment_common::time::Timestamp;
+
+/// The statements of one query's table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TableSql {
+    /// The query's name.
+    pub name: String,
+    /// Makes the table.
+    pub create: String,
+    /// Makes the index that finds provisional windows.
+    pub create_index: String,
+    /// Inserts a row, or revises it.
+    pub upsert: String,
+    /// Changes the status of a window.
+    pub set_status: String,
+    /// Deletes windows that start before an instant.
+    pub expire: String,
+    /// Lists provisional windows.
+    pub provisional: String,
+    /// How many tags a key has.
+    pub tags: usize,
+    /// Name and SQL type of each value column.
+    pub values: Vec<(String, &'static str)>,
+    /// The window's size.
+    pub window: catchment_common::plan::Window,
+}
+
+impl TableSql {
+    /// The statements for `query`.
+    pub fn new(query: &Query) -> Self {
+        let name = &query.name;
+        let types = query
+            .fields
+            .iter()
+            .flat_map(|_| &query.aggregates)
+            .map(|aggregate| match aggregate {
+                Aggregate::Count => "INTEGER",
+                _ => "REAL",
+            });
+        let values: Vec<(String, &'static str)> = query.value_columns().zip(types).collect();
+        let tags: Vec<String> = query.key.iter().map(|tag| format!("\"{tag}\"")).collect();
+        let key = std::iter::once("window_start".to_owned())
+            .chain(tags.iter().cloned())
+            .collect::<Vec<_>>()
+            .join(", ");
+        let mut create = format!(
+            "CREATE TABLE IF NOT EXISTS \"{name}\" (window_start TEXT NOT NULL, window_end TEXT NOT NULL"
+        );
+        for tag in &tags {
+            let _ = write!(create, ", {tag} TEXT NOT NULL");
+        }
+        create.push_str(
+            ", revision INTEGER NOT NULL, status TEXT NOT NULL, coverage REAL NOT NULL, readings INTEGER NOT NULL",
+        );
+        for (column, kind) in &values {
+            let _ = write!(create, ", \"{column}\" {kind}");
+        }
+        let _ = write!(create, ", PRIMARY KEY ({key})) WITHOUT ROWID");
+        Self {
+            create,
+            create_index: format!(
+                "CREATE INDEX IF NOT EXISTS \"catchment_provisional_{name}\" ON \"{name}\" (window_start, coverage) \
+                 WHERE status = 'provisional'"
+            ),
+            upsert: upsert(name, &tags, &key, &values),
+            set_status: format!(
+                "UPDATE \"{name}\" SET status = ?1, coverage = ?2, revision = revision + 1 WHERE window_start = ?3"
+            ),
+            expire: format!("DELETE FROM \"{name}\" WHERE window_start < ?1"),
+            provisional: format!(
+                "SELECT DISTINCT window_start, coverage FROM \"{name}\" WHERE status = 'provisional'"
+            ),
+            tags: tags.len(),
+            values,
+            window: query.window,
+            name: name.clone(),
+        }
+    }
+}
+
+fn upsert(name: &str, tags: &[String], key: &str, values: &[(String, &str)]) -> String {
+    let mut columns = String::from("window_start, window_end");
+    for tag in tags {
+        let _ = write!(columns, ", {tag}");
+    }
+    columns.push_str(", revision, status, coverage, readings");
+    let mut updates = String::from(
+        "revision = revision + 1, status = excluded.status, coverage = excluded.coverage, readings = excluded.readings",
+    );
+    for (column, _) in values {
+        let _ = write!(columns, ", \"{column}\"");
+        let _ = write!(updates, ", \"{column}\" = excluded.\"{column}\"");
+    }
+    // Parameters in order; the first revision is a constant between them.
+    let mut places = String::new();
+    for index in 1..=2 + tags.len() {
+        let _ = write!(places, "?{index}, ");
+    }
+    places.push('1');
+    for index in 3 + tags.len()..6 + tags.len() + values.len() {
+        let _ = write!(places, ", ?{index}");
+    }
+    format!(
+        "INSERT INTO \"{name}\" ({columns}) VALUES ({places}) ON CONFLICT ({key}) DO UPDATE SET {updates}"
+    )
+}
+
+/// An instant as result tables show it: RFC 3339 in UTC with milliseconds, which sorts as text.
+pub fn time_text(at: Timestamp) -> String {
+    // Within the years 1900 to 2200, which jiff covers.
+    jiff::Timestamp::from_microsecond(at.as_micros())
+        .map_or_else(|_| at.as_micros().to_string(), |at| format!("{at:.3}"))
+}
+
+/// The inverse of [`time_text`].
+pub fn parse_time_text(text: &str) -> Option<Timestamp> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    Timestamp::from_micros(time.as_microsecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_sort_as_text_and_read_back() {
+        let at = |micros| Timestamp::clamped(micros);
+        assert_eq!(time_text(at(0)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time_text(at(1_700_000_000_500_000)), "2023-11-14T22:13:20.500Z");
+        assert_eq!(time_text(Timestamp::MIN), "1900-01-01T00:00:00.000Z");
+        assert_eq!(
+            parse_time_text("2023-11-14T22:13:20.500Z"),
+            Some(at(1_700_000_000_500_000))
+        );
+        assert!(time_text(at(-1_000)) < time_text(at(0)));
+    }
+}
