@@ -620,13 +620,8 @@ impl Aggregator {
             let Some(newest) = session.statements.iter().rposition(holds) else {
                 continue;
             };
-            for (slice, watermark) in session
-                .statements
-                .drain(..=newest)
-                .last()
-                .into_iter()
-                .flat_map(|s| s.watermarks)
-            {
+            let settled = session.statements.drain(..=newest).next_back();
+            for (slice, watermark) in settled.into_iter().flat_map(|statement| statement.watermarks) {
                 if frontier.advance(agent, slice, watermark) {
                     advanced.push((agent.clone(), slice, watermark));
                 }
@@ -756,3 +751,6 @@ fn ranges_of(mut seqs: Vec<u64>) -> Vec<SeqRange> {
     }
     ranges
 }
+
+#[cfg(test)]
+mod tests;

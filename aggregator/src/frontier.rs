@@ -70,17 +70,16 @@ impl Frontier {
 
     /// An agent was heard.
     pub fn hear(&mut self, agent: &str, now: Now) {
-        match self.agents.get_mut(agent) {
-            Some(standing) => standing.heard = standing.heard.max(now.wall),
-            None => {
-                let standing = Standing {
-                    heard: now.wall,
-                    retired: false,
-                    watermarks: BTreeMap::new(),
-                };
-                self.agents.insert(agent.to_owned(), standing);
-            }
+        if let Some(standing) = self.agents.get_mut(agent) {
+            standing.heard = standing.heard.max(now.wall);
+            return;
         }
+        let standing = Standing {
+            heard: now.wall,
+            retired: false,
+            watermarks: BTreeMap::new(),
+        };
+        self.agents.insert(agent.to_owned(), standing);
     }
 
     /// An agent's watermark for a slice is at least this; returns whether it moved.

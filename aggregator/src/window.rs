@@ -139,7 +139,10 @@ impl QueryWindows {
         for (start, touched) in std::mem::take(&mut self.touched) {
             let coverage = coverage(start);
             let end = start.plus(query.query.window.size);
-            self.watch(end, coverage);
+            // A window that is watched already stays so: its other rows have yet to learn of a new status.
+            if !self.provisional.contains_key(&end) {
+                self.watch(end, coverage);
+            }
             let keys = touched
                 .into_iter()
                 .filter_map(|(slice, key)| Some(panes.slice(slice)?.key(key).into()));
@@ -151,9 +154,7 @@ impl QueryWindows {
     }
 
     fn watch(&mut self, end: Timestamp, coverage: Coverage) {
-        if coverage.is_complete() {
-            self.provisional.remove(&end);
-        } else if self.provisional.len() < PROVISIONAL_MAX || self.provisional.contains_key(&end) {
+        if !coverage.is_complete() && self.provisional.len() < PROVISIONAL_MAX {
             self.provisional.insert(end, coverage.ratio());
         }
     }

@@ -256,7 +256,7 @@ fn show(columns: &[String], rows: Vec<Vec<Value>>, format: OutputFormat, out: &m
 fn table<T: AsRef<str>>(header: &[T]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(presets::UTF8_BORDERS_ONLY)
         .set_header(header.iter().map(AsRef::as_ref));
     table
 }

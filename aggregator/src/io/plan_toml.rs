@@ -347,7 +347,7 @@ retention = "30d"
         check(
             "\"mean\"",
             "\"count\"",
-            "plan.toml:9:24: aggregate `count` stands twice",
+            "plan.toml:9:24: aggregate `count` stands twice; drop one",
         );
         check(
             "size = \"60s\", every = \"10s\"",

@@ -72,7 +72,8 @@ impl TableSql {
             ),
             upsert: upsert(name, &tags, &key, &values),
             set_status: format!(
-                "UPDATE \"{name}\" SET status = ?1, coverage = ?2, revision = revision + 1 WHERE window_start = ?3"
+                "UPDATE \"{name}\" SET status = ?1, coverage = ?2, revision = revision + 1 \
+                 WHERE window_start = ?3 AND (status <> ?1 OR coverage <> ?2)"
             ),
             expire: format!("DELETE FROM \"{name}\" WHERE window_start < ?1"),
             provisional: format!(

@@ -1,0 +1,565 @@
+//! The machine as stories: frames in, commits out, and what results from them. No store but a map of panes.
+
+use std::cell::RefCell;
+
+use catchment_common::decimal::Value;
+use catchment_common::limits::BATCH_DELTAS_MAX;
+use catchment_common::plan::{
+    Aggregate, Components, Field, Format, Path, Plan, Query, Slice, TimeSource, Window,
+};
+use catchment_common::stats::{Lowered, Stats};
+use catchment_common::topic::TopicTemplate;
+use catchment_common::wire::{BatchWriter, Section};
+
+use super::*;
+use crate::commit::{Row, WindowRows};
+
+/// Keeps checkpoints as a store would.
+#[derive(Default)]
+struct Chunks(RefCell<BTreeMap<(SliceId, Timestamp, u32), Vec<u8>>>);
+
+impl Chunks {
+    fn apply(&self, commit: &Commit) {
+        for (slice, pane, chunk, columns) in
+            commit.checkpoint.iter().flat_map(|checkpoint| &checkpoint.chunks)
+        {
+            self.0
+                .borrow_mut()
+                .insert((*slice, *pane, *chunk), columns.clone());
+        }
+    }
+}
+
+impl PaneSource for Chunks {
+    fn chunks(&self, slice: SliceId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
+        let all = self.0.borrow();
+        Ok(all
+            .range((slice, pane, 0)..=(slice, pane, u32::MAX))
+            .map(|(_, columns)| columns.clone())
+            .collect())
+    }
+}
+
+const SLICE: SliceId = SliceId(1);
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::clamped(seconds * 1_000_000)
+}
+
+fn now(seconds: i64) -> Now {
+    Now {
+        monotonic: Instant::from_micros(seconds as u64 * 1_000_000),
+        wall: at(1_000_000 + seconds),
+    }
+}
+
+fn query(name: &str, size: i64, every: i64) -> Query {
+    Query {
+        name: name.into(),
+        topic: TopicTemplate::parse("s/{device}").unwrap(),
+        format: Format::Json,
+        time: TimeSource::Arrival,
+        tags: Vec::new(),
+        key: vec!["device".into()],
+        fields: vec![Field {
+            name: "temp".into(),
+            path: Path::parse("temp"),
+            resolution: None,
+        }],
+        window: Window {
+            size: Span::from_secs(size),
+            every: Span::from_secs(every),
+        },
+        aggregates: vec![Aggregate::Count, Aggregate::Sum],
+        lateness: Span::from_secs(0),
+        max_late: Span::from_days(1),
+        max_ahead: Span::from_secs(60),
+        idle: Span::from_secs(10),
+        patience: Span::from_secs(10),
+        retention: None,
+    }
+}
+
+fn catalog(version: u64, queries: Vec<Query>) -> Catalog {
+    let plan = Plan { version, queries };
+    assert_eq!(plan.validate(), []);
+    let sliced = plan.slices();
+    let slices: BTreeMap<SliceId, Slice> = sliced
+        .slices
+        .into_iter()
+        .enumerate()
+        .map(|(index, slice)| (SliceId(index as u32 + 1), slice))
+        .collect();
+    let own: Vec<SliceId> = sliced
+        .readers
+        .iter()
+        .map(|(index, _)| SliceId(*index as u32 + 1))
+        .collect();
+    let before = own.iter().map(|&id| vec![id]).collect::<Vec<_>>();
+    Catalog::new(plan, slices, &own, &before)
+}
+
+/// The machine with its store, its answers, and the newest row of each window and key.
+struct World {
+    aggregator: Aggregator,
+    chunks: Chunks,
+    rows: BTreeMap<(usize, Timestamp, String), (u32, bool, u64, f64)>,
+    sent: Vec<(ConnectionId, Transmit)>,
+    commits: Vec<Commit>,
+}
+
+impl World {
+    fn new(queries: Vec<Query>) -> Self {
+        let settings = Settings {
+            lease: Span::from_secs(1_000),
+            heartbeat: Span::from_secs(1),
+        };
+        let aggregator = Aggregator::new(settings, catalog(1, queries), now(0));
+        Self {
+            aggregator,
+            chunks: Chunks::default(),
+            rows: BTreeMap::new(),
+            sent: Vec::new(),
+            commits: Vec::new(),
+        }
+    }
+
+    fn greet(&mut self, connection: ConnectionId, agent: &str, held: Vec<EpochRange>) {
+        self.aggregator.handle_connected(connection, agent);
+        let hello = Hello {
+            agent: agent.into(),
+            software: "test".into(),
+            epoch: 1,
+            plan_version: 0,
+            held,
+        };
+        self.frame(0, connection, Message::Hello(hello).emit()).unwrap();
+    }
+
+    fn frame(&mut self, seconds: i64, connection: ConnectionId, frame: Vec<u8>) -> Result<(), Fault> {
+        self.aggregator
+            .handle_frame(now(seconds), connection, frame.into(), &self.chunks)
+    }
+
+    fn heartbeat(&mut self, seconds: i64, connection: ConnectionId, seq: u64, watermark: i64) {
+        let heartbeat = Heartbeat {
+            epoch: 1,
+            seq,
+            oldest: 1,
+            watermarks: vec![(SLICE, at(watermark))],
+            counters: Vec::new(),
+            backlog_batches: 0,
+            backlog_bytes: 0,
+        };
+        self.frame(seconds, connection, Message::Heartbeat(heartbeat).emit())
+            .unwrap();
+    }
+
+    /// Makes everything durable that is due, and takes its results and acknowledgements.
+    fn settle(&mut self, seconds: i64) {
+        while let Some(commit) = self.aggregator.poll_commit(now(seconds), &self.chunks).unwrap() {
+            self.take(&commit);
+            self.aggregator.handle_committed(commit.id);
+            self.commits.push(commit);
+        }
+        self.sent
+            .extend(std::iter::from_fn(|| self.aggregator.poll_transmit()));
+    }
+
+    fn take(&mut self, commit: &Commit) {
+        self.chunks.apply(commit);
+        for results in &commit.results {
+            for WindowRows { status, rows } in &results.windows {
+                for Row {
+                    key,
+                    readings,
+                    values,
+                } in rows
+                {
+                    let Some(Lowered::Real(sum)) = values[1] else {
+                        panic!("a sum is a number")
+                    };
+                    let key = (
+                        results.query,
+                        status.start,
+                        String::from_utf8(key.to_vec()).unwrap(),
+                    );
+                    let revision = self.rows.get(&key).map_or(0, |row| row.0) + 1;
+                    self.rows.insert(key, (revision, status.is_final, *readings, sum));
+                }
+            }
+            for status in &results.statuses {
+                for ((query, start, _), row) in &mut self.rows {
+                    // As the store does: rows of this commit have the status already.
+                    if (*query, *start) == (results.query, status.start) && row.1 != status.is_final {
+                        (row.0, row.1) = (row.0 + 1, status.is_final);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rows of query 0 as (start, key, revision, final, readings, sum).
+    fn check(&self, expected: &[(i64, &str, u32, bool, u64, f64)]) {
+        let rows: Vec<_> = self
+            .rows
+            .iter()
+            .filter(|((query, ..), _)| *query == 0)
+            .map(|((_, start, key), row)| {
+                (
+                    start.as_micros() / 1_000_000,
+                    key.as_str(),
+                    row.0,
+                    row.1,
+                    row.2,
+                    row.3,
+                )
+            })
+            .collect();
+        assert_eq!(rows, expected);
+    }
+
+    fn acked(&self) -> Vec<(ConnectionId, u64, u64)> {
+        let ranges = |sent: &(ConnectionId, Transmit)| match sent {
+            (connection, Transmit::Message(Message::Ack(ack))) => ack
+                .ranges
+                .iter()
+                .map(|range| (*connection, range.first, range.last))
+                .collect(),
+            _ => Vec::new(),
+        };
+        self.sent.iter().flat_map(ranges).collect()
+    }
+}
+
+/// A batch of one pane: for each key one value per reading.
+fn batch(seq: u64, pane: i64, rows: &[(&str, &[i64])]) -> Vec<u8> {
+    let keep = Components::SUM;
+    let mut section = Section::default();
+    section.reset(SLICE, at(pane), std::iter::once(keep));
+    for (key, values) in rows {
+        let mut stats = Stats::IDENTITY;
+        for value in *values {
+            let value = Value::from_units(i128::from(*value) * 10_i128.pow(18)).unwrap();
+            stats.lift(keep, at(pane), value);
+        }
+        section.keys.push(key.as_bytes());
+        section.readings.push(values.len() as u64);
+        section.stats.push(stats);
+    }
+    let mut writer = BatchWriter::default();
+    writer.push(&section);
+    let mut frame = Vec::new();
+    writer.seal(1, seq, &mut frame);
+    frame
+}
+
+#[test]
+fn a_window_is_shown_when_all_have_passed_and_acknowledged_when_durable() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    world.greet(2, "b", Vec::new());
+    world.heartbeat(0, 1, 0, 100);
+    world.heartbeat(0, 2, 0, 100);
+    world.frame(1, 1, batch(1, 100, &[("x", &[1, 2])])).unwrap();
+    let commit = world
+        .aggregator
+        .poll_commit(now(1), &world.chunks)
+        .unwrap()
+        .unwrap();
+    world
+        .sent
+        .extend(std::iter::from_fn(|| world.aggregator.poll_transmit()));
+    assert_eq!(world.acked(), [], "nothing is acknowledged before it is durable");
+    assert_eq!(
+        world.aggregator.poll_commit(now(1), &world.chunks).unwrap(),
+        None,
+        "one commit at a time"
+    );
+    world.aggregator.handle_committed(commit.id);
+    world.settle(1);
+    assert_eq!(world.acked(), [(1, 1, 1)]);
+    world.check(&[]);
+    world.frame(2, 2, batch(1, 100, &[("x", &[4])])).unwrap();
+    world.heartbeat(2, 1, 1, 110);
+    world.settle(2);
+    world.check(&[]);
+    world.heartbeat(3, 2, 1, 111);
+    world.settle(3);
+    world.check(&[(100, "x", 1, true, 3, 7.0)]);
+}
+
+#[test]
+fn a_batch_counts_once_however_often_it_comes() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    let frame = batch(1, 100, &[("x", &[5])]);
+    world.frame(1, 1, frame.clone()).unwrap();
+    world.frame(1, 1, frame.clone()).unwrap();
+    world.settle(1);
+    world.frame(2, 1, frame.clone()).unwrap();
+    world.settle(2);
+    assert_eq!(
+        world.acked(),
+        [(1, 1, 1), (1, 1, 1)],
+        "each time it is acknowledged"
+    );
+    world.greet(
+        3,
+        "a",
+        vec![EpochRange {
+            epoch: 1,
+            ranges: vec![SeqRange { first: 1, last: 9 }],
+        }],
+    );
+    world.heartbeat(3, 3, 1, 200);
+    world.settle(3);
+    let welcome = world.sent.iter().find_map(|sent| match sent {
+        (3, Transmit::Message(Message::Welcome(welcome))) => Some(welcome.clone()),
+        _ => None,
+    });
+    assert_eq!(
+        welcome.unwrap().committed[0].ranges,
+        [SeqRange { first: 1, last: 1 }]
+    );
+    world.check(&[(100, "x", 1, true, 1, 5.0)]);
+    assert!(
+        world
+            .sent
+            .contains(&(1, Transmit::Close("another connection uses this identity")))
+    );
+}
+
+#[test]
+fn a_watermark_does_not_overtake_its_batches() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    world.heartbeat(1, 1, 2, 200);
+    world.settle(1);
+    world.check(&[]);
+    world.frame(2, 1, batch(2, 100, &[("x", &[1])])).unwrap();
+    world.settle(2);
+    world.check(&[]);
+    world.frame(3, 1, batch(1, 100, &[("x", &[1])])).unwrap();
+    world.settle(3);
+    world.check(&[(100, "x", 1, true, 2, 2.0)]);
+}
+
+#[test]
+fn silence_makes_a_window_provisional_and_the_late_agent_makes_it_final() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    world.greet(2, "b", Vec::new());
+    world.heartbeat(0, 1, 0, 100);
+    world.heartbeat(0, 2, 0, 100);
+    world.frame(1, 1, batch(1, 100, &[("x", &[1])])).unwrap();
+    world.heartbeat(1, 1, 1, 115);
+    world.settle(1);
+    world.settle(10);
+    world.check(&[]);
+    assert!(world.aggregator.poll_timeout() <= now(11).monotonic);
+    world.settle(11);
+    world.check(&[(100, "x", 1, false, 1, 1.0)]);
+    // The silent one is now catching up: it does not hold the next window.
+    world.frame(12, 1, batch(2, 110, &[("x", &[1])])).unwrap();
+    world.heartbeat(12, 1, 2, 120);
+    world.settle(12);
+    world.check(&[(100, "x", 1, false, 1, 1.0), (110, "x", 1, false, 1, 1.0)]);
+    world.frame(13, 2, batch(1, 100, &[("y", &[9])])).unwrap();
+    world.heartbeat(13, 2, 1, 115);
+    world.settle(13);
+    world.check(&[
+        (100, "x", 2, true, 1, 1.0),
+        (100, "y", 1, true, 1, 9.0),
+        (110, "x", 1, false, 1, 1.0),
+    ]);
+    world.heartbeat(14, 2, 1, 130);
+    world.settle(14);
+    world.check(&[
+        (100, "x", 2, true, 1, 1.0),
+        (100, "y", 1, true, 1, 9.0),
+        (110, "x", 2, true, 1, 1.0),
+    ]);
+}
+
+#[test]
+fn late_data_revises_even_after_its_pane_has_left_memory() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    world
+        .frame(1, 1, batch(1, 100, &[("x", &[1]), ("y", &[2])]))
+        .unwrap();
+    world.heartbeat(1, 1, 1, 1_000);
+    world.settle(1);
+    world.settle(20);
+    assert!(
+        !world.aggregator.panes().holds(SLICE, at(100)),
+        "the checkpoint let it go"
+    );
+    world.frame(21, 1, batch(2, 100, &[("x", &[10])])).unwrap();
+    world.settle(21);
+    world.check(&[(100, "x", 2, true, 2, 11.0), (100, "y", 1, true, 1, 2.0)]);
+}
+
+#[test]
+fn hopping_windows_are_assembled_from_panes() {
+    let mut world = World::new(vec![query("q", 30, 10)]);
+    world.greet(1, "a", Vec::new());
+    world.frame(1, 1, batch(1, 100, &[("x", &[1])])).unwrap();
+    world.frame(1, 1, batch(2, 120, &[("x", &[100])])).unwrap();
+    world.heartbeat(1, 1, 2, 140);
+    world.settle(1);
+    world.check(&[
+        (80, "x", 1, true, 1, 1.0),
+        (90, "x", 1, true, 1, 1.0),
+        (100, "x", 1, true, 2, 101.0),
+        (110, "x", 1, true, 1, 100.0),
+    ]);
+    world.frame(2, 1, batch(3, 110, &[("x", &[10])])).unwrap();
+    world.settle(2);
+    world.check(&[
+        (80, "x", 1, true, 1, 1.0),
+        (90, "x", 2, true, 2, 11.0),
+        (100, "x", 2, true, 3, 111.0),
+        (110, "x", 2, true, 2, 110.0),
+    ]);
+}
+
+#[test]
+fn a_failed_commit_is_tried_again_unchanged() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    world.frame(1, 1, batch(1, 100, &[("x", &[1])])).unwrap();
+    let commit = world
+        .aggregator
+        .poll_commit(now(1), &world.chunks)
+        .unwrap()
+        .unwrap();
+    world.aggregator.handle_commit_failed(now(1), commit.clone());
+    assert_eq!(world.aggregator.poll_commit(now(1), &world.chunks).unwrap(), None);
+    world.frame(1, 1, batch(2, 100, &[("x", &[1])])).unwrap();
+    let again = world
+        .aggregator
+        .poll_commit(now(2), &world.chunks)
+        .unwrap()
+        .unwrap();
+    assert_eq!(again, commit);
+    world.aggregator.handle_committed(again.id);
+    world.settle(2);
+    assert_eq!(world.acked(), [(1, 1, 1), (1, 2, 2)]);
+}
+
+#[test]
+fn bad_batches_are_refused_by_name_and_the_session_goes_on() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    let mut damaged = batch(1, 100, &[("x", &[1])]);
+    let last = damaged.len() - 6;
+    damaged[last] ^= 1;
+    world.frame(1, 1, damaged).unwrap();
+    world.frame(1, 1, batch(2, 101, &[("x", &[1])])).unwrap();
+    world.frame(1, 1, batch(3, 100, &[("x\0y", &[1])])).unwrap();
+    world.frame(1, 1, batch(4, 100, &[("x", &[1])])).unwrap();
+    world.heartbeat(1, 1, 4, 110);
+    world.settle(1);
+    let reasons: Vec<(u64, RejectReason)> = world
+        .sent
+        .iter()
+        .filter_map(|sent| match sent {
+            (_, Transmit::Message(Message::Reject(refusal))) => Some((refusal.seq, refusal.reason)),
+            _ => None,
+        })
+        .collect();
+    let expected = [
+        (1, RejectReason::Checksum),
+        (2, RejectReason::BadPane),
+        (3, RejectReason::UnknownSlice),
+    ];
+    assert_eq!(reasons, expected);
+    world.check(&[(100, "x", 1, true, 1, 1.0)]);
+    assert!(matches!(world.frame(1, 1, vec![9, 9, 9]), Err(Fault::Wire(_))));
+    assert!(matches!(
+        world.frame(1, 1, Message::Drain.emit()),
+        Err(Fault::Unexpected(_))
+    ));
+}
+
+#[test]
+fn batches_before_the_hello_and_borrowed_names_end_the_connection() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.aggregator.handle_connected(1, "a");
+    assert!(matches!(
+        world.frame(0, 1, batch(1, 100, &[("x", &[1])])),
+        Err(Fault::Unexpected(_))
+    ));
+    let hello = Hello {
+        agent: "b".into(),
+        software: String::new(),
+        epoch: 1,
+        plan_version: 0,
+        held: Vec::new(),
+    };
+    assert!(matches!(
+        world.frame(0, 1, Message::Hello(hello).emit()),
+        Err(Fault::Unexpected(_))
+    ));
+}
+
+#[test]
+fn replay_gives_the_same_panes() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    let frames = [
+        batch(1, 100, &[("x", &[1]), ("y", &[3])]),
+        batch(2, 100, &[("y", &[4])]),
+        batch(3, 110, &[("z", &[5])]),
+    ];
+    for frame in &frames {
+        world.frame(1, 1, frame.clone()).unwrap();
+    }
+    let mut again = World::new(vec![query("q", 10, 10)]);
+    for frame in &frames {
+        again.aggregator.replay("a", frame, &NoPanesHere).unwrap();
+    }
+    let columns = |world: &mut World| {
+        let mut all = Vec::new();
+        let slices = world.aggregator.catalog.slices.clone();
+        world
+            .aggregator
+            .panes
+            .take_dirty(&slices, |slice, pane, chunk, columns| {
+                all.push((slice, pane, chunk, columns))
+            });
+        all
+    };
+    let expected = columns(&mut world);
+    assert_eq!(expected.len(), 2);
+    assert_eq!(columns(&mut again), expected);
+}
+
+struct NoPanesHere;
+
+impl PaneSource for NoPanesHere {
+    fn chunks(&self, _: SliceId, _: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn large_panes_are_stored_in_chunks_and_come_back_whole() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    let keys: Vec<String> = (0..6_000).map(|key| format!("k{key:05}")).collect();
+    for (seq, part) in keys.chunks(BATCH_DELTAS_MAX).enumerate() {
+        let rows: Vec<(&str, &[i64])> = part.iter().map(|key| (key.as_str(), &[1_i64][..])).collect();
+        world.frame(1, 1, batch(seq as u64 + 1, 100, &rows)).unwrap();
+    }
+    world.heartbeat(1, 1, 2, 1_000);
+    world.settle(1);
+    world.settle(20);
+    assert_eq!(world.chunks.0.borrow().len(), 2);
+    world.frame(21, 1, batch(3, 100, &[("k05999", &[1])])).unwrap();
+    world.settle(21);
+    assert_eq!(world.rows.len(), 6_000);
+    assert_eq!(world.rows[&(0, at(100), "k05999".into())], (2, true, 2, 2.0));
+}
