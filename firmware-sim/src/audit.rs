@@ -1,0 +1,189 @@
+//! The accounting: what was published is in the results or was rejected under a reason. Nothing is lost in silence.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use catchment_common::plan::Query;
+
+use crate::oracle::Tally;
+
+/// A counter of an agent, summed over agents and epochs: (slice, name) → value. Slice 0 is the agent as a whole.
+pub type Counters = BTreeMap<(i64, String), u64>;
+
+/// The account of one query.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Account {
+    /// The query's name.
+    pub query: String,
+    /// Readings published to its topic.
+    pub published: u64,
+    /// Readings in the result table; `None` when they cannot be told from the rows.
+    pub in_results: Option<u64>,
+    /// Readings that the agents rejected, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Readings that the truth says must be rejected, by reason.
+    pub must_reject: BTreeMap<String, u64>,
+}
+
+/// Bytes in and bytes out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Payload bytes that the agents received from their brokers.
+    pub raw_bytes: u64,
+    /// Bytes of frames that they sent to the aggregator.
+    pub uplink_bytes: u64,
+}
+
+const REJECTED: &str = "rejected_";
+/// A retained message that the broker repeats was not published now: it is no part of the balance.
+const RETAINED: &str = "retained";
+
+impl Account {
+    /// The account of a query that runs as `slice`; `row_readings` is the sum of `readings` over its table.
+    pub fn new(query: &Query, tally: &Tally, row_readings: u64, slice: i64, counters: &Counters) -> Self {
+        let of_slice = counters.iter().filter(|((of, _), count)| *of == slice && **count > 0);
+        let rejected = of_slice
+            .filter_map(|((_, name), count)| Some((name.strip_prefix(REJECTED)?.to_string(), *count)))
+            .filter(|(reason, _)| reason != RETAINED)
+            .collect();
+        Self {
+            query: query.name.clone(),
+            published: tally.published,
+            in_results: in_results(query, tally, row_readings),
+            rejected,
+            must_reject: tally.rejected.iter().map(|(name, count)| ((*name).to_string(), *count)).collect(),
+        }
+    }
+
+    /// Readings rejected under any reason.
+    pub fn rejected_total(&self) -> u64 {
+        self.rejected.values().sum()
+    }
+
+    /// Whether published = in results + rejected.
+    pub fn is_balanced(&self) -> bool {
+        self.in_results.is_some_and(|in_results| self.published == in_results + self.rejected_total())
+    }
+
+    /// The account for people.
+    pub fn show(&self) -> String {
+        let Self { query, published, .. } = self;
+        let rejected = self.rejected_total();
+        let in_results = self.in_results.map_or("an unknown number".into(), |count| count.to_string());
+        let verdict = match self.in_results.map(|in_results| in_results + rejected) {
+            Some(found) if found == *published => "balanced".into(),
+            Some(found) if found < *published => format!("NOT BALANCED: {} are lost", published - found),
+            Some(found) => format!("NOT BALANCED: {} too many", found - published),
+            None => "NOT BALANCED: the rows hold no whole number of readings".into(),
+        };
+        let mut text = format!(
+            "{query}: {published} readings published = {in_results} in results + {rejected} rejected: {verdict}\n"
+        );
+        let mut reasons: Vec<&String> = self.rejected.keys().chain(self.must_reject.keys()).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        for reason in reasons {
+            let count = |of: &BTreeMap<String, u64>| of.get(reason).copied().unwrap_or(0);
+            let (counted, due) = (count(&self.rejected), count(&self.must_reject));
+            // Writing to a string cannot fail.
+            let _ = write!(text, "  rejected {reason}: {counted}");
+            let _ = if counted == due { writeln!(text) } else { writeln!(text, " (truth {due})") };
+        }
+        text
+    }
+}
+
+impl Traffic {
+    /// The traffic of all agents.
+    pub fn new(counters: &Counters) -> Self {
+        let agent = |name: &str| counters.get(&(0, name.to_string())).copied().unwrap_or(0);
+        Self { raw_bytes: agent("raw_bytes"), uplink_bytes: agent("uplink_bytes") }
+    }
+
+    /// The traffic for people.
+    pub fn show(self) -> String {
+        let Self { raw_bytes, uplink_bytes } = self;
+        let factor = if uplink_bytes > 0 {
+            format!("{:.1} times less", raw_bytes as f64 / uplink_bytes as f64)
+        } else {
+            "nothing was sent".into()
+        };
+        format!("uplink {uplink_bytes} bytes for {raw_bytes} bytes of payload: {factor}")
+    }
+}
+
+/// How many readings the rows hold. Each reading is in size/every windows; where that is not a whole number it is in
+/// one window more or less, depending on its time, and only the truth's own total can tell.
+fn in_results(query: &Query, tally: &Tally, row_readings: u64) -> Option<u64> {
+    let (size, every) = (query.window.size.as_micros(), query.window.every.as_micros());
+    if size % every == 0 {
+        let windows = (size / every) as u64;
+        (row_readings % windows == 0).then_some(row_readings / windows)
+    } else {
+        (row_readings == tally.row_readings).then_some(tally.accepted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::tests::query;
+
+    fn tally() -> Tally {
+        let rejected = [("bad_key", 2), ("too_late", 1)].into();
+        Tally { published: 13, accepted: 10, row_readings: 30, rejected }
+    }
+
+    fn counters(rows: &[(i64, &str, u64)]) -> Counters {
+        rows.iter().map(|(slice, name, count)| ((*slice, (*name).to_string()), *count)).collect()
+    }
+
+    fn account(size: i64, every: i64, row_readings: u64, rows: &[(i64, &str, u64)]) -> Account {
+        Account::new(&query(size, every), &tally(), row_readings, 4, &counters(rows))
+    }
+
+    const REJECTIONS: [(i64, &str, u64); 5] = [
+        (4, "rejected_bad_key", 2),
+        (4, "rejected_too_late", 1),
+        (4, "rejected_retained", 50),
+        (4, "received", 60),
+        (5, "rejected_bad_key", 70),
+    ];
+
+    #[test]
+    fn a_full_account_balances() {
+        let account = account(60, 60, 10, &REJECTIONS);
+        assert!(account.is_balanced());
+        let expected = "room_climate: 13 readings published = 10 in results + 3 rejected: balanced\n  \
+                        rejected bad_key: 2\n  rejected too_late: 1\n";
+        assert_eq!(account.show(), expected);
+    }
+
+    #[test]
+    fn what_is_lost_or_doubled_is_told() {
+        let lost = account(60, 60, 9, &REJECTIONS);
+        assert!(!lost.is_balanced() && lost.show().contains("NOT BALANCED: 1 are lost"));
+        let doubled = account(60, 60, 11, &REJECTIONS);
+        assert!(!doubled.is_balanced() && doubled.show().contains("NOT BALANCED: 1 too many"));
+        let uncounted = account(60, 60, 10, &REJECTIONS[..1]);
+        assert!(!uncounted.is_balanced() && uncounted.show().contains("rejected too_late: 0 (truth 1)"));
+    }
+
+    #[test]
+    fn hopping_windows_are_divided() {
+        assert!(account(60, 20, 30, &REJECTIONS).is_balanced());
+        assert!(!account(60, 20, 29, &REJECTIONS).is_balanced());
+        assert_eq!(account(60, 20, 31, &REJECTIONS).in_results, None);
+        // 50/20: a reading is in two or three windows; only the truth's total balances.
+        assert!(account(50, 20, 30, &REJECTIONS).is_balanced());
+        assert!(!account(50, 20, 31, &REJECTIONS).is_balanced());
+    }
+
+    #[test]
+    fn traffic_is_that_of_the_agents() {
+        let counters = counters(&[(0, "raw_bytes", 1_000), (0, "uplink_bytes", 40), (4, "raw_bytes", 7)]);
+        let traffic = Traffic::new(&counters);
+        assert_eq!(traffic.show(), "uplink 40 bytes for 1000 bytes of payload: 25.0 times less");
+        assert!(Traffic::default().show().ends_with("nothing was sent"));
+    }
+}

@@ -1,0 +1,136 @@
+//! The aggregator's database, as far as checking needs it: read-only, and all of it as of one moment.
+
+use std::path::Path;
+
+use catchment_common::plan::{Plan, Query};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags, Row as SqlRow};
+
+use crate::audit::Counters;
+use crate::verify::{Cell, Row};
+
+/// An open database.
+#[derive(Debug)]
+pub struct Database {
+    connection: Connection,
+}
+
+/// Why the database cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseFault {
+    /// SQLite's error.
+    #[error("the database cannot be read: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// No plan was ever applied.
+    #[error("the database holds no plan")]
+    NoPlan,
+    /// The plan is of another version of the software.
+    #[error("the plan in the database cannot be read: {0}")]
+    Plan(#[from] postcard::Error),
+    /// The result table of a query is not there.
+    #[error("the table of query `{0}` cannot be read: {1}")]
+    Table(String, rusqlite::Error),
+}
+
+impl Database {
+    /// Opens a database. It may be in use: everything is read as of now.
+    pub fn open(path: &Path) -> Result<Self, DatabaseFault> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(std::time::Duration::from_secs(10))?;
+        connection.execute_batch("BEGIN")?;
+        Ok(Self { connection })
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> Result<Plan, DatabaseFault> {
+        let newest = "SELECT definition FROM catchment_plan ORDER BY version DESC LIMIT 1";
+        let mut statement = self.connection.prepare(newest)?;
+        let mut rows = statement.query([])?;
+        let row = rows.next()?.ok_or(DatabaseFault::NoPlan)?;
+        let definition = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+        Ok(postcard::from_bytes(definition)?)
+    }
+
+    /// The number of the slice that a query runs as.
+    pub fn slice(&self, query: &str) -> Result<i64, DatabaseFault> {
+        let sql = "SELECT slice FROM catchment_query WHERE name = ?1";
+        self.connection.query_row(sql, [query], |row| row.get(0)).map_err(|error| table_fault(query, error))
+    }
+
+    /// All counters, summed over agents and epochs.
+    pub fn counters(&self) -> Result<Counters, DatabaseFault> {
+        let sql = "SELECT slice, name, value FROM catchment_counter";
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        let mut counters = Counters::new();
+        while let Some(row) = rows.next()? {
+            let value = u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
+            *counters.entry((row.get(0)?, row.get(1)?)).or_default() += value;
+        }
+        Ok(counters)
+    }
+
+    /// The sum of `readings` over a query's table.
+    pub fn row_readings(&self, query: &str) -> Result<u64, DatabaseFault> {
+        let sql = format!("SELECT coalesce(sum(readings), 0) FROM {}", quoted(query));
+        let sum: i64 =
+            self.connection.query_row(&sql, [], |row| row.get(0)).map_err(|error| table_fault(query, error))?;
+        Ok(u64::try_from(sum).unwrap_or(0))
+    }
+
+    /// Hands every row of a query's table to `handle`.
+    pub fn rows(&self, query: &Query, mut handle: impl FnMut(&Row)) -> Result<(), DatabaseFault> {
+        let fault = |error| table_fault(&query.name, error);
+        let fixed = ["window_start", "window_end", "readings"].map(String::from);
+        let columns: Vec<String> =
+            fixed.into_iter().chain(query.key.iter().cloned()).chain(query.value_columns()).collect();
+        let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+        let sql = format!("SELECT {} FROM {}", names.join(", "), quoted(&query.name));
+        let mut statement = self.connection.prepare(&sql).map_err(fault)?;
+        let mut rows = statement.query([]).map_err(fault)?;
+        let tags = query.key.len();
+        while let Some(row) = rows.next().map_err(fault)? {
+            handle(&read_row(row, tags, columns.len()).map_err(fault)?);
+        }
+        Ok(())
+    }
+}
+
+/// Columns: start, end, readings, tags, values.
+fn read_row(row: &SqlRow<'_>, tags: usize, columns: usize) -> rusqlite::Result<Row> {
+    let text = |index| Ok::<_, rusqlite::Error>(cell_text(row.get_ref(index)?));
+    Ok(Row {
+        start: text(0)?,
+        end: text(1)?,
+        readings: cell(row.get_ref(2)?),
+        tags: (3..3 + tags).map(text).collect::<rusqlite::Result<_>>()?,
+        values: (3 + tags..columns).map(|index| Ok(cell(row.get_ref(index)?))).collect::<rusqlite::Result<_>>()?,
+    })
+}
+
+fn cell(value: ValueRef<'_>) -> Cell {
+    match value {
+        ValueRef::Null => Cell::Null,
+        ValueRef::Integer(integer) => Cell::Integer(integer),
+        ValueRef::Real(real) => Cell::Real(real),
+        other => Cell::Other(cell_text(other)),
+    }
+}
+
+/// The text of a TEXT; anything else is no text of ours and shows as what it is.
+fn cell_text(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// A name as an SQL identifier. Plans allow harmless names only; a foreign database might hold others.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn table_fault(query: &str, error: rusqlite::Error) -> DatabaseFault {
+    DatabaseFault::Table(query.into(), error)
+}

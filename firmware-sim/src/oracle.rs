@@ -1,0 +1,174 @@
+//! The oracle: every window of every query, recomputed from the truth.
+//!
+//! It shares the plan's *meaning* with the rest of the system (types, names, limits) and none of its arithmetic:
+//! values are big integers, answers are exact fractions, and whether a double is the nearest one is decided by
+//! comparing the fraction with the midpoints to its neighbours. What the oracle and the pipeline agree on, two
+//! independent programs agree on. Memory is bounded by windows × keys, not by readings.
+
+pub mod decimal;
+
+pub mod reading;
+
+pub mod window;
+
+pub mod nearest;
+
+use std::collections::{BTreeMap, HashMap};
+
+use catchment_common::counter::Reason;
+use catchment_common::plan::{Plan, Query, TimeSource};
+
+use crate::truth::Entry;
+
+use reading::{Message, Reader};
+use window::Contents;
+
+/// What the truth says about each query of a plan.
+#[derive(Debug)]
+pub struct Oracle {
+    queries: Vec<Expected>,
+}
+
+/// What the truth says about one query.
+#[derive(Debug)]
+pub struct Expected {
+    /// The query.
+    pub query: Query,
+    /// How many readings were published and what must become of them.
+    pub tally: Tally,
+    reader: Reader,
+    /// By key (tags joined by NUL), then by window number: the window that starts at number · `every`.
+    keys: HashMap<Box<str>, BTreeMap<i64, Contents>>,
+    keeps_windows: bool,
+}
+
+/// Readings published for one query.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// All of them.
+    pub published: u64,
+    /// Those that must be in the result.
+    pub accepted: u64,
+    /// Over all accepted readings, in how many windows each of them is.
+    pub row_readings: u64,
+    /// Those that must be refused, by reason.
+    pub rejected: BTreeMap<&'static str, u64>,
+}
+
+impl Oracle {
+    /// An oracle that recomputes windows.
+    pub fn new(plan: &Plan) -> Self {
+        Self::with(plan, true)
+    }
+
+    /// An oracle that counts readings only, in memory that does not grow with them.
+    pub fn counting(plan: &Plan) -> Self {
+        Self::with(plan, false)
+    }
+
+    fn with(plan: &Plan, keeps_windows: bool) -> Self {
+        let expected = |query: &Query| Expected {
+            query: query.clone(),
+            tally: Tally::default(),
+            reader: Reader::new(query),
+            keys: HashMap::new(),
+            keeps_windows,
+        };
+        Self { queries: plan.queries.iter().map(expected).collect() }
+    }
+
+    /// Takes in one published message.
+    pub fn handle(&mut self, entry: &Entry<'_>) {
+        let matching = |expected: &&mut Expected| expected.query.topic.matches(entry.topic()).is_some();
+        let mut queries = self.queries.iter_mut().filter(matching).peekable();
+        if queries.peek().is_none() {
+            return;
+        }
+        match entry {
+            Entry::Bad { bad, .. } => queries.for_each(|expected| expected.tally.reject(bad.name())),
+            Entry::Good { topic, payload } => {
+                let message = Message::parse(topic, payload);
+                queries.for_each(|expected| expected.handle(&message));
+            }
+        }
+    }
+
+    /// The queries, in the plan's order.
+    pub fn queries(&self) -> &[Expected] {
+        &self.queries
+    }
+
+    /// The queries, in the plan's order.
+    pub fn into_queries(self) -> Vec<Expected> {
+        self.queries
+    }
+}
+
+impl Expected {
+    /// Whether the truth can say anything: not when only the agent knew the time.
+    pub fn is_known(&self) -> bool {
+        self.query.time != TimeSource::Arrival
+    }
+
+    /// Removes and returns what must be in one window of one key.
+    pub fn take(&mut self, key: &str, window: i64) -> Option<Contents> {
+        let windows = self.keys.get_mut(key)?;
+        let contents = windows.remove(&window);
+        if windows.is_empty() {
+            self.keys.remove(key);
+        }
+        contents
+    }
+
+    /// The windows that have not been taken.
+    pub fn remaining(&self) -> impl Iterator<Item = (&str, i64, &Contents)> {
+        self.keys
+            .iter()
+            .flat_map(|(key, windows)| windows.iter().map(|(window, contents)| (&**key, *window, contents)))
+    }
+
+    fn handle(&mut self, message: &Result<Message<'_>, Reason>) {
+        let message = match message {
+            Ok(message) => message,
+            Err(reason) => return self.tally.reject(short_name(*reason)),
+        };
+        for object in &message.objects {
+            match self.reader.read(message.topic, object) {
+                Err(reason) => self.tally.reject(short_name(reason)),
+                Ok(reading) => {
+                    let numbers = window::numbers(self.query.window, reading.at_us);
+                    self.tally.published += 1;
+                    self.tally.accepted += 1;
+                    self.tally.row_readings += (numbers.end() - numbers.start() + 1) as u64;
+                    if !self.keeps_windows {
+                        continue;
+                    }
+                    if !self.keys.contains_key(&*reading.key) {
+                        self.keys.insert(reading.key.as_str().into(), BTreeMap::new());
+                    }
+                    let Some(windows) = self.keys.get_mut(&*reading.key) else { continue };
+                    let fields = self.query.fields.len();
+                    for number in numbers {
+                        windows.entry(number).or_insert_with(|| Contents::new(fields)).add(&reading);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Tally {
+    fn reject(&mut self, reason: &'static str) {
+        self.published += 1;
+        *self.rejected.entry(reason).or_default() += 1;
+    }
+}
+
+/// A reason's name without `rejected_`, as in the truth file.
+fn short_name(reason: Reason) -> &'static str {
+    let name = reason.name();
+    name.strip_prefix("rejected_").unwrap_or(name)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,185 @@
+//! From a message's text to readings, as a query's definition says and in the simplest possible way.
+
+use std::collections::BTreeMap;
+
+use catchment_common::counter::Reason;
+use catchment_common::limits::KEY_BYTES_MAX;
+use catchment_common::plan::{Path, Query, TimeSource, TimeUnit};
+use catchment_common::time::Timestamp;
+use num_bigint::BigInt;
+use num_integer::Integer;
+use num_traits::ToPrimitive;
+use serde_json::value::RawValue;
+
+use super::decimal;
+
+/// A message taken apart as far as its top-level keys.
+#[derive(Debug)]
+pub struct Message<'m> {
+    /// Where it was published.
+    pub topic: &'m str,
+    /// One object for each reading.
+    pub objects: Vec<Object<'m>>,
+}
+
+/// A JSON object: the texts of its values.
+pub type Object<'m> = BTreeMap<String, &'m RawValue>;
+
+impl<'m> Message<'m> {
+    /// Takes a payload apart: an object, or an array of objects.
+    pub fn parse(topic: &'m str, payload: &'m str) -> Result<Self, Reason> {
+        if payload.is_empty() {
+            return Err(Reason::EmptyPayload);
+        }
+        let objects = if payload.trim_start().starts_with('[') {
+            serde_json::from_str(payload)
+        } else {
+            serde_json::from_str(payload).map(|object| vec![object])
+        };
+        Ok(Self { topic, objects: objects.map_err(|_| Reason::MalformedJson)? })
+    }
+}
+
+/// One reading, as one query sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// The key's tags joined by NUL.
+    pub key: String,
+    /// Event time in microseconds since the Unix epoch.
+    pub at_us: i64,
+    /// For each field of the query its value in units of 10⁻¹⁸, if it is there.
+    pub values: Vec<Option<BigInt>>,
+}
+
+/// What one query reads.
+#[derive(Debug)]
+pub struct Reader {
+    query: Query,
+    tags: Vec<TagFrom>,
+    steps: Vec<Option<BigInt>>,
+}
+
+#[derive(Debug)]
+enum TagFrom {
+    Capture(usize),
+    Payload(Path),
+    /// The plan names a tag that does not exist; every reading lacks it.
+    Nowhere,
+}
+
+impl Reader {
+    /// The reader of a query.
+    pub fn new(query: &Query) -> Self {
+        let tag_from = |name: &String| {
+            if let Some(index) = query.topic.captures().position(|capture| capture == name) {
+                return TagFrom::Capture(index);
+            }
+            let tag = query.tags.iter().find(|tag| tag.name == *name);
+            tag.map_or(TagFrom::Nowhere, |tag| TagFrom::Payload(tag.path.clone()))
+        };
+        Self {
+            tags: query.key.iter().map(tag_from).collect(),
+            steps: query.fields.iter().map(|field| field.resolution.map(BigInt::from)).collect(),
+            query: query.clone(),
+        }
+    }
+
+    /// The reading in one object of a message, or why it does not count.
+    pub fn read(&self, topic: &str, object: &Object<'_>) -> Result<Reading, Reason> {
+        let at_us = match &self.query.time {
+            TimeSource::Payload { path, unit } => time(find(object, path)?, *unit)?,
+            TimeSource::Arrival => 0,
+        };
+        let key = self.key(topic, object)?;
+        let mut values = Vec::with_capacity(self.query.fields.len());
+        for (field, step) in self.query.fields.iter().zip(&self.steps) {
+            let value = match find(object, &field.path)? {
+                None => None,
+                Some(raw) => {
+                    let units = number(raw)?;
+                    Some(match step {
+                        Some(step) => decimal::round_to(&units, step)?,
+                        None => units,
+                    })
+                }
+            };
+            values.push(value);
+        }
+        if !values.is_empty() && values.iter().all(Option::is_none) {
+            return Err(Reason::MissingField);
+        }
+        Ok(Reading { key, at_us, values })
+    }
+
+    fn key(&self, topic: &str, object: &Object<'_>) -> Result<String, Reason> {
+        let captures = self.query.topic.matches(topic).ok_or(Reason::NoMatch)?;
+        let mut key = String::new();
+        for (index, tag) in self.tags.iter().enumerate() {
+            let value = match tag {
+                TagFrom::Capture(capture) => captures[*capture].to_string(),
+                TagFrom::Payload(path) => text(find(object, path)?.ok_or(Reason::MissingField)?)?,
+                TagFrom::Nowhere => return Err(Reason::MissingField),
+            };
+            if value.is_empty() || value.contains('\0') {
+                return Err(Reason::BadKey);
+            }
+            if index > 0 {
+                key.push('\0');
+            }
+            key.push_str(&value);
+        }
+        if key.len() > KEY_BYTES_MAX { Err(Reason::BadKey) } else { Ok(key) }
+    }
+}
+
+/// The text at a path; nothing where the path or its value is missing or `null`.
+fn find<'m>(object: &Object<'m>, path: &Path) -> Result<Option<&'m str>, Reason> {
+    let Some((first, rest)) = path.segments.split_first() else { return Ok(None) };
+    let mut found = object.get(first).map(|raw| raw.get());
+    for segment in rest {
+        let Some(text) = found.filter(|text| *text != "null") else { return Ok(None) };
+        let inner: Object<'m> = serde_json::from_str(text).map_err(|_| Reason::WrongType)?;
+        found = inner.get(segment).map(|raw| raw.get());
+    }
+    Ok(found.filter(|text| *text != "null"))
+}
+
+fn number(raw: &str) -> Result<BigInt, Reason> {
+    let word = raw.trim_matches('"').trim_start_matches(['-', '+']).to_ascii_lowercase();
+    if raw.starts_with('"') && ["nan", "inf", "infinity"].contains(&word.as_str()) {
+        return Err(Reason::NotFinite);
+    }
+    decimal::parse(raw)
+}
+
+fn text(raw: &str) -> Result<String, Reason> {
+    match raw.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(raw).map_err(|_| Reason::MalformedJson),
+        Some(b'{' | b'[') | None => Err(Reason::WrongType),
+        Some(_) => Ok(raw.to_string()),
+    }
+}
+
+fn time(raw: Option<&str>, unit: TimeUnit) -> Result<i64, Reason> {
+    let raw = raw.ok_or(Reason::MissingField)?;
+    let micros = match unit {
+        TimeUnit::Rfc3339 => {
+            let text: String = serde_json::from_str(raw).map_err(|_| Reason::WrongType)?;
+            let time: jiff::Timestamp = text.parse().map_err(|_| Reason::BadTime)?;
+            i64::try_from(time.as_nanosecond().div_euclid(1_000)).map_err(|_| Reason::BadTime)?
+        }
+        TimeUnit::Seconds => floor_micros(raw, 12)?,
+        TimeUnit::Millis => floor_micros(raw, 15)?,
+        TimeUnit::Micros => floor_micros(raw, 18)?,
+    };
+    Timestamp::from_micros(micros).map(Timestamp::as_micros).ok_or(Reason::BadTime)
+}
+
+/// A number's microseconds when one of them is 10^`decimals` units of 10⁻¹⁸, cut toward the past.
+fn floor_micros(raw: &str, decimals: u32) -> Result<i64, Reason> {
+    let units = match number(raw) {
+        Err(Reason::OutOfRange) => return Err(Reason::BadTime),
+        other => other?,
+    };
+    units.div_floor(&decimal::power_of_ten(decimals)).to_i64().ok_or(Reason::BadTime)
+}

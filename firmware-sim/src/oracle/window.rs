@@ -1,0 +1,168 @@
+//! What is in one window of one key, and the exact answer to each aggregate.
+
+use std::ops::RangeInclusive;
+
+use catchment_common::plan::{Aggregate, Window};
+use catchment_common::time::Span;
+use num_bigint::BigInt;
+use num_traits::Zero;
+
+use super::decimal::power_of_ten;
+use super::reading::Reading;
+
+/// The numbers of the windows that cover an event time: window k is `[k·every, k·every + size)`.
+pub fn numbers(window: Window, at_us: i64) -> RangeInclusive<i64> {
+    let (size, every) = (window.size.as_micros(), window.every.as_micros());
+    let last = at_us.div_euclid(every);
+    let first = (at_us - size).div_euclid(every) + 1;
+    first..=last
+}
+
+/// Everything that the truth puts into one window of one key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contents {
+    /// How many readings.
+    pub readings: u64,
+    fields: Vec<Option<Values>>,
+}
+
+/// The values of one field, in units of 10⁻¹⁸.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Values {
+    count: u64,
+    sum: BigInt,
+    squares: BigInt,
+    min: BigInt,
+    max: BigInt,
+    /// Event time and value; of several at one time, the smallest.
+    first: (i64, BigInt),
+    /// Event time and value; of several at one time, the largest.
+    last: (i64, BigInt),
+}
+
+/// An exact answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// There is none: NULL.
+    None,
+    /// A whole number.
+    Count(u64),
+    /// Numerator and positive denominator.
+    Fraction(BigInt, BigInt),
+    /// The square root of this fraction, which is not negative.
+    Root(BigInt, BigInt),
+}
+
+impl Contents {
+    /// An empty window of so many fields.
+    pub fn new(fields: usize) -> Self {
+        Self { readings: 0, fields: vec![None; fields] }
+    }
+
+    /// Adds a reading.
+    pub fn add(&mut self, reading: &Reading) {
+        self.readings += 1;
+        for (field, value) in self.fields.iter_mut().zip(&reading.values) {
+            let Some(value) = value else { continue };
+            match field {
+                Some(values) => values.add(reading.at_us, value),
+                None => *field = Some(Values::new(reading.at_us, value)),
+            }
+        }
+    }
+
+    /// The exact answer to an aggregate of a field, by its index, over a window of this size.
+    pub fn answer(&self, field: usize, aggregate: Aggregate, size: Span) -> Answer {
+        let values = self.fields.get(field).and_then(Option::as_ref);
+        let count = values.map_or(0, |values| values.count);
+        match (aggregate, values) {
+            (Aggregate::Count, _) => Answer::Count(count),
+            (Aggregate::Rate, _) => Answer::Fraction(BigInt::from(count) * 1_000_000, size.as_micros().into()),
+            (_, None) => Answer::None,
+            (_, Some(values)) => values.answer(aggregate),
+        }
+    }
+}
+
+impl Values {
+    fn new(at_us: i64, value: &BigInt) -> Self {
+        Self {
+            count: 1,
+            sum: value.clone(),
+            squares: value * value,
+            min: value.clone(),
+            max: value.clone(),
+            first: (at_us, value.clone()),
+            last: (at_us, value.clone()),
+        }
+    }
+
+    fn add(&mut self, at_us: i64, value: &BigInt) {
+        self.count += 1;
+        self.sum += value;
+        self.squares += value * value;
+        if *value < self.min {
+            self.min.clone_from(value);
+        }
+        if *value > self.max {
+            self.max.clone_from(value);
+        }
+        if (at_us, value) < (self.first.0, &self.first.1) {
+            self.first = (at_us, value.clone());
+        }
+        if (at_us, value) > (self.last.0, &self.last.1) {
+            self.last = (at_us, value.clone());
+        }
+    }
+
+    fn answer(&self, aggregate: Aggregate) -> Answer {
+        let units = |units: BigInt| Answer::Fraction(units, power_of_ten(18));
+        match aggregate {
+            Aggregate::Count | Aggregate::Rate => Answer::Count(self.count),
+            Aggregate::Sum => units(self.sum.clone()),
+            Aggregate::Mean => Answer::Fraction(self.sum.clone(), power_of_ten(18) * self.count),
+            Aggregate::Min => units(self.min.clone()),
+            Aggregate::Max => units(self.max.clone()),
+            Aggregate::Range => units(&self.max - &self.min),
+            Aggregate::First => units(self.first.1.clone()),
+            Aggregate::Last => units(self.last.1.clone()),
+            Aggregate::Delta => units(&self.last.1 - &self.first.1),
+            Aggregate::Variance => {
+                self.variance().map_or(Answer::None, |(top, bottom)| Answer::Fraction(top, bottom))
+            }
+            Aggregate::Stddev => self.variance().map_or(Answer::None, |(top, bottom)| Answer::Root(top, bottom)),
+        }
+    }
+
+    /// (n·Σx² − (Σx)²) / (n·(n − 1)) as a fraction.
+    fn variance(&self) -> Option<(BigInt, BigInt)> {
+        if self.count < 2 {
+            return None;
+        }
+        let count = BigInt::from(self.count);
+        let top = &count * &self.squares - &self.sum * &self.sum;
+        Some((top, &count * (&count - 1_u8) * power_of_ten(36)))
+    }
+}
+
+impl Answer {
+    /// The answer with twenty decimals, for people.
+    pub fn show(&self) -> String {
+        match self {
+            Self::None => "NULL".into(),
+            Self::Count(count) => count.to_string(),
+            Self::Fraction(top, bottom) => show_scaled(&(top * power_of_ten(SHOWN) / bottom)),
+            Self::Root(top, bottom) => show_scaled(&(top * power_of_ten(2 * SHOWN) / bottom).sqrt()),
+        }
+    }
+}
+
+/// Decimals shown.
+const SHOWN: u32 = 20;
+
+fn show_scaled(scaled: &BigInt) -> String {
+    let sign = if *scaled < BigInt::zero() { "-" } else { "" };
+    let digits = format!("{:0>width$}", scaled.magnitude().to_string(), width = SHOWN as usize + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - SHOWN as usize);
+    format!("{sign}{whole}.{fraction}")
+}
