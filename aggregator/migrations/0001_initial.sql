@@ -9,10 +9,13 @@ CREATE TABLE catchment_plan (
     definition BLOB NOT NULL
 );
 
--- Slices ever given out. A definition keeps its number for ever.
+-- Slices ever given out. A definition keeps its number for ever. A rung of a coarsening ladder names the slice that it
+-- is a rung of, others 0.
 CREATE TABLE catchment_slice (
     id         INTEGER PRIMARY KEY,
-    definition BLOB NOT NULL UNIQUE
+    definition BLOB NOT NULL,
+    coarser_of INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (definition, coarser_of)
 );
 
 -- One row for each query that ever was: its current slice, and up to where its windows have been shown.
@@ -53,14 +56,15 @@ CREATE TABLE catchment_watermark (
     PRIMARY KEY (agent, slice)
 ) WITHOUT ROWID;
 
--- What agents count, cumulative for each of their epochs. Slice 0 is the agent itself.
+-- What agents count, cumulative for each era of counting (an agent's state directory, across its restarts). Slice 0 is
+-- the agent itself.
 CREATE TABLE catchment_counter (
-    agent TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
-    slice INTEGER NOT NULL,
-    name  TEXT NOT NULL,
-    value INTEGER NOT NULL,
-    PRIMARY KEY (agent, epoch, slice, name)
+    agent    TEXT NOT NULL,
+    counting INTEGER NOT NULL,
+    slice    INTEGER NOT NULL,
+    name     TEXT NOT NULL,
+    value    INTEGER NOT NULL,
+    PRIMARY KEY (agent, counting, slice, name)
 ) WITHOUT ROWID;
 
 -- Batches merged since the last checkpoint, as they came.

@@ -12,7 +12,7 @@ use catchment_common::counter::Counter;
 use catchment_common::plan::SliceId;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::wire::{
-    Batch, EpochRange, Heartbeat, Hello, Message, Refusal, RejectReason, SeqRange, Welcome, WireFault,
+    self, Batch, EpochRange, Heartbeat, Hello, Message, Refusal, RejectReason, SeqRange, Welcome, WireFault,
 };
 
 use crate::catalog::Catalog;
@@ -307,7 +307,7 @@ impl Aggregator {
         for sample in &heartbeat.counters {
             // A newer agent may count what this aggregator has no name for.
             if let Some(counter) = Counter::from_code(sample.counter) {
-                let key = (agent.to_owned(), heartbeat.epoch, sample.slice, counter);
+                let key = (agent.to_owned(), heartbeat.counting, sample.slice, counter);
                 self.pending.counters.insert(key, sample.value);
             }
         }
@@ -336,7 +336,7 @@ impl Aggregator {
         frame: Bytes,
         source: &impl PaneSource,
     ) -> Result<(), Fault> {
-        let name = Batch::claimed_name(&frame).ok_or(Fault::Wire(WireFault::Truncated))?;
+        let name = wire::claimed_name(&frame).ok_or(Fault::Wire(WireFault::Truncated))?;
         let batch = match Batch::parse(&frame) {
             Ok(batch) => batch,
             Err(fault) => {
@@ -589,7 +589,7 @@ impl Aggregator {
         let counters = std::mem::take(&mut self.pending.counters);
         commit.counters = counters
             .into_iter()
-            .map(|((agent, epoch, slice, counter), value)| (agent, epoch, slice, counter, value))
+            .map(|((agent, counting, slice, counter), value)| (agent, counting, slice, counter, value))
             .collect();
         self.pending.urgent = false;
         if checkpoint {

@@ -31,7 +31,7 @@ pub struct Commit {
     pub watermarks: Vec<(String, SliceId, Timestamp)>,
     /// Agents that were heard.
     pub agents: Vec<AgentRow>,
-    /// Counters that agents reported: agent, epoch, slice, counter, value.
+    /// Counters that agents reported: agent, era of counting, slice, counter, value.
     pub counters: Vec<(String, u64, SliceId, Counter, u64)>,
     /// Result rows, query by query.
     pub results: Vec<QueryResults>,

@@ -4,9 +4,7 @@ use std::cell::RefCell;
 
 use catchment_common::decimal::Value;
 use catchment_common::limits::BATCH_DELTAS_MAX;
-use catchment_common::plan::{
-    Aggregate, Components, Field, Format, Path, Plan, Query, Slice, TimeSource, Window,
-};
+use catchment_common::plan::{Aggregate, Components, Field, Format, Path, Plan, Query, TimeSource, Window};
 use catchment_common::stats::{Lowered, Stats};
 use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{BatchWriter, Section};
@@ -77,26 +75,15 @@ fn query(name: &str, size: i64, every: i64) -> Query {
         idle: Span::from_secs(10),
         patience: Span::from_secs(10),
         retention: None,
+        coarsen: Vec::new(),
+        dedupe: None,
     }
 }
 
 fn catalog(version: u64, queries: Vec<Query>) -> Catalog {
     let plan = Plan { version, queries };
     assert_eq!(plan.validate(), []);
-    let sliced = plan.slices();
-    let slices: BTreeMap<SliceId, Slice> = sliced
-        .slices
-        .into_iter()
-        .enumerate()
-        .map(|(index, slice)| (SliceId(index as u32 + 1), slice))
-        .collect();
-    let own: Vec<SliceId> = sliced
-        .readers
-        .iter()
-        .map(|(index, _)| SliceId(*index as u32 + 1))
-        .collect();
-    let before = own.iter().map(|&id| vec![id]).collect::<Vec<_>>();
-    Catalog::new(plan, slices, &own, &before)
+    Catalog::first(plan)
 }
 
 /// The machine with its store, its answers, and the newest row of each window and key.
@@ -144,6 +131,7 @@ impl World {
     fn heartbeat(&mut self, seconds: i64, connection: ConnectionId, seq: u64, watermark: i64) {
         let heartbeat = Heartbeat {
             epoch: 1,
+            counting: 1,
             seq,
             oldest: 1,
             watermarks: vec![(SLICE, at(watermark))],

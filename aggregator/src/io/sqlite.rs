@@ -226,7 +226,11 @@ impl Store {
                     "its windows were of another size or step; give the query a new name",
                 ));
             }
-            let id = slice_id(&transaction, &sliced.slices[*slice]).map_err(at(&path))?;
+            let base = &sliced.slices[*slice];
+            let id = slice_id(&transaction, base, None).map_err(at(&path))?;
+            for &pane in &sliced.ladders[*slice] {
+                slice_id(&transaction, &Slice { pane, ..base.clone() }, Some(id)).map_err(at(&path))?;
+            }
             make_table(&transaction, query, &path)?;
             let remember = || {
                 transaction.execute(
@@ -319,17 +323,19 @@ fn plan_fault(query: &Query, problem: impl Into<String>) -> StoreFault {
     }
 }
 
-/// The number of a slice's definition, given now if it is new.
-fn slice_id(transaction: &Transaction<'_>, slice: &Slice) -> rusqlite::Result<u32> {
+/// The number of a slice's definition, given now if it is new. A rung of a ladder is told apart from a slice that
+/// happens to be defined alike: both may be in use at once, and a query that read both would count twice.
+fn slice_id(transaction: &Transaction<'_>, slice: &Slice, coarser_of: Option<u32>) -> rusqlite::Result<u32> {
     let definition = postcard::to_allocvec(slice)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let coarser_of = coarser_of.unwrap_or(0);
     transaction.execute(
-        "INSERT OR IGNORE INTO catchment_slice (definition) VALUES (?1)",
-        [&definition],
+        "INSERT OR IGNORE INTO catchment_slice (definition, coarser_of) VALUES (?1, ?2)",
+        params![definition, coarser_of],
     )?;
     transaction.query_row(
-        "SELECT id FROM catchment_slice WHERE definition = ?1",
-        [&definition],
+        "SELECT id FROM catchment_slice WHERE definition = ?1 AND coarser_of = ?2",
+        params![definition, coarser_of],
         |row| row.get(0),
     )
 }
@@ -403,12 +409,12 @@ fn write_inputs(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Res
             )?
             .execute(params![agent.name, agent.heard.as_micros(), agent.plan_version.cast_signed(), agent.software])?;
     }
-    for (agent, epoch, slice, counter, value) in &commit.counters {
+    for (agent, counting, slice, counter, value) in &commit.counters {
         transaction
             .prepare_cached(
-                "INSERT OR REPLACE INTO catchment_counter (agent, epoch, slice, name, value) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT OR REPLACE INTO catchment_counter (agent, counting, slice, name, value) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
-            .execute(params![agent, epoch.cast_signed(), slice.0, counter.name(), value.cast_signed()])?;
+            .execute(params![agent, counting.cast_signed(), slice.0, counter.name(), value.cast_signed()])?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Result, Store, StoreFault, at};
 use crate::aggregator::{Aggregator, Settings};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Slices};
 use crate::frontier::Standing;
 use crate::io::tables::{TableSql, parse_time_text};
 
@@ -32,16 +32,23 @@ impl Store {
     /// The newest plan with its slices.
     pub fn load_catalog(&self) -> Result<Catalog> {
         let plan = self.load_plan()?.unwrap_or_default();
-        let mut slices: BTreeMap<SliceId, Slice> = BTreeMap::new();
-        for (id, bytes) in self.rows("SELECT id, definition FROM catchment_slice", |row| {
-            Ok((row.get::<_, u32>(0)?, row.get::<_, Vec<u8>>(1)?))
+        let mut slices = Slices::default();
+        for (id, bytes, of) in self.rows("SELECT id, definition, coarser_of FROM catchment_slice", |row| {
+            Ok((
+                SliceId(row.get(0)?),
+                row.get::<_, Vec<u8>>(1)?,
+                SliceId(row.get(2)?),
+            ))
         })? {
             let slice: Slice =
                 postcard::from_bytes(&bytes).map_err(|error| self.content("slice", error.to_string()))?;
             slice
                 .check()
                 .map_err(|problem| self.content("slice", problem.into()))?;
-            slices.insert(SliceId(id), slice);
+            slices.all.insert(id, slice);
+            if of != SliceId(0) {
+                slices.coarser_of.insert(id, of);
+            }
         }
         let (mut own, mut before) = (Vec::new(), Vec::new());
         for query in &plan.queries {
