@@ -32,12 +32,30 @@ CREATE TABLE catchment_reader (
     PRIMARY KEY (query, slice)
 ) WITHOUT ROWID;
 
+-- `retired` is set by an operator and cleared by the agent's next hello. `conflicts` counts how often a second agent
+-- with the same name was found alive.
 CREATE TABLE catchment_agent (
-    name          TEXT PRIMARY KEY,
-    last_heard_us INTEGER NOT NULL,
-    plan_version  INTEGER NOT NULL,
-    software      TEXT NOT NULL,
-    retired       INTEGER NOT NULL DEFAULT 0
+    name            TEXT PRIMARY KEY,
+    last_heard_us   INTEGER NOT NULL,
+    plan_version    INTEGER NOT NULL,
+    software        TEXT NOT NULL,
+    retired         INTEGER NOT NULL DEFAULT 0,
+    backlog_batches INTEGER NOT NULL DEFAULT 0,
+    backlog_bytes   INTEGER NOT NULL DEFAULT 0,
+    conflicts       INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+-- What agents had to give up, by the name of the batch that held it: readings of a slice within a range of event time.
+-- A record that could not say what was lost has one row of slice 0.
+CREATE TABLE catchment_loss (
+    agent    TEXT NOT NULL,
+    epoch    INTEGER NOT NULL,
+    seq      INTEGER NOT NULL,
+    slice    INTEGER NOT NULL,
+    from_us  INTEGER NOT NULL,
+    to_us    INTEGER NOT NULL,
+    readings INTEGER NOT NULL,
+    PRIMARY KEY (agent, epoch, seq, slice, from_us)
 ) WITHOUT ROWID;
 
 -- Which batches have been merged, as ranges of seqs. Never expired by time.

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_common::plan::{Plan, Query, Slice, SliceId};
+use catchment_common::time::Span;
 use catchment_common::wire::{AgentPlan, Coarser};
 
 /// The plan in force with its slices.
@@ -42,8 +43,10 @@ pub struct Slices {
 pub struct RunningQuery {
     /// What was asked for.
     pub query: Query,
-    /// The slices it reads, the current one first.
+    /// The slices whose panes fit its windows, the current one first.
     pub readers: Vec<Reader>,
+    /// The coarser slices whose panes do not: each of their panes gives rows of its own.
+    pub coarse: Vec<Reader>,
 }
 
 /// How a query reads one slice.
@@ -51,6 +54,8 @@ pub struct RunningQuery {
 pub struct Reader {
     /// The slice.
     pub slice: SliceId,
+    /// Its pane width.
+    pub pane: Span,
     /// For each field of the query its place in the slice; none if the slice did not have it.
     pub fields: Vec<Option<usize>>,
 }
@@ -66,18 +71,32 @@ impl RunningQuery {
             .iter()
             .filter(|(_, of)| fine.contains(of))
             .map(|(&id, _)| id);
-        let readers = fine
+        let all: Vec<Reader> = fine
             .iter()
             .copied()
             .chain(coarser)
             .filter_map(|id| slices.all.get(&id).and_then(|slice| reader(&query, id, slice)))
             .collect();
-        Self { query, readers }
+        let window = query.window;
+        let fits = |reader: &Reader| {
+            window.size.is_multiple_of(reader.pane) && window.every.is_multiple_of(reader.pane)
+        };
+        let (readers, coarse) = all.into_iter().partition(fits);
+        Self {
+            query,
+            readers,
+            coarse,
+        }
     }
 
-    /// How this query reads a slice, if it does.
+    /// How this query reads a slice into its windows, if it does.
     pub fn reader(&self, slice: SliceId) -> Option<&Reader> {
         self.readers.iter().find(|reader| reader.slice == slice)
+    }
+
+    /// How this query reads a slice whose panes do not fit its windows, if it does.
+    pub fn coarse_reader(&self, slice: SliceId) -> Option<&Reader> {
+        self.coarse.iter().find(|reader| reader.slice == slice)
     }
 }
 
@@ -88,9 +107,12 @@ fn reader(query: &Query, id: SliceId, slice: &Slice) -> Option<Reader> {
             .iter()
             .position(|held| (&held.path, held.resolution) == (&field.path, field.resolution))
     };
-    let fits = query.window.size.is_multiple_of(slice.pane) && query.window.every.is_multiple_of(slice.pane);
     let fields = query.fields.iter().map(place).collect();
-    (fits && slice.key.len() == query.key.len()).then_some(Reader { slice: id, fields })
+    (slice.key.len() == query.key.len()).then_some(Reader {
+        slice: id,
+        pane: slice.pane,
+        fields,
+    })
 }
 
 impl Catalog {

@@ -31,7 +31,7 @@ pub use message::{
     AgentPlan, Coarser, CounterSample, EpochRange, Heartbeat, Hello, Message, Refusal, RejectReason,
     SeqRange, Welcome,
 };
-pub use named::{claimed_name, named, rename};
+pub use named::{claimed_name, named, rename, sealed_name};
 pub use section::{KeyList, Section, SectionView};
 pub use stats::StatsScratch;
 

@@ -170,18 +170,14 @@ fn time(raw: &RawQuery, faults: &mut Faults) -> TimeSource {
 
 fn convert_field(name: &str, raw: &Spanned<RawField>, faults: &mut Faults) -> Field {
     let RawField { path, resolution } = raw.get_ref();
-    let resolution = resolution
-        .as_ref()
-        .and_then(|step| match Value::from_f64(*step.get_ref()) {
-            Ok(parsed) => Some(parsed.value.units()),
-            Err(_) => {
-                faults.push((
-                    step.span().start,
-                    format!("resolution {} is not a number in range", step.get_ref()),
-                ));
-                None
-            }
-        });
+    let resolution = resolution.as_ref().and_then(|step| {
+        let parsed = Value::from_f64(*step.get_ref());
+        if parsed.is_err() {
+            let message = format!("resolution {} is not a number in range", step.get_ref());
+            faults.push((step.span().start, message));
+        }
+        parsed.ok().map(|parsed| parsed.value.units())
+    });
     Field {
         name: name.to_owned(),
         path: Path::parse(path),

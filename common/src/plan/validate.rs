@@ -17,9 +17,10 @@ use crate::time::Span;
 use crate::topic::is_name;
 
 /// The columns that every result table has; tags and values must not take their names.
-pub(crate) const FIXED_COLUMNS: [&str; 6] = [
+pub(crate) const FIXED_COLUMNS: [&str; 7] = [
     "window_start",
     "window_end",
+    "coarse",
     "revision",
     "status",
     "coverage",

@@ -95,6 +95,13 @@ pub fn claimed_name(frame: &[u8]) -> Option<(u64, u64)> {
     Some((epoch, cursor.varint().ok()?))
 }
 
+/// The name of a named frame whose envelope is whole: kind, version and checksum are right, and the seq is one that a
+/// sealed frame can have. The body is not looked at.
+pub fn sealed_name(frame: &[u8]) -> Result<(u64, u64), WireFault> {
+    let envelope = Envelope::open(frame)?.sealed()?;
+    Ok((envelope.epoch, envelope.seq))
+}
+
 /// Appends to `out` the same frame under another name, with a checksum of its own. The checksum of `frame` is checked,
 /// its body is not looked at. On an error nothing is appended.
 pub fn rename(frame: &[u8], epoch: u64, seq: u64, out: &mut Vec<u8>) -> Result<(), WireFault> {

@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::{Result, Store, StoreFault, at};
 use crate::aggregator::{Aggregator, Settings};
 use crate::catalog::{Catalog, Slices};
-use crate::frontier::Standing;
+use crate::frontier::{About, Standing};
 use crate::io::tables::{TableSql, parse_time_text};
 
 impl Store {
@@ -104,19 +104,28 @@ impl Store {
 
     fn restore_agents(&self, aggregator: &mut Aggregator) -> Result<()> {
         let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
-        for (name, heard, retired) in self.rows(
-            "SELECT name, last_heard_us, retired FROM catchment_agent",
-            |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)),
-        )? {
-            let heard = Timestamp::clamped(heard);
-            standings.insert(
-                name,
-                Standing {
-                    heard,
-                    retired,
+        for (name, standing) in self.rows(
+            "SELECT name, last_heard_us, retired, software, plan_version, backlog_batches, backlog_bytes, conflicts
+             FROM catchment_agent",
+            |row| {
+                let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
+                let about = About {
+                    software: row.get(3)?,
+                    plan_version: number(4)?,
+                    backlog_batches: number(5)?,
+                    backlog_bytes: number(6)?,
+                    conflicts: number(7)?,
+                };
+                let standing = Standing {
+                    heard: Timestamp::clamped(row.get(1)?),
+                    retired: row.get(2)?,
                     watermarks: BTreeMap::new(),
-                },
-            );
+                    about,
+                };
+                Ok((row.get::<_, String>(0)?, standing))
+            },
+        )? {
+            standings.insert(name, standing);
         }
         for (agent, slice, watermark) in self.rows(
             "SELECT agent, slice, watermark_us FROM catchment_watermark",
