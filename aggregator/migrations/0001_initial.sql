@@ -18,6 +18,13 @@ CREATE TABLE catchment_slice (
     UNIQUE (definition, coarser_of)
 );
 
+-- Numbers up to which a database may have given out that a restored backup replaced: of slices, and of plans. Agents
+-- still know them, so they are not given out again.
+CREATE TABLE catchment_floor (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) WITHOUT ROWID;
+
 -- One row for each query that ever was: its current slice, and up to where its windows have been shown.
 CREATE TABLE catchment_query (
     name               TEXT PRIMARY KEY,

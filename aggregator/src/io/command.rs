@@ -228,7 +228,12 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn show(columns: &[String], rows: Vec<Vec<Value>>, format: OutputFormat, out: &mut impl Write) -> Result<()> {
+pub(super) fn show(
+    columns: &[String],
+    rows: Vec<Vec<Value>>,
+    format: OutputFormat,
+    out: &mut impl Write,
+) -> Result<()> {
     match format {
         OutputFormat::Table => {
             let mut table = table(columns);

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use catchment_common::time::Timestamp;
 use catchment_common::wire::Message;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,7 @@ use tracing::{error, info, warn};
 
 use super::clock::Clock;
 use super::config::Config;
+use super::lock::DatabaseLock;
 use super::quic::{self, NetEvent, Outgoing};
 use super::sqlite::{Store, StoreFault, tables};
 use super::tables::TableSql;
@@ -35,6 +37,7 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 /// Runs the server until it is told to stop.
 pub async fn serve(config: Config) -> Result<()> {
     let clock = Clock::start();
+    let _lock = DatabaseLock::take(&config.database)?;
     let mut store = Store::open(&config.database)?;
     if let Some(plan) = &config.plan {
         apply_if_new(&mut store, plan, clock)?;
@@ -92,15 +95,15 @@ fn apply_if_new(store: &mut Store, file: &Path, clock: Clock) -> Result<()> {
     if store.plan_source()?.as_deref() == Some(&text) {
         return Ok(());
     }
-    let version = apply(store, &text, &file.display().to_string(), clock)?;
+    let version = apply(store, &text, &file.display().to_string(), clock.now().wall)?;
     info!(version, file = %file.display(), "applied the configured plan");
     Ok(())
 }
 
 /// Checks a plan's text and puts it into force; returns its version.
-pub fn apply(store: &mut Store, text: &str, name: &str, clock: Clock) -> Result<u64> {
+pub fn apply(store: &mut Store, text: &str, name: &str, now: Timestamp) -> Result<u64> {
     let plan = plan_toml::parse(text, name)?;
-    Ok(store.apply_plan(plan, text, clock.now().wall)?)
+    Ok(store.apply_plan(plan, text, now)?)
 }
 
 struct Engine {

@@ -5,6 +5,8 @@
 
 mod inputs;
 
+mod numbers;
+
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +21,7 @@ use catchment_common::time::Timestamp;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
+pub use self::numbers::Numbers;
 use super::tables::{KEY_AFTER_TAGS, KEY_BEFORE_TAGS, TableSql, time_text};
 use crate::catalog::Catalog;
 use crate::commit::{Commit, PaneSource, QueryResults, SourceFault, WindowRows};
@@ -247,7 +250,7 @@ impl Store {
     pub fn apply_plan(&mut self, mut plan: Plan, source: &str, now: Timestamp) -> Result<u64> {
         let before = self.load_plan()?.unwrap_or_default();
         let path = self.path.clone();
-        plan.version = self.plan_version()? + 1;
+        plan.version = self.numbers()?.plan_floor + 1;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -263,9 +266,10 @@ impl Store {
                 ));
             }
             let base = &sliced.slices[*slice];
-            let id = slice_id(&transaction, base, None).map_err(at(&path))?;
+            let id = numbers::slice_id(&transaction, base, None).map_err(at(&path))?;
             for &pane in &sliced.ladders[*slice] {
-                slice_id(&transaction, &Slice { pane, ..base.clone() }, Some(id)).map_err(at(&path))?;
+                numbers::slice_id(&transaction, &Slice { pane, ..base.clone() }, Some(id))
+                    .map_err(at(&path))?;
             }
             make_table(&transaction, query, &path)?;
             let remember = || {
@@ -368,23 +372,6 @@ fn plan_fault(query: &Query, problem: impl Into<String>) -> StoreFault {
         query: query.name.clone(),
         problem: problem.into(),
     }
-}
-
-/// The number of a slice's definition, given now if it is new. A rung of a ladder is told apart from a slice that
-/// happens to be defined alike: both may be in use at once, and a query that read both would count twice.
-fn slice_id(transaction: &Transaction<'_>, slice: &Slice, coarser_of: Option<u32>) -> rusqlite::Result<u32> {
-    let definition = postcard::to_allocvec(slice)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let coarser_of = coarser_of.unwrap_or(0);
-    transaction.execute(
-        "INSERT OR IGNORE INTO catchment_slice (definition, coarser_of) VALUES (?1, ?2)",
-        params![definition, coarser_of],
-    )?;
-    transaction.query_row(
-        "SELECT id FROM catchment_slice WHERE definition = ?1 AND coarser_of = ?2",
-        params![definition, coarser_of],
-        |row| row.get(0),
-    )
 }
 
 /// Makes a query's table, or adds the columns that it lacks. The key cannot change: it is the table's primary key.
@@ -527,3 +514,6 @@ pub fn tables(catalog: &Catalog) -> Arc<[TableSql]> {
         .map(|query| TableSql::new(&query.query))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
