@@ -149,7 +149,9 @@ struct Interval(u64);
 struct Speed(Option<f64>);
 
 /// The sites of the first brokers.
-const SITES: [&str; 8] = ["berlin", "lisbon", "oslo", "quito", "nairobi", "osaka", "perth", "austin"];
+const SITES: [&str; 8] = [
+    "berlin", "lisbon", "oslo", "quito", "nairobi", "osaka", "perth", "austin",
+];
 /// Fastest and slowest device: its interval must be a whole number of microseconds, and no more than a day.
 const RATE: (f64, f64) = (1.0 / 86_400.0, 10_000.0);
 
@@ -157,7 +159,11 @@ impl RunArguments {
     /// The fleet, starting at `now_us` (microseconds since the Unix epoch) unless told otherwise.
     pub fn settings(&self, now_us: i64) -> Settings {
         let Interval(interval_us) = self.rate;
-        let default_site = |index: usize| SITES.get(index).map_or(format!("site-{index}"), ToString::to_string);
+        let default_site = |index: usize| {
+            SITES
+                .get(index)
+                .map_or(format!("site-{index}"), ToString::to_string)
+        };
         let sites = if self.site.is_empty() {
             (0..self.broker.len()).map(default_site).collect()
         } else {
@@ -195,8 +201,28 @@ impl RunArguments {
 
 impl From<ReplayArguments> for replay::Options {
     fn from(arguments: ReplayArguments) -> Self {
-        let ReplayArguments { csv, topic, device, speed, broker, truth, append, qos, value_name } = arguments;
-        Self { csv, topic, device, value_name, speed: speed.0, broker, qos, truth, append }
+        let ReplayArguments {
+            csv,
+            topic,
+            device,
+            speed,
+            broker,
+            truth,
+            append,
+            qos,
+            value_name,
+        } = arguments;
+        Self {
+            csv,
+            topic,
+            device,
+            value_name,
+            speed: speed.0,
+            broker,
+            qos,
+            truth,
+            append,
+        }
     }
 }
 
@@ -261,17 +287,26 @@ mod tests {
         let line = "--broker mqtt://a --broker mqtt://b:7 --devices 30 --rate 10 --duration 1m --seed 5 --skew 2s \
                     --start 2026-11-23T08:12:00Z --duplicates 0.5 --disorder 1 --bad 0.25";
         let settings = settings(line).unwrap();
-        assert_eq!((settings.devices, settings.interval_us, settings.steps), (30, 100_000, 600));
+        assert_eq!(
+            (settings.devices, settings.interval_us, settings.steps),
+            (30, 100_000, 600)
+        );
         assert_eq!((settings.seed, settings.start_us), (5, 1_795_421_520_000_000));
         assert_eq!(settings.sites, ["berlin", "lisbon"]);
-        assert_eq!((settings.faults.skew_ms, settings.faults.disorder_us), (2_000, 5_000_000));
+        assert_eq!(
+            (settings.faults.skew_ms, settings.faults.disorder_us),
+            (2_000, 5_000_000)
+        );
         assert_eq!(settings.faults.duplicates, Chance::new(0.5).unwrap());
     }
 
     #[test]
     fn defaults_and_faults() {
         let plain = settings("--broker mqtt://a --site x --site y").unwrap();
-        assert_eq!((plain.start_us, plain.sites.len(), plain.faults.bad), (7, 2, Chance::NEVER));
+        assert_eq!(
+            (plain.start_us, plain.sites.len(), plain.faults.bad),
+            (7, 2, Chance::NEVER)
+        );
         for line in [
             "",
             "--broker nowhere",

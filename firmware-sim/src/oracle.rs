@@ -74,7 +74,9 @@ impl Oracle {
             keys: HashMap::new(),
             keeps_windows,
         };
-        Self { queries: plan.queries.iter().map(expected).collect() }
+        Self {
+            queries: plan.queries.iter().map(expected).collect(),
+        }
     }
 
     /// Takes in one published message.
@@ -122,9 +124,11 @@ impl Expected {
 
     /// The windows that have not been taken.
     pub fn remaining(&self) -> impl Iterator<Item = (&str, i64, &Contents)> {
-        self.keys
-            .iter()
-            .flat_map(|(key, windows)| windows.iter().map(|(window, contents)| (&**key, *window, contents)))
+        self.keys.iter().flat_map(|(key, windows)| {
+            windows
+                .iter()
+                .map(|(window, contents)| (&**key, *window, contents))
+        })
     }
 
     fn handle(&mut self, message: &Result<Message<'_>, Reason>) {
@@ -146,10 +150,15 @@ impl Expected {
                     if !self.keys.contains_key(&*reading.key) {
                         self.keys.insert(reading.key.as_str().into(), BTreeMap::new());
                     }
-                    let Some(windows) = self.keys.get_mut(&*reading.key) else { continue };
+                    let Some(windows) = self.keys.get_mut(&*reading.key) else {
+                        continue;
+                    };
                     let fields = self.query.fields.len();
                     for number in numbers {
-                        windows.entry(number).or_insert_with(|| Contents::new(fields)).add(&reading);
+                        windows
+                            .entry(number)
+                            .or_insert_with(|| Contents::new(fields))
+                            .add(&reading);
                     }
                 }
             }

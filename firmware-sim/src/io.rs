@@ -2,7 +2,10 @@
 //!
 //! [`broker`] is the embedded broker, [`link`] one MQTT connection that loses nothing, [`run`] publishes a simulated
 //! fleet and [`replay`] a recorded series. [`truth_file`] and [`database`] hold what [`check`] compares.
-#![allow(clippy::disallowed_methods, reason = "this is where clocks are read and waiting is done")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is where clocks are read and waiting is done"
+)]
 
 pub mod broker;
 
