@@ -28,10 +28,12 @@ pub struct Account {
 /// Bytes in and bytes out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Traffic {
-    /// Payload bytes that the agents received from their brokers.
+    /// Payload bytes of good messages that devices have published, by the truth.
     pub raw_bytes: u64,
-    /// Bytes of frames that they sent to the aggregator.
-    pub uplink_bytes: u64,
+    /// Bytes of frames that agents have handed to their links.
+    pub frame_bytes: u64,
+    /// Bytes that the links have sent, with all that QUIC and TLS add.
+    pub link_bytes: u64,
 }
 
 const REJECTED: &str = "rejected_";
@@ -107,12 +109,13 @@ impl Account {
 }
 
 impl Traffic {
-    /// The traffic of all agents.
-    pub fn new(counters: &Counters) -> Self {
+    /// What all agents have sent for so many bytes of payload.
+    pub fn new(raw_bytes: u64, counters: &Counters) -> Self {
         let agent = |name: &str| counters.get(&(0, name.to_string())).copied().unwrap_or(0);
         Self {
-            raw_bytes: agent("raw_bytes"),
-            uplink_bytes: agent("uplink_bytes"),
+            raw_bytes,
+            frame_bytes: agent("uplink_bytes"),
+            link_bytes: agent("link_bytes"),
         }
     }
 
@@ -120,14 +123,21 @@ impl Traffic {
     pub fn show(self) -> String {
         let Self {
             raw_bytes,
-            uplink_bytes,
+            frame_bytes,
+            link_bytes,
         } = self;
-        let factor = if uplink_bytes > 0 {
-            format!("{:.1} times less", raw_bytes as f64 / uplink_bytes as f64)
-        } else {
-            "nothing was sent".into()
-        };
-        format!("uplink {uplink_bytes} bytes for {raw_bytes} bytes of payload: {factor}")
+        let text = format!(
+            "uplink {frame_bytes} bytes, {link_bytes} with QUIC and TLS, for {raw_bytes} bytes of payload"
+        );
+        if frame_bytes == 0 || link_bytes == 0 {
+            return format!("{text}: nothing was sent");
+        }
+        let less = |bytes: u64| raw_bytes as f64 / bytes as f64;
+        format!(
+            "{text}: {:.1} and {:.1} times less",
+            less(frame_bytes),
+            less(link_bytes)
+        )
     }
 }
 
@@ -210,15 +220,13 @@ mod tests {
     #[test]
     fn traffic_is_that_of_the_agents() {
         let counters = counters(&[
-            (0, "raw_bytes", 1_000),
+            (0, "link_bytes", 50),
             (0, "uplink_bytes", 40),
-            (4, "raw_bytes", 7),
+            (4, "link_bytes", 7),
         ]);
-        let traffic = Traffic::new(&counters);
-        assert_eq!(
-            traffic.show(),
-            "uplink 40 bytes for 1000 bytes of payload: 25.0 times less"
-        );
+        let expected =
+            "uplink 40 bytes, 50 with QUIC and TLS, for 1000 bytes of payload: 25.0 and 20.0 times less";
+        assert_eq!(Traffic::new(1_000, &counters).show(), expected);
         assert!(Traffic::default().show().ends_with("nothing was sent"));
     }
 }

@@ -27,6 +27,7 @@ use window::Contents;
 #[derive(Debug)]
 pub struct Oracle {
     queries: Vec<Expected>,
+    payload_bytes: u64,
 }
 
 /// What the truth says about one query.
@@ -76,6 +77,7 @@ impl Oracle {
         };
         Self {
             queries: plan.queries.iter().map(expected).collect(),
+            payload_bytes: 0,
         }
     }
 
@@ -89,10 +91,16 @@ impl Oracle {
         match entry {
             Entry::Bad { bad, .. } => queries.for_each(|expected| expected.tally.reject(bad.name())),
             Entry::Good { topic, payload } => {
+                self.payload_bytes += payload.len() as u64;
                 let message = Message::parse(topic, payload);
                 queries.for_each(|expected| expected.handle(&message));
             }
         }
+    }
+
+    /// Payload bytes of good messages to topics that any query reads.
+    pub fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
     }
 
     /// The queries, in the plan's order.

@@ -85,7 +85,7 @@ pub fn audit(truth: &[PathBuf], database: &Path, out: &mut impl Write) -> Result
             verdict = Verdict::Wrong;
         }
     }
-    writeln!(out, "{}", Traffic::new(&counters).show())?;
+    writeln!(out, "{}", Traffic::new(oracle.payload_bytes(), &counters).show())?;
     Ok(verdict)
 }
 
@@ -135,7 +135,7 @@ mod tests {
                  CREATE TABLE catchment_query (name TEXT, slice INTEGER);
                  INSERT INTO catchment_query VALUES ('room_climate', 4);
                  CREATE TABLE catchment_counter (slice INTEGER, name TEXT, value INTEGER);
-                 INSERT INTO catchment_counter VALUES (4, 'rejected_too_late', 1), (0, 'raw_bytes', 90);
+                 INSERT INTO catchment_counter VALUES (4, 'rejected_too_late', 1), (0, 'uplink_bytes', 8), (0, 'link_bytes', 16);
                  CREATE TABLE room_climate (window_start TEXT, window_end TEXT, site TEXT, device TEXT,
                      revision INTEGER, readings INTEGER, temp_mean REAL, hum_mean REAL);
                  INSERT INTO room_climate VALUES ('1970-01-01T00:01:00.000Z', '1970-01-01T00:02:00.000Z', 'oslo',
@@ -185,7 +185,7 @@ mod tests {
             (Verdict::Right, format!("room_climate: {line}total: {line}"))
         );
         let expected = "room_climate: 4 readings published = 3 in results + 1 rejected: balanced\n  \
-                        rejected too_late: 1\nuplink 0 bytes for 90 bytes of payload: nothing was sent\n";
+                        rejected too_late: 1\nuplink 8 bytes, 16 with QUIC and TLS, for 69 bytes of payload: 8.6 and 4.3 times less\n";
         assert_eq!(files.audit(), (Verdict::Right, expected.into()));
     }
 

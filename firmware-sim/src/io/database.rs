@@ -83,6 +83,25 @@ impl Database {
         Ok(u64::try_from(sum).unwrap_or(0))
     }
 
+    /// Rows of a query's table.
+    pub fn row_count(&self, query: &str) -> Result<u64, DatabaseFault> {
+        let sql = format!("SELECT count(*) FROM {}", quoted(query));
+        let count: i64 = self
+            .connection
+            .query_row(&sql, [], |row| row.get(0))
+            .map_err(|error| table_fault(query, error))?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// How many pairs of agent and slice have a watermark, and the earliest of these watermarks in microseconds since
+    /// the Unix epoch.
+    pub fn watermarks(&self) -> Result<(u64, i64), DatabaseFault> {
+        let sql = "SELECT count(*), coalesce(min(watermark_us), 0) FROM catchment_watermark";
+        Ok(self.connection.query_row(sql, [], |row| {
+            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?))
+        })?)
+    }
+
     /// Hands every row of a query's table to `handle`.
     pub fn rows(&self, query: &Query, mut handle: impl FnMut(&Row)) -> Result<(), DatabaseFault> {
         let fault = |error| table_fault(&query.name, error);

@@ -39,6 +39,8 @@ pub struct Progress {
     pub bytes: AtomicU64,
     /// Of the messages, the bad ones.
     pub bad: AtomicU64,
+    /// Of the payload bytes, those of bad messages.
+    pub bad_bytes: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -63,7 +65,10 @@ impl Progress {
     pub fn count(&self, payload_bytes: usize, is_bad: bool) {
         self.readings.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(payload_bytes as u64, Ordering::Relaxed);
-        self.bad.fetch_add(u64::from(is_bad), Ordering::Relaxed);
+        if is_bad {
+            self.bad.fetch_add(1, Ordering::Relaxed);
+            self.bad_bytes.fetch_add(payload_bytes as u64, Ordering::Relaxed);
+        }
     }
 
     /// Whether the run is to end.
