@@ -150,8 +150,11 @@ fn messages() -> Vec<(&'static str, Message)> {
     ]
 }
 
-/// A section of one field for each of `keep`; readings as (key, offset in µs, decimal texts).
-fn section(slice: u32, keep: &[Components], rows: &[(&str, &[(i64, &[&str])])]) -> Section {
+/// A key and its readings: an offset in µs and a decimal text for each field, empty for none.
+type Row<'r> = (&'r str, &'r [(i64, &'r [&'r str])]);
+
+/// A section of one field for each of `keep`.
+fn section(slice: u32, keep: &[Components], rows: &[Row<'_>]) -> Section {
     let mut section = Section::default();
     let pane = PANE + i64::from(slice) * 10_000_000;
     section.reset(SliceId(slice), Timestamp::clamped(pane), keep.iter().copied());
@@ -227,7 +230,7 @@ fn large() -> Vec<Section> {
         .collect();
     let texts: Vec<[&str; 1]> = values.iter().map(|value| [value.as_str()]).collect();
     let readings: Vec<[(i64, &[&str]); 1]> = texts.iter().map(|texts| [(3_000, texts.as_slice())]).collect();
-    let rows: Vec<(&str, &[(i64, &[&str])])> = keys
+    let rows: Vec<Row<'_>> = keys
         .iter()
         .zip(&readings)
         .map(|(key, readings)| (key.as_str(), readings.as_slice()))
