@@ -105,6 +105,8 @@ impl Store {
             connection,
         };
         store.check()?;
+        // Before anything is written: configuring changes the file.
+        refuse_newer(&store.connection, path)?;
         store.configure()?;
         store.migrate()?;
         Ok(store)
@@ -115,10 +117,17 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(at(path))?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(at(path))?;
-        Ok(Self {
+        let store = Self {
             path: path.to_owned(),
             connection,
-        })
+        };
+        refuse_newer(&store.connection, path)?;
+        Ok(store)
+    }
+
+    /// What an error of the connection means for the operator.
+    pub fn explain(&self, error: rusqlite::Error) -> StoreFault {
+        at(&self.path)(error)
     }
 
     /// The connection, for reading.
@@ -127,22 +136,10 @@ impl Store {
     }
 
     fn check(&self) -> Result<()> {
-        let found: std::result::Result<String, _> =
-            self.connection
-                .query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
-        let found = match found {
-            Ok(found) => found,
-            // Pages so broken that the check itself fails say the same.
-            Err(rusqlite::Error::SqliteFailure(error, message))
-                if matches!(
-                    error.code,
-                    rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase
-                ) =>
-            {
-                message.unwrap_or_else(|| error.to_string())
-            }
-            Err(error) => return Err(at(&self.path)(error)),
-        };
+        let found: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(at(&self.path))?;
         if found == "ok" {
             Ok(())
         } else {
@@ -174,12 +171,7 @@ impl Store {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(at(&path))?;
-        let found: i64 = transaction
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(at(&path))?;
-        if found > known {
-            return Err(StoreFault::Newer { path, found, known });
-        }
+        let found = refuse_newer(&transaction, &path)?;
         for migration in MIGRATIONS.iter().skip(found.max(0) as usize) {
             transaction.execute_batch(migration).map_err(at(&path))?;
         }
@@ -304,12 +296,36 @@ impl PaneSource for Store {
     }
 }
 
+/// Pages that cannot be read, or are none of SQLite's, say that the file is damaged; the rest is SQLite's own fault.
 fn at(path: &Path) -> impl Fn(rusqlite::Error) -> StoreFault {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     let path = path.to_owned();
-    move |error| StoreFault::Sqlite {
-        path: path.clone(),
-        error,
+    move |error| match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => StoreFault::Damaged {
+            path: path.clone(),
+            found: error.to_string(),
+        },
+        _ => StoreFault::Sqlite {
+            path: path.clone(),
+            error,
+        },
     }
+}
+
+/// The version of the database's schema, unless it is of newer software.
+fn refuse_newer(connection: &Connection, path: &Path) -> Result<i64> {
+    let known = MIGRATIONS.len() as i64;
+    let found = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(at(path))?;
+    if found > known {
+        return Err(StoreFault::Newer {
+            path: path.to_owned(),
+            found,
+            known,
+        });
+    }
+    Ok(found)
 }
 
 fn plan_fault(query: &Query, problem: impl Into<String>) -> StoreFault {
