@@ -60,9 +60,7 @@ impl AgentConfig {
             limits,
             authority,
         } = self;
-        if !world.path(authority).join(format!("{name}.pem")).exists() {
-            world.issue(authority, name);
-        }
+        world.issue(authority, name);
         let config = format!(
             "name = \"{name}\"\nstate = \"{name}.state\"\n[broker]\nurl = \"{broker}\"\n{broker_lines}[aggregator]\n\
              address = \"{aggregator}\"\n[tls]\nca = \"{authority}/ca.pem\"\ncertificate = \"{authority}/{name}.pem\"\n\

@@ -66,17 +66,16 @@ impl World {
         path
     }
 
-    /// A certificate for an agent; returns the files of certificate and key.
+    /// A certificate for an agent, made once; returns the files of certificate and key.
     pub fn issue(&self, authority: &str, agent: &str) -> (PathBuf, PathBuf) {
         let folder = self.path(authority);
-        run_ok(
-            "catchment-aggregator",
-            &["pki", "issue", "--directory", text(&folder), "--agent", agent],
-        );
-        (
-            folder.join(format!("{agent}.pem")),
-            folder.join(format!("{agent}.key")),
-        )
+        let file = |ending: &str| folder.join(format!("{agent}.{ending}"));
+        let files = (file("pem"), file("key"));
+        if !files.0.exists() {
+            let arguments = ["pki", "issue", "--directory", text(&folder), "--agent", agent];
+            run_ok("catchment-aggregator", &arguments);
+        }
+        files
     }
 
     /// The folder.
