@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::process::run_ok;
 
 /// Queries over the simulated fleet's messages: tumbling and hopping, with and without the device, exact and rounded.
-/// Short lateness and idleness let the last windows close soon after the last message.
+/// Short windows, lateness and idleness let the last windows close soon after the last message.
 pub const FLEET_PLAN: &str = r#"
 [[query]]
 name = "room_climate"
@@ -16,7 +16,7 @@ topic = "sensors/{site}/{device}/env"
 time = { path = "ts", unit = "ms" }
 key = ["site", "device"]
 fields = { temp = "temp", hum = { path = "data.hum", resolution = 0.01 } }
-window = { size = "10s" }
+window = { size = "2s" }
 aggregates = ["count", "mean", "min", "max", "stddev", "first", "last"]
 lateness = "2s"
 idle = "1s"
@@ -28,7 +28,7 @@ topic = "sensors/{site}/{device}/env"
 time = { path = "ts", unit = "ms" }
 key = ["site"]
 fields = { temp = "temp", hum = { path = "data.hum", resolution = 0.01 } }
-window = { size = "30s", every = "10s" }
+window = { size = "6s", every = "2s" }
 aggregates = ["count", "sum", "variance", "range", "delta", "rate"]
 lateness = "2s"
 idle = "1s"

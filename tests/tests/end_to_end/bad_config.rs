@@ -237,22 +237,22 @@ fn bad_plans_are_refused_with_their_place_and_a_good_one_says_what_it_means() {
             "there is no aggregate `maen`; did you mean `mean`?",
         ),
         (
-            "\"10s\" }",
+            "\"2s\" }",
             "\"0s\" }",
             "plan.toml:8:10: a window's size and step must be at least 1 ms",
         ),
         (
-            "\"10s\" }",
+            "\"2s\" }",
             "\"10 parsecs\" }",
             "plan.toml:8:19: `10 parsecs` is not a duration",
         ),
         (
-            "\"10s\" }",
+            "\"2s\" }",
             "10 }",
             "plan.toml:8:19: invalid type: integer `10`, expected a string",
         ),
         (
-            "{ size = \"10s\" }",
+            "{ size = \"2s\" }",
             "{ session = \"5m\" }",
             "plan.toml:8:22: windows with `session` are not supported yet",
         ),
@@ -297,7 +297,7 @@ fn bad_plans_are_refused_with_their_place_and_a_good_one_says_what_it_means() {
             "plan.toml:2:1: missing field `topic`",
         ),
         (
-            "every = \"10s\"",
+            "every = \"2s\"",
             "every = \"90s\"",
             "plan.toml:20:10: `every` is longer than `size`",
         ),
@@ -329,7 +329,7 @@ fn a_plan_that_changes_what_a_table_means_is_refused() {
     assert_eq!(said, "plan version 1 is in force\n");
     for (from, to, expected) in [
         (
-            "window = { size = \"10s\" }",
+            "window = { size = \"2s\" }",
             "window = { size = \"20s\" }",
             "its windows were of another size or step",
         ),

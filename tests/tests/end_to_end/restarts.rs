@@ -115,11 +115,11 @@ fn an_agent_that_is_stopped_ships_what_it_has() {
     let aggregator = Aggregator::start(&world, FLEET_PLAN);
     let mut agent = AgentConfig::new("gw-1", &broker.url(), &aggregator).start_subscribed(&world);
     let truth = world.path("truth.jsonl");
-    // Event time ends now: the last panes are open still.
+    // Event time goes a little beyond now: the last panes are open still.
     publish_fleet(
         &[broker.url()],
         &truth,
-        &["--devices", "50", "--duration", "20s", "--unpaced"],
+        &["--devices", "200", "--duration", "5s", "--unpaced"],
     );
     // What the broker still holds for it would come after the next start.
     until("all messages to be taken in", || {
