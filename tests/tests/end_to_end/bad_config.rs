@@ -206,6 +206,7 @@ fn bad_aggregator_configurations_are_refused_with_their_place() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn bad_plans_are_refused_with_their_place_and_a_good_one_says_what_it_means() {
     let world = World::new();
     let arguments = ["plan", "check"];

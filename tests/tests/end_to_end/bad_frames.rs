@@ -67,6 +67,7 @@ fn check_alive(world: &World, aggregator: &mut Aggregator) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_bad_batch_is_refused_by_name_and_the_connection_goes_on() {
     let world = World::new();
     let mut aggregator = Aggregator::start(&world, FLEET_PLAN);

@@ -38,6 +38,7 @@ struct Case {
 }
 
 /// `@ts` in a payload stands for now, in milliseconds.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn cases(now_ms: i64) -> Vec<Case> {
     use Reason::{
         BadKey, BadTime, EmptyPayload, InvalidUtf8, MalformedJson, MissingField, NotFinite, OutOfRange,
