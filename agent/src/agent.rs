@@ -243,6 +243,7 @@ impl Agent {
         }
         Some(Message::Heartbeat(Heartbeat {
             epoch: self.out.outbox.epoch(),
+            counting: self.out.outbox.epoch(),
             seq: self.out.outbox.seq(),
             oldest: self.out.spool.oldest().unwrap_or(self.out.outbox.seq() + 1),
             watermarks: self.intake.watermarks().collect(),

@@ -16,8 +16,14 @@ pub mod tables;
 
 pub mod sqlite;
 
+pub mod lock;
+
+pub mod backup;
+
 pub mod quic;
 
 pub mod run;
 
 pub mod command;
+
+pub mod fleet;

@@ -16,8 +16,8 @@ use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{
-    AgentPlan, Batch, BatchWriter, CounterSample, EpochRange, Heartbeat, Hello, Message, Refusal,
-    RejectReason, Section, SeqRange, StatsScratch, Welcome,
+    AgentPlan, Batch, BatchWriter, Coarser, CounterSample, EpochRange, Heartbeat, Hello, Loss, LossEntry,
+    Message, Refusal, RejectReason, Section, SeqRange, StatsScratch, Welcome,
 };
 
 const EPOCH: u64 = 0x0123_4567_89ab_cdef;
@@ -80,13 +80,20 @@ fn slice() -> Slice {
         max_late: Span::from_days(1),
         max_ahead: Span::from_secs(300),
         idle: Span::from_secs(30),
+        dedupe: Some(Path::parse("meta.seq")),
     }
 }
 
 fn agent_plan() -> AgentPlan {
+    let rung = |slice, seconds| Coarser {
+        of: SliceId(1),
+        slice: SliceId(slice),
+        pane: Span::from_secs(seconds),
+    };
     AgentPlan {
         version: 3,
         slices: vec![(SliceId(1), slice())],
+        coarser: vec![rung(2, 60), rung(3, 600)],
     }
 }
 
@@ -139,6 +146,7 @@ fn messages() -> Vec<(&'static str, Message)> {
             "heartbeat.bin",
             Message::Heartbeat(Heartbeat {
                 epoch: EPOCH,
+                counting: 9,
                 seq: 300,
                 oldest: 5,
                 watermarks: vec![(SliceId(1), Timestamp::clamped(PANE))],
@@ -286,6 +294,24 @@ fn batches_have_these_bytes_and_read_back() {
     }
 }
 
+#[test]
+fn loss_records_have_these_bytes_and_read_back() {
+    let entry = |slice, seconds: i64, readings| LossEntry {
+        slice: SliceId(slice),
+        from: Timestamp::clamped(PANE),
+        to: Timestamp::clamped(PANE + seconds * 1_000_000),
+        readings,
+    };
+    let loss = Loss {
+        epoch: EPOCH,
+        seq: 7,
+        entries: vec![entry(1, 10, 3), entry(2, 600, 40_000)],
+    };
+    check("loss.bin", &loss.emit());
+    let golden = fs::read(folder().join("loss.bin")).unwrap();
+    assert_eq!(Loss::parse(&golden), Ok(loss));
+}
+
 /// The forms that the aggregator keeps in its database: a chunk of a pane, a plan, a slice's definition.
 #[test]
 fn stored_forms_have_these_bytes_and_read_back() {
@@ -323,6 +349,8 @@ fn stored_forms_have_these_bytes_and_read_back() {
             idle: Span::from_secs(30),
             patience: Span::from_secs(10),
             retention: Some(Span::from_days(30)),
+            coarsen: vec![Span::from_secs(60), Span::from_secs(600)],
+            dedupe: Some(Path::parse("meta.seq")),
         }],
     };
     check("stored-plan.bin", &postcard::to_allocvec(&plan).unwrap());

@@ -102,6 +102,7 @@ fn slice() -> Slice {
         max_late: Span::from_days(1),
         max_ahead: Span::from_secs(300),
         idle: Span::from_secs(30),
+        dedupe: None,
     }
 }
 
@@ -116,6 +117,7 @@ fn linked_agent(now: Now) -> Agent {
     let plan = AgentPlan {
         version: 1,
         slices: vec![(SLICE, slice())],
+        coarser: Vec::new(),
     };
     assert!(agent.poll_connect(now));
     agent.handle_connected();

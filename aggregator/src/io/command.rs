@@ -112,14 +112,15 @@ fn show_query(
         add(&format!("\"{tag}\" ="), value.to_owned());
     }
     // The newest rows, shown oldest first.
-    let mut order = String::from("window_start");
+    let mut order = String::from("window_start, window_end");
     for tag in &query.key {
         let _ = write!(order, ", \"{tag}\"");
     }
+    order.push_str(", coarse");
     let _ = write!(sql, " ORDER BY window_start DESC LIMIT {}", selection.limit);
     let sql = format!("SELECT * FROM ({sql}) ORDER BY {order}");
     let mut statement = store.connection().prepare(&sql)?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(String::from).collect();
+    let columns: Vec<String> = statement.column_names().map(String::from).collect();
     let mut rows = statement.query(rusqlite::params_from_iter(&parameters))?;
     let mut values: Vec<Vec<Value>> = Vec::new();
     while let Some(row) = rows.next()? {
@@ -206,7 +207,7 @@ pub fn check_plan(file: &Path, out: &mut impl Write) -> Result<Plan> {
             span_text(query.window.size),
             span_text(query.window.every),
             span_text(sliced.slices[*slice].pane),
-            (query.value_columns().count() + query.key.len() + 6).to_string(),
+            (query.value_columns().count() + query.key.len() + 7).to_string(),
         ]);
     }
     writeln!(out, "{shown}")?;
@@ -250,7 +251,12 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn show(columns: &[String], rows: Vec<Vec<Value>>, format: OutputFormat, out: &mut impl Write) -> Result<()> {
+pub(super) fn show(
+    columns: &[String],
+    rows: Vec<Vec<Value>>,
+    format: OutputFormat,
+    out: &mut impl Write,
+) -> Result<()> {
     match format {
         OutputFormat::Table => {
             let mut table = table(columns);

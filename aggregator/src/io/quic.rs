@@ -26,8 +26,8 @@ use crate::limits::CONNECTIONS_MAX;
 /// What connections tell the engine.
 #[derive(Debug)]
 pub enum NetEvent {
-    /// An agent has connected; what is to be sent goes here.
-    Connected(ConnectionId, String, mpsc::Sender<Outgoing>),
+    /// An agent has connected from this address; what is to be sent goes here.
+    Connected(ConnectionId, String, SocketAddr, mpsc::Sender<Outgoing>),
     /// A frame came.
     Frame(ConnectionId, Bytes),
     /// A connection ended.
@@ -129,7 +129,7 @@ async fn serve(id: ConnectionId, incoming: quinn::Incoming, events: mpsc::Sender
     info!(%agent, %peer, "connected");
     let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
     if events
-        .send(NetEvent::Connected(id, agent.clone(), outgoing))
+        .send(NetEvent::Connected(id, agent.clone(), peer, outgoing))
         .await
         .is_ok()
     {

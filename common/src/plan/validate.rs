@@ -10,16 +10,17 @@ use super::slice::key_part;
 use super::{Path, Plan, Query, TimeSource};
 use crate::decimal::Value;
 use crate::limits::{
-    FIELDS_MAX, NAME_BYTES_MAX, PANES_PER_WINDOW_MAX, PATH_DEPTH_MAX, QUERIES_MAX, SLICES_MAX, SPAN_MAX,
-    TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN,
+    FIELDS_MAX, LADDER_MAX, NAME_BYTES_MAX, PANES_PER_WINDOW_MAX, PATH_DEPTH_MAX, QUERIES_MAX, SLICES_MAX,
+    SPAN_MAX, TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN,
 };
 use crate::time::Span;
 use crate::topic::is_name;
 
 /// The columns that every result table has; tags and values must not take their names.
-pub(crate) const FIXED_COLUMNS: [&str; 6] = [
+pub(crate) const FIXED_COLUMNS: [&str; 7] = [
     "window_start",
     "window_end",
+    "coarse",
     "revision",
     "status",
     "coverage",
@@ -70,6 +71,10 @@ pub enum Part {
     Patience,
     /// `retention`.
     Retention,
+    /// `coarsen` as a whole, or its n-th rung.
+    Coarsen(Option<usize>),
+    /// `dedupe`.
+    Dedupe,
 }
 
 /// What is wrong, and what to do about it.
@@ -171,6 +176,10 @@ impl Check<'_> {
         self.key(query);
         self.fields(query);
         self.window(query);
+        self.coarsen(query);
+        if let Some(path) = &query.dedupe {
+            self.path(Part::Dedupe, path);
+        }
         self.columns(query);
         self.spans(query);
     }
@@ -331,6 +340,44 @@ impl Check<'_> {
                 format!("one window would be made of {panes} panes, more than {PANES_PER_WINDOW_MAX}"),
                 "choose `every` so that it divides `size` into fewer steps",
             );
+        }
+    }
+
+    fn coarsen(&mut self, query: &Query) {
+        if query.window.size < WINDOW_STEP_MIN || query.window.every < WINDOW_STEP_MIN {
+            // The window has its own fault, and no pane.
+            return;
+        }
+        if query.coarsen.len() > LADDER_MAX {
+            self.fault(
+                Part::Coarsen(None),
+                format!("`coarsen` has more than {LADDER_MAX} steps"),
+                "",
+            );
+            return;
+        }
+        let mut below = query.window.pane();
+        for (index, &rung) in query.coarsen.iter().enumerate() {
+            if rung > WINDOW_SIZE_MAX {
+                self.fault(
+                    Part::Coarsen(Some(index)),
+                    "a coarser pane is longer than 366 days",
+                    "",
+                );
+            } else if rung <= below || !rung.is_multiple_of(below) {
+                let before = if index == 0 {
+                    "the windows' pane, the greatest common divisor of `size` and `every`"
+                } else {
+                    "the one before"
+                };
+                self.fault(
+                    Part::Coarsen(Some(index)),
+                    format!("a coarser pane must be a multiple of {before}"),
+                    "write ascending widths such as [\"1m\", \"10m\", \"1h\"]",
+                );
+            } else {
+                below = rung;
+            }
         }
     }
 

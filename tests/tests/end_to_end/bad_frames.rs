@@ -186,6 +186,7 @@ fn bytes_that_are_no_frame_end_the_connection_and_nothing_else() {
     old_hello[1] = 9;
     let heartbeat = Message::Heartbeat(Heartbeat {
         epoch: EPOCH,
+        counting: 1,
         seq: 0,
         oldest: 1,
         watermarks: Vec::new(),

@@ -179,7 +179,11 @@ fn each_bad_message_is_counted_under_its_reason() {
         spool_bytes: 1 << 20,
         payload_bytes_max: PAYLOAD_MAX,
     };
-    let plan = AgentPlan { version: 1, slices };
+    let plan = AgentPlan {
+        version: 1,
+        slices,
+        ..AgentPlan::default()
+    };
     for case in cases(now_ms) {
         let mut agent = Agent::new(settings(), 1, 1, now);
         agent.handle_plan(now, &plan);
