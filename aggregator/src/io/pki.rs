@@ -139,17 +139,6 @@ pub fn server(tls: &Tls) -> Result<rustls::ServerConfig> {
     Ok(config)
 }
 
-/// A secret for `purpose` that is the same from start to start, drawn from the server's key.
-pub fn secret(tls: &Tls, purpose: &[u8]) -> Result<[u8; 32]> {
-    let (_, _, key) = tls.files();
-    let private = PrivateKeyDer::from_pem_file(&key)
-        .with_context(|| format!("{}: cannot read a private key in PEM", key.display()))?;
-    let hmac = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, private.secret_der());
-    let mut secret = [0; 32];
-    secret.copy_from_slice(ring::hmac::sign(&hmac, purpose).as_ref());
-    Ok(secret)
-}
-
 /// The agent's name in its certificate, or why there is none.
 pub fn agent_name(certificates: &[CertificateDer<'_>]) -> Result<String, &'static str> {
     let certificate = certificates.first().ok_or("no certificate")?;

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use catchment_common::limits::FRAME_BYTES_MAX;
 use futures_util::{SinkExt, StreamExt};
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
@@ -56,14 +55,7 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 const HANDSHAKES_UNPROVEN_MAX: usize = 256;
 
 /// Binds the UDP socket.
-///
-/// After a crash, agents go on sending on connections that are gone. With `reset_secret` the same as before, the new
-/// process can tell them so (RFC 9000, section 10.3) and they come back at once rather than after a silent minute.
-pub fn bind(
-    listen: SocketAddr,
-    tls: rustls::ServerConfig,
-    reset_secret: [u8; 32],
-) -> Result<quinn::Endpoint> {
+pub fn bind(listen: SocketAddr, tls: rustls::ServerConfig) -> Result<quinn::Endpoint> {
     let crypto = QuicServerConfig::try_from(tls).context("TLS 1.3 is needed for QUIC")?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let mut transport = quinn::TransportConfig::default();
@@ -76,18 +68,7 @@ pub fn bind(
         .max_concurrent_uni_streams(2_u8.into())
         .datagram_receive_buffer_size(None);
     server.transport_config(Arc::new(transport));
-    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_secret);
-    let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset_key));
-    // Connection numbers of the process before must look like ours, else they are passed over.
-    let mut number_key = [0; 8];
-    number_key.copy_from_slice(&reset_secret[..8]);
-    let number_key = u64::from_le_bytes(number_key);
-    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(number_key)));
-    let socket = std::net::UdpSocket::bind(listen);
-    let runtime = Arc::new(quinn::TokioRuntime);
-    socket
-        .and_then(|socket| quinn::Endpoint::new(endpoint, Some(server), socket, runtime))
-        .with_context(|| format!("cannot listen on {listen} (UDP)"))
+    quinn::Endpoint::server(server, listen).with_context(|| format!("cannot listen on {listen} (UDP)"))
 }
 
 /// Takes connections until the endpoint is closed.

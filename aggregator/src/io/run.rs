@@ -54,9 +54,7 @@ pub async fn serve(config: Config) -> Result<()> {
     if catalog.version == 0 {
         warn!("there is no plan yet; give one with `catchment-aggregator plan apply FILE`");
     }
-    let tls = pki::server(&config.tls)?;
-    let reset_secret = pki::secret(&config.tls, b"catchment: QUIC stateless reset")?;
-    let endpoint = quic::bind(config.listen, tls, reset_secret)?;
+    let endpoint = quic::bind(config.listen, pki::server(&config.tls)?)?;
     println!("listening on {}", endpoint.local_addr()?);
     let (events_in, events) = mpsc::channel(quic::EVENTS_MAX);
     let (stop, stopped) = oneshot::channel();
