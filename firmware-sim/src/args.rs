@@ -11,7 +11,7 @@ use crate::dice::Chance;
 use crate::fault::Faults;
 use crate::fleet::{DEVICES_MAX, Settings};
 use crate::io::link::BrokerUrl;
-use crate::io::{replay, run};
+use crate::io::{demo, replay, run};
 
 /// A seeded fleet of devices with ground truth, its broker, and the oracle that checks the results.
 #[derive(Parser, Debug)]
@@ -39,6 +39,8 @@ pub enum Command {
     Verify(CheckArguments),
     /// Account for every reading: published = in results + rejected.
     Audit(CheckArguments),
+    /// Run the whole system (aggregator, three agents, brokers and devices), show it live, and audit it.
+    Demo(DemoArguments),
 }
 
 /// What to check.
@@ -50,6 +52,32 @@ pub struct CheckArguments {
     /// The aggregator's database.
     #[arg(long)]
     pub db: PathBuf,
+}
+
+/// How to run the demo.
+#[derive(Args, Debug)]
+pub struct DemoArguments {
+    /// How long devices publish; without it until Ctrl-C.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(5..))]
+    seconds: Option<u64>,
+    /// Kill an agent and the aggregator (SIGKILL) on the way, and start them again.
+    #[arg(long)]
+    kill: bool,
+    /// Keep the folder with configurations, logs, truth and database.
+    #[arg(long)]
+    keep: bool,
+    /// How many devices, spread over three sites.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(3..=10_000))]
+    devices: u32,
+    /// Readings per second of each device.
+    #[arg(long, default_value = "10", value_parser = interval)]
+    rate: Interval,
+    /// The seed of the devices.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The folder of the agent's and the aggregator's programs; default: where this program is.
+    #[arg(long)]
+    programs: Option<PathBuf>,
 }
 
 /// How to simulate a fleet.
@@ -149,7 +177,9 @@ struct Interval(u64);
 struct Speed(Option<f64>);
 
 /// The sites of the first brokers.
-const SITES: [&str; 8] = ["berlin", "lisbon", "oslo", "quito", "nairobi", "osaka", "perth", "austin"];
+const SITES: [&str; 8] = [
+    "berlin", "lisbon", "oslo", "quito", "nairobi", "osaka", "perth", "austin",
+];
 /// Fastest and slowest device: its interval must be a whole number of microseconds, and no more than a day.
 const RATE: (f64, f64) = (1.0 / 86_400.0, 10_000.0);
 
@@ -157,7 +187,11 @@ impl RunArguments {
     /// The fleet, starting at `now_us` (microseconds since the Unix epoch) unless told otherwise.
     pub fn settings(&self, now_us: i64) -> Settings {
         let Interval(interval_us) = self.rate;
-        let default_site = |index: usize| SITES.get(index).map_or(format!("site-{index}"), ToString::to_string);
+        let default_site = |index: usize| {
+            SITES
+                .get(index)
+                .map_or(format!("site-{index}"), ToString::to_string)
+        };
         let sites = if self.site.is_empty() {
             (0..self.broker.len()).map(default_site).collect()
         } else {
@@ -193,10 +227,53 @@ impl RunArguments {
     }
 }
 
+impl From<DemoArguments> for demo::Options {
+    fn from(arguments: DemoArguments) -> Self {
+        let DemoArguments {
+            seconds,
+            kill,
+            keep,
+            devices,
+            rate: Interval(interval_us),
+            seed,
+            programs,
+        } = arguments;
+        Self {
+            seconds,
+            kill,
+            keep,
+            devices,
+            interval_us,
+            seed,
+            programs,
+        }
+    }
+}
+
 impl From<ReplayArguments> for replay::Options {
     fn from(arguments: ReplayArguments) -> Self {
-        let ReplayArguments { csv, topic, device, speed, broker, truth, append, qos, value_name } = arguments;
-        Self { csv, topic, device, value_name, speed: speed.0, broker, qos, truth, append }
+        let ReplayArguments {
+            csv,
+            topic,
+            device,
+            speed,
+            broker,
+            truth,
+            append,
+            qos,
+            value_name,
+        } = arguments;
+        Self {
+            csv,
+            topic,
+            device,
+            value_name,
+            speed: speed.0,
+            broker,
+            qos,
+            truth,
+            append,
+        }
     }
 }
 
@@ -261,17 +338,26 @@ mod tests {
         let line = "--broker mqtt://a --broker mqtt://b:7 --devices 30 --rate 10 --duration 1m --seed 5 --skew 2s \
                     --start 2026-11-23T08:12:00Z --duplicates 0.5 --disorder 1 --bad 0.25";
         let settings = settings(line).unwrap();
-        assert_eq!((settings.devices, settings.interval_us, settings.steps), (30, 100_000, 600));
+        assert_eq!(
+            (settings.devices, settings.interval_us, settings.steps),
+            (30, 100_000, 600)
+        );
         assert_eq!((settings.seed, settings.start_us), (5, 1_795_421_520_000_000));
         assert_eq!(settings.sites, ["berlin", "lisbon"]);
-        assert_eq!((settings.faults.skew_ms, settings.faults.disorder_us), (2_000, 5_000_000));
+        assert_eq!(
+            (settings.faults.skew_ms, settings.faults.disorder_us),
+            (2_000, 5_000_000)
+        );
         assert_eq!(settings.faults.duplicates, Chance::new(0.5).unwrap());
     }
 
     #[test]
     fn defaults_and_faults() {
         let plain = settings("--broker mqtt://a --site x --site y").unwrap();
-        assert_eq!((plain.start_us, plain.sites.len(), plain.faults.bad), (7, 2, Chance::NEVER));
+        assert_eq!(
+            (plain.start_us, plain.sites.len(), plain.faults.bad),
+            (7, 2, Chance::NEVER)
+        );
         for line in [
             "",
             "--broker nowhere",

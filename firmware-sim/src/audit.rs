@@ -28,10 +28,12 @@ pub struct Account {
 /// Bytes in and bytes out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Traffic {
-    /// Payload bytes that the agents received from their brokers.
+    /// Payload bytes of good messages that devices have published, by the truth.
     pub raw_bytes: u64,
-    /// Bytes of frames that they sent to the aggregator.
-    pub uplink_bytes: u64,
+    /// Bytes of frames that agents have handed to their links.
+    pub frame_bytes: u64,
+    /// Bytes that the links have sent, with all that QUIC and TLS add.
+    pub link_bytes: u64,
 }
 
 const REJECTED: &str = "rejected_";
@@ -41,7 +43,9 @@ const RETAINED: &str = "retained";
 impl Account {
     /// The account of a query that runs as `slice`; `row_readings` is the sum of `readings` over its table.
     pub fn new(query: &Query, tally: &Tally, row_readings: u64, slice: i64, counters: &Counters) -> Self {
-        let of_slice = counters.iter().filter(|((of, _), count)| *of == slice && **count > 0);
+        let of_slice = counters
+            .iter()
+            .filter(|((of, _), count)| *of == slice && **count > 0);
         let rejected = of_slice
             .filter_map(|((_, name), count)| Some((name.strip_prefix(REJECTED)?.to_string(), *count)))
             .filter(|(reason, _)| reason != RETAINED)
@@ -51,7 +55,11 @@ impl Account {
             published: tally.published,
             in_results: in_results(query, tally, row_readings),
             rejected,
-            must_reject: tally.rejected.iter().map(|(name, count)| ((*name).to_string(), *count)).collect(),
+            must_reject: tally
+                .rejected
+                .iter()
+                .map(|(name, count)| ((*name).to_string(), *count))
+                .collect(),
         }
     }
 
@@ -62,14 +70,17 @@ impl Account {
 
     /// Whether published = in results + rejected.
     pub fn is_balanced(&self) -> bool {
-        self.in_results.is_some_and(|in_results| self.published == in_results + self.rejected_total())
+        self.in_results
+            .is_some_and(|in_results| self.published == in_results + self.rejected_total())
     }
 
     /// The account for people.
     pub fn show(&self) -> String {
         let Self { query, published, .. } = self;
         let rejected = self.rejected_total();
-        let in_results = self.in_results.map_or("an unknown number".into(), |count| count.to_string());
+        let in_results = self
+            .in_results
+            .map_or("an unknown number".into(), |count| count.to_string());
         let verdict = match self.in_results.map(|in_results| in_results + rejected) {
             Some(found) if found == *published => "balanced".into(),
             Some(found) if found < *published => format!("NOT BALANCED: {} are lost", published - found),
@@ -87,28 +98,46 @@ impl Account {
             let (counted, due) = (count(&self.rejected), count(&self.must_reject));
             // Writing to a string cannot fail.
             let _ = write!(text, "  rejected {reason}: {counted}");
-            let _ = if counted == due { writeln!(text) } else { writeln!(text, " (truth {due})") };
+            let _ = if counted == due {
+                writeln!(text)
+            } else {
+                writeln!(text, " (truth {due})")
+            };
         }
         text
     }
 }
 
 impl Traffic {
-    /// The traffic of all agents.
-    pub fn new(counters: &Counters) -> Self {
+    /// What all agents have sent for so many bytes of payload.
+    pub fn new(raw_bytes: u64, counters: &Counters) -> Self {
         let agent = |name: &str| counters.get(&(0, name.to_string())).copied().unwrap_or(0);
-        Self { raw_bytes: agent("raw_bytes"), uplink_bytes: agent("uplink_bytes") }
+        Self {
+            raw_bytes,
+            frame_bytes: agent("uplink_bytes"),
+            link_bytes: agent("link_bytes"),
+        }
     }
 
     /// The traffic for people.
     pub fn show(self) -> String {
-        let Self { raw_bytes, uplink_bytes } = self;
-        let factor = if uplink_bytes > 0 {
-            format!("{:.1} times less", raw_bytes as f64 / uplink_bytes as f64)
-        } else {
-            "nothing was sent".into()
-        };
-        format!("uplink {uplink_bytes} bytes for {raw_bytes} bytes of payload: {factor}")
+        let Self {
+            raw_bytes,
+            frame_bytes,
+            link_bytes,
+        } = self;
+        let text = format!(
+            "uplink {frame_bytes} bytes, {link_bytes} with QUIC and TLS, for {raw_bytes} bytes of payload"
+        );
+        if frame_bytes == 0 || link_bytes == 0 {
+            return format!("{text}: nothing was sent");
+        }
+        let less = |bytes: u64| raw_bytes as f64 / bytes as f64;
+        format!(
+            "{text}: {:.1} and {:.1} times less",
+            less(frame_bytes),
+            less(link_bytes)
+        )
     }
 }
 
@@ -118,7 +147,9 @@ fn in_results(query: &Query, tally: &Tally, row_readings: u64) -> Option<u64> {
     let (size, every) = (query.window.size.as_micros(), query.window.every.as_micros());
     if size % every == 0 {
         let windows = (size / every) as u64;
-        (row_readings % windows == 0).then_some(row_readings / windows)
+        row_readings
+            .is_multiple_of(windows)
+            .then_some(row_readings / windows)
     } else {
         (row_readings == tally.row_readings).then_some(tally.accepted)
     }
@@ -131,11 +162,18 @@ mod tests {
 
     fn tally() -> Tally {
         let rejected = [("bad_key", 2), ("too_late", 1)].into();
-        Tally { published: 13, accepted: 10, row_readings: 30, rejected }
+        Tally {
+            published: 13,
+            accepted: 10,
+            row_readings: 30,
+            rejected,
+        }
     }
 
     fn counters(rows: &[(i64, &str, u64)]) -> Counters {
-        rows.iter().map(|(slice, name, count)| ((*slice, (*name).to_string()), *count)).collect()
+        rows.iter()
+            .map(|(slice, name, count)| ((*slice, (*name).to_string()), *count))
+            .collect()
     }
 
     fn account(size: i64, every: i64, row_readings: u64, rows: &[(i64, &str, u64)]) -> Account {
@@ -181,9 +219,14 @@ mod tests {
 
     #[test]
     fn traffic_is_that_of_the_agents() {
-        let counters = counters(&[(0, "raw_bytes", 1_000), (0, "uplink_bytes", 40), (4, "raw_bytes", 7)]);
-        let traffic = Traffic::new(&counters);
-        assert_eq!(traffic.show(), "uplink 40 bytes for 1000 bytes of payload: 25.0 times less");
+        let counters = counters(&[
+            (0, "link_bytes", 50),
+            (0, "uplink_bytes", 40),
+            (4, "link_bytes", 7),
+        ]);
+        let expected =
+            "uplink 40 bytes, 50 with QUIC and TLS, for 1000 bytes of payload: 25.0 and 20.0 times less";
+        assert_eq!(Traffic::new(1_000, &counters).show(), expected);
         assert!(Traffic::default().show().ends_with("nothing was sent"));
     }
 }

@@ -54,7 +54,11 @@ impl FaultLine {
     /// The faults of a device; `dice` must be its own.
     pub fn new(mut dice: Dice, faults: &Faults) -> Self {
         let skew_ms = dice.around_zero(faults.skew_ms);
-        Self { dice, skew_ms, silent: 0 }
+        Self {
+            dice,
+            skew_ms,
+            silent: 0,
+        }
     }
 
     /// The fate of the next reading.
@@ -62,7 +66,9 @@ impl FaultLine {
         // As in `Signal::step`: always the same number of draws.
         let twice = self.dice.hits(faults.duplicates);
         let late = self.dice.hits(faults.disorder);
-        let late_ms = 1 + self.dice.below(u32::try_from(faults.disorder_us / 1_000).unwrap_or(u32::MAX));
+        let late_ms = 1 + self
+            .dice
+            .below(u32::try_from(faults.disorder_us / 1_000).unwrap_or(u32::MAX));
         let bad = self.dice.hits(faults.bad);
         let drop_out = self.dice.hits(faults.dropouts);
         let silent = SILENT_READINGS.0 + self.dice.below(SILENT_READINGS.1);
@@ -77,7 +83,10 @@ impl FaultLine {
         if bad {
             return Fate::Bad;
         }
-        Fate::Published { late_us: if late { u64::from(late_ms) * 1_000 } else { 0 }, twice }
+        Fate::Published {
+            late_us: if late { u64::from(late_ms) * 1_000 } else { 0 },
+            twice,
+        }
     }
 }
 
@@ -205,7 +214,10 @@ mod tests {
     fn names_are_those_that_the_agent_counts() {
         for bad in Bad::ALL {
             let counter = format!("rejected_{}", bad.name());
-            assert!(Reason::ALL.iter().any(|reason| reason.name() == counter), "{counter}");
+            assert!(
+                Reason::ALL.iter().any(|reason| reason.name() == counter),
+                "{counter}"
+            );
             assert_eq!(Bad::from_name(bad.name()), Some(bad));
         }
         assert_eq!(Bad::from_name("no_match"), None);
@@ -232,22 +244,48 @@ mod tests {
     #[test]
     fn fates_come_at_their_chances() {
         let half = Chance::new(0.5).unwrap();
-        let faults = Faults { duplicates: half, disorder: half, disorder_us: 5_000_000, ..Faults::default() };
+        let faults = Faults {
+            duplicates: half,
+            disorder: half,
+            disorder_us: 5_000_000,
+            ..Faults::default()
+        };
         let mut line = FaultLine::new(Dice::new(1, 0), &faults);
         let fates: Vec<Fate> = (0..1_000).map(|_| line.step(&faults)).collect();
-        let twice = fates.iter().filter(|fate| matches!(fate, Fate::Published { twice: true, .. })).count();
-        let late = |fate: &&Fate| matches!(fate, Fate::Published { late_us: 1..=5_000_000, .. });
+        let twice = fates
+            .iter()
+            .filter(|fate| matches!(fate, Fate::Published { twice: true, .. }))
+            .count();
+        let late = |fate: &&Fate| {
+            matches!(
+                fate,
+                Fate::Published {
+                    late_us: 1..=5_000_000,
+                    ..
+                }
+            )
+        };
         let late = fates.iter().filter(late).count();
-        assert!((400..600).contains(&twice) && (400..600).contains(&late), "{twice} {late}");
+        assert!(
+            (400..600).contains(&twice) && (400..600).contains(&late),
+            "{twice} {late}"
+        );
         assert_eq!(line.skew_ms, 0);
     }
 
     #[test]
     fn a_drop_out_lasts_a_while_and_ends() {
-        let faults = Faults { dropouts: Chance::new(0.01).unwrap(), ..Faults::default() };
+        let faults = Faults {
+            dropouts: Chance::new(0.01).unwrap(),
+            ..Faults::default()
+        };
         let mut line = FaultLine::new(Dice::new(4, 0), &faults);
         let silent: Vec<bool> = (0..5_000).map(|_| line.step(&faults) == Fate::Silent).collect();
-        let runs: Vec<usize> = silent.chunk_by(|a, b| a == b).filter(|run| run[0]).map(<[bool]>::len).collect();
+        let runs: Vec<usize> = silent
+            .chunk_by(|a, b| a == b)
+            .filter(|run| run[0])
+            .map(<[bool]>::len)
+            .collect();
         assert!(runs.len() > 10, "{runs:?}");
         assert!(runs.iter().all(|run| *run >= 5), "{runs:?}");
         assert!(runs.iter().any(|run| *run <= 60), "{runs:?}");
@@ -255,9 +293,13 @@ mod tests {
 
     #[test]
     fn skew_is_within_its_limit_and_differs() {
-        let faults = Faults { skew_ms: 2_000, ..Faults::default() };
-        let skews: Vec<i64> =
-            (0..100).map(|device| FaultLine::new(Dice::new(1, device), &faults).skew_ms).collect();
+        let faults = Faults {
+            skew_ms: 2_000,
+            ..Faults::default()
+        };
+        let skews: Vec<i64> = (0..100)
+            .map(|device| FaultLine::new(Dice::new(1, device), &faults).skew_ms)
+            .collect();
         assert!(skews.iter().all(|skew| skew.abs() <= 2_000));
         assert!(skews.iter().any(|skew| *skew < -1_000) && skews.iter().any(|skew| *skew > 1_000));
     }

@@ -112,7 +112,9 @@ impl Fleet {
                 (None, None) => return None,
                 (None, Some(_)) => return self.held.pop().map(|held| held.0.message),
                 (Some(due), Some(held)) if held <= due => {
-                    return (held <= elapsed_us).then(|| self.held.pop().map(|held| held.0.message)).flatten();
+                    return (held <= elapsed_us)
+                        .then(|| self.held.pop().map(|held| held.0.message))
+                        .flatten();
                 }
                 (Some(due), _) => {
                     if due > elapsed_us {
@@ -156,12 +158,26 @@ impl Fleet {
                 let bad = Bad::ALL[self.bad_messages % Bad::ALL.len()];
                 self.bad_messages += 1;
                 let (topic, payload) = bad.message(self.site(number), &device_name(number), ts);
-                Some(Message { device: number, topic, payload, bad: Some(bad) })
+                Some(Message {
+                    device: number,
+                    topic,
+                    payload,
+                    bad: Some(bad),
+                })
             }
             Fate::Published { late_us, twice } => {
                 let topic = format!("sensors/{}/{}/env", self.site(number), device_name(number));
-                let message = Message { device: number, topic, payload: payload(ts, sample), bad: None };
-                let late_us = if self.held.len() < self.held_max { late_us } else { 0 };
+                let message = Message {
+                    device: number,
+                    topic,
+                    payload: payload(ts, sample),
+                    bad: None,
+                };
+                let late_us = if self.held.len() < self.held_max {
+                    late_us
+                } else {
+                    0
+                };
                 if twice {
                     self.hold(due_us + late_us, message.clone());
                 }
@@ -176,7 +192,11 @@ impl Fleet {
 
     fn hold(&mut self, release_us: u64, message: Message) {
         self.holds += 1;
-        self.held.push(Reverse(Held { release_us, order: self.holds, message }));
+        self.held.push(Reverse(Held {
+            release_us,
+            order: self.holds,
+            message,
+        }));
     }
 
     fn site(&self, device: u32) -> &str {

@@ -27,6 +27,7 @@ use window::Contents;
 #[derive(Debug)]
 pub struct Oracle {
     queries: Vec<Expected>,
+    payload_bytes: u64,
 }
 
 /// What the truth says about one query.
@@ -74,7 +75,10 @@ impl Oracle {
             keys: HashMap::new(),
             keeps_windows,
         };
-        Self { queries: plan.queries.iter().map(expected).collect() }
+        Self {
+            queries: plan.queries.iter().map(expected).collect(),
+            payload_bytes: 0,
+        }
     }
 
     /// Takes in one published message.
@@ -87,10 +91,16 @@ impl Oracle {
         match entry {
             Entry::Bad { bad, .. } => queries.for_each(|expected| expected.tally.reject(bad.name())),
             Entry::Good { topic, payload } => {
+                self.payload_bytes += payload.len() as u64;
                 let message = Message::parse(topic, payload);
                 queries.for_each(|expected| expected.handle(&message));
             }
         }
+    }
+
+    /// Payload bytes of good messages to topics that any query reads.
+    pub fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
     }
 
     /// The queries, in the plan's order.
@@ -122,9 +132,11 @@ impl Expected {
 
     /// The windows that have not been taken.
     pub fn remaining(&self) -> impl Iterator<Item = (&str, i64, &Contents)> {
-        self.keys
-            .iter()
-            .flat_map(|(key, windows)| windows.iter().map(|(window, contents)| (&**key, *window, contents)))
+        self.keys.iter().flat_map(|(key, windows)| {
+            windows
+                .iter()
+                .map(|(window, contents)| (&**key, *window, contents))
+        })
     }
 
     fn handle(&mut self, message: &Result<Message<'_>, Reason>) {
@@ -146,10 +158,15 @@ impl Expected {
                     if !self.keys.contains_key(&*reading.key) {
                         self.keys.insert(reading.key.as_str().into(), BTreeMap::new());
                     }
-                    let Some(windows) = self.keys.get_mut(&*reading.key) else { continue };
+                    let Some(windows) = self.keys.get_mut(&*reading.key) else {
+                        continue;
+                    };
                     let fields = self.query.fields.len();
                     for number in numbers {
-                        windows.entry(number).or_insert_with(|| Contents::new(fields)).add(&reading);
+                        windows
+                            .entry(number)
+                            .or_insert_with(|| Contents::new(fields))
+                            .add(&reading);
                     }
                 }
             }

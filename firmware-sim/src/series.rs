@@ -35,12 +35,20 @@ impl Point {
         if !is_json_number(value) {
             return Err(BadRow::Value(value.into()));
         }
-        Ok(Self { at_ms, value: value.into() })
+        Ok(Self {
+            at_ms,
+            value: value.into(),
+        })
     }
 
     /// The payload of this row, its value under `name`.
     pub fn payload(&self, name: &str) -> String {
-        format!(r#"{{"ts":{},{}:{}}}"#, self.at_ms, serde_json::Value::from(name), self.value)
+        format!(
+            r#"{{"ts":{},{}:{}}}"#,
+            self.at_ms,
+            serde_json::Value::from(name),
+            self.value
+        )
     }
 }
 
@@ -63,7 +71,8 @@ fn parse_time(text: &str) -> Option<i64> {
 
 fn is_json_number(text: &str) -> bool {
     let starts_well = text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-    starts_well && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok_and(|raw| raw.get() == text)
+    starts_well
+        && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok_and(|raw| raw.get() == text)
 }
 
 #[cfg(test)]
@@ -77,16 +86,32 @@ mod tests {
 
     #[test]
     fn values_stay_as_they_are_written() {
-        check("2013-12-02 21:15:00", "73.96732207", Ok(r#"{"ts":1386018900000,"value":73.96732207}"#));
-        check("2013-12-02 21:20:00", "74.93588199999998", Ok(r#"{"ts":1386019200000,"value":74.93588199999998}"#));
-        check("2013-12-02T22:15:00.5+01:00", "-1.50e3", Ok(r#"{"ts":1386018900500,"value":-1.50e3}"#));
+        check(
+            "2013-12-02 21:15:00",
+            "73.96732207",
+            Ok(r#"{"ts":1386018900000,"value":73.96732207}"#),
+        );
+        check(
+            "2013-12-02 21:20:00",
+            "74.93588199999998",
+            Ok(r#"{"ts":1386019200000,"value":74.93588199999998}"#),
+        );
+        check(
+            "2013-12-02T22:15:00.5+01:00",
+            "-1.50e3",
+            Ok(r#"{"ts":1386018900500,"value":-1.50e3}"#),
+        );
         check("1386018900000", "0", Ok(r#"{"ts":1386018900000,"value":0}"#));
     }
 
     #[test]
     fn bad_rows_say_what_is_wrong() {
         check("yesterday", "1", Err(BadRow::Time("yesterday".into())));
-        check("2013-13-02 21:15:00", "1", Err(BadRow::Time("2013-13-02 21:15:00".into())));
+        check(
+            "2013-13-02 21:15:00",
+            "1",
+            Err(BadRow::Time("2013-13-02 21:15:00".into())),
+        );
         for value in ["", "x", "1,5", "NaN", "1.", ".5", "01", "1 ", "\"1\"", "+1"] {
             check("1386018900000", value, Err(BadRow::Value(value.into())));
         }
@@ -95,6 +120,9 @@ mod tests {
     #[test]
     fn names_are_filled_in_and_quoted() {
         assert_eq!(topic("machines/{device}/temp", "m1"), "machines/m1/temp");
-        assert_eq!(Point::parse("0", "1").unwrap().payload("a\"b"), r#"{"ts":0,"a\"b":1}"#);
+        assert_eq!(
+            Point::parse("0", "1").unwrap().payload("a\"b"),
+            r#"{"ts":0,"a\"b":1}"#
+        );
     }
 }

@@ -46,7 +46,14 @@ impl Signal {
     pub fn new(mut dice: Dice) -> Self {
         let base = 15_000 + i64::from(dice.below(10_000));
         let amplitude = 2_000 + i64::from(dice.below(4_000));
-        Self { dice, base, amplitude, drift: 0, stuck: 0, last: Sample::default() }
+        Self {
+            dice,
+            base,
+            amplitude,
+            drift: 0,
+            stuck: 0,
+            last: Sample::default(),
+        }
     }
 
     /// The sample of the next step, at an event time in microseconds since the Unix epoch.
@@ -69,7 +76,10 @@ impl Signal {
         let calm = self.base + self.amplitude * day_curve(at_us) / 1_000 + self.drift;
         let spike = if spike { spike_height } else { 0 };
         let hum_deci = 550 - (calm - 20_000) / 60 + hum_noise;
-        self.last = Sample { temp_centi: (calm + noise + spike) / 10, hum_deci: hum_deci.clamp(0, 1_000) };
+        self.last = Sample {
+            temp_centi: (calm + noise + spike) / 10,
+            hum_deci: hum_deci.clamp(0, 1_000),
+        };
         self.last
     }
 }
@@ -77,7 +87,11 @@ impl Signal {
 /// A sine over the day in thousandths, by Bhaskara's approximation (within 0.2 %).
 fn day_curve(at_us: i64) -> i64 {
     let second = (at_us.div_euclid(MICROS_PER_SECOND) - MEAN_CROSSING).rem_euclid(2 * HALF_DAY);
-    let (sign, within) = if second < HALF_DAY { (1, second) } else { (-1, second - HALF_DAY) };
+    let (sign, within) = if second < HALF_DAY {
+        (1, second)
+    } else {
+        (-1, second - HALF_DAY)
+    };
     let product = within * (HALF_DAY - within);
     sign * 16_000 * product / (5 * HALF_DAY * HALF_DAY - 4 * product)
 }
@@ -95,7 +109,7 @@ mod tests {
     fn the_day_has_its_shape() {
         let hour = |hour: i64| day_curve(hour * 3_600 * MICROS_PER_SECOND);
         assert_eq!((hour(11), hour(17), hour(23), hour(5)), (0, 1_000, 0, -1_000));
-        assert_eq!(hour(14), 706); // 1000·sin 45° = 707
+        assert_eq!(hour(14), 705); // 1000·sin 45° = 707; the approximation gives 705.88
         assert_eq!(hour(17 - 48), 1_000);
     }
 
@@ -111,9 +125,20 @@ mod tests {
         let is_spike = |pair: &[Sample]| pair[1].temp_centi - pair[0].temp_centi > 700;
         let spikes = samples.windows(2).filter(|pair| is_spike(pair)).count();
         assert!((10..60).contains(&spikes), "{spikes}");
-        let stuck = samples.windows(20).filter(|run| run.iter().all(|sample| *sample == run[0])).count();
+        let stuck = samples
+            .windows(20)
+            .filter(|run| run.iter().all(|sample| *sample == run[0]))
+            .count();
         assert!((100..5_000).contains(&stuck), "{stuck}");
-        assert!(samples.iter().all(|sample| (0..=1_000).contains(&sample.hum_deci)));
-        assert!(samples.iter().all(|sample| (0..6_000).contains(&sample.temp_centi)));
+        assert!(
+            samples
+                .iter()
+                .all(|sample| (0..=1_000).contains(&sample.hum_deci))
+        );
+        assert!(
+            samples
+                .iter()
+                .all(|sample| (0..6_000).contains(&sample.temp_centi))
+        );
     }
 }

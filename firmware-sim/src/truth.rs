@@ -71,12 +71,16 @@ impl<'l> Entry<'l> {
     /// The line of this entry, without a line feed.
     pub fn emit(&self) -> String {
         let line = match self {
-            Self::Good { topic, payload } => {
-                Line { topic: topic.as_ref().into(), payload: Some(payload.as_ref().into()), bad: None }
-            }
-            Self::Bad { topic, bad } => {
-                Line { topic: topic.as_ref().into(), payload: None, bad: Some(bad.name().into()) }
-            }
+            Self::Good { topic, payload } => Line {
+                topic: topic.as_ref().into(),
+                payload: Some(payload.as_ref().into()),
+                bad: None,
+            },
+            Self::Bad { topic, bad } => Line {
+                topic: topic.as_ref().into(),
+                payload: None,
+                bad: Some(bad.name().into()),
+            },
         };
         serde_json::to_string(&line).expect("strings are always JSON")
     }
@@ -97,9 +101,15 @@ mod tests {
 
     #[test]
     fn lines_have_this_form() {
-        let good = Entry::Good { topic: "a/b".into(), payload: r#"{"temp":21.30}"#.into() };
+        let good = Entry::Good {
+            topic: "a/b".into(),
+            payload: r#"{"temp":21.30}"#.into(),
+        };
         assert_eq!(good.emit(), r#"{"topic":"a/b","payload":"{\"temp\":21.30}"}"#);
-        let bad = Entry::Bad { topic: "a/b".into(), bad: Bad::TooLate };
+        let bad = Entry::Bad {
+            topic: "a/b".into(),
+            bad: Bad::TooLate,
+        };
         assert_eq!(bad.emit(), r#"{"topic":"a/b","bad":"too_late"}"#);
     }
 

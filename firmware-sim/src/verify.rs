@@ -67,19 +67,33 @@ pub struct Verifier {
 impl Verifier {
     /// Compares the table of this query.
     pub fn new(expected: Expected) -> Self {
-        Self { expected, comparison: Comparison::default() }
+        Self {
+            expected,
+            comparison: Comparison::default(),
+        }
     }
 
     /// Takes in a row.
     pub fn handle_row(&mut self, row: &Row) {
         self.comparison.rows += 1;
-        let name = || format!("{} {} [{}]", self.expected.query.name, row.start, row.tags.join(", "));
         let number = window_number(&self.expected.query, row);
         let contents = number.and_then(|number| self.expected.take(&row.tags.join("\0"), number));
+        let name = || {
+            format!(
+                "{} {} [{}]",
+                self.expected.query.name,
+                row.start,
+                row.tags.join(", ")
+            )
+        };
         let Some(contents) = contents else {
             self.comparison.extra += 1;
             let readings = &row.readings;
-            let text = format!("extra: {}: the table has {} readings, the truth has none", name(), readings.show());
+            let text = format!(
+                "extra: {}: the table has {} readings, the truth has none",
+                name(),
+                readings.show()
+            );
             self.comparison.describe(text);
             return;
         };
@@ -105,10 +119,15 @@ impl Verifier {
         missing.sort_unstable_by_key(|(number, key, _)| (*number, *key));
         let every = self.expected.query.window.every.as_micros();
         for (number, key, contents) in missing {
-            let (name, start) = (&self.expected.query.name, format_time(number.saturating_mul(every)));
+            let (name, start) = (
+                &self.expected.query.name,
+                format_time(number.saturating_mul(every)),
+            );
             let tags = key.replace('\0', ", ");
             let readings = contents.readings;
-            self.comparison.describe(format!("missing: {name} {start} [{tags}]: the truth has {readings} readings"));
+            self.comparison.describe(format!(
+                "missing: {name} {start} [{tags}]: the truth has {readings} readings"
+            ));
         }
         self.comparison
     }
@@ -127,7 +146,10 @@ impl Comparison {
         self.different += other.different;
         self.missing += other.missing;
         self.extra += other.extra;
-        other.differences.iter().for_each(|text| self.describe(text.clone()));
+        other
+            .differences
+            .iter()
+            .for_each(|text| self.describe(text.clone()));
     }
 
     fn describe(&mut self, text: String) {
@@ -139,8 +161,18 @@ impl Comparison {
 
 impl std::fmt::Display for Comparison {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { rows, equal, different, missing, extra, .. } = self;
-        write!(f, "{rows} rows, {equal} equal, {different} different, {missing} missing, {extra} extra")
+        let Self {
+            rows,
+            equal,
+            different,
+            missing,
+            extra,
+            ..
+        } = self;
+        write!(
+            f,
+            "{rows} rows, {equal} equal, {different} different, {missing} missing, {extra} extra"
+        )
     }
 }
 
@@ -190,7 +222,11 @@ fn faults(query: &Query, row: &Row, contents: &Contents) -> Vec<String> {
     let mut faults = Vec::new();
     let readings = Answer::Count(contents.readings);
     if !row.readings.is(&readings) {
-        faults.push(format!("readings is {}, truth {}", row.readings.show(), readings.show()));
+        faults.push(format!(
+            "readings is {}, truth {}",
+            row.readings.show(),
+            readings.show()
+        ));
     }
     let columns = query.value_columns().zip(&row.values).enumerate();
     for (index, (column, cell)) in columns {
@@ -214,7 +250,9 @@ mod tests {
         let mut query = query(60, 60);
         query.aggregates = vec![Aggregate::Count, Aggregate::Mean, Aggregate::Stddev];
         let mut oracle = Oracle::new(&plan(vec![query]));
-        payloads.iter().for_each(|payload| oracle.handle(&good(payload)));
+        for payload in payloads {
+            oracle.handle(&good(payload));
+        }
         Verifier::new(oracle.into_queries().remove(0))
     }
 
@@ -235,15 +273,23 @@ mod tests {
         }
     }
 
-    const PAYLOADS: [&str; 3] =
-        [r#"{"ts":60000,"temp":0.1}"#, r#"{"ts":60001,"temp":0.2}"#, r#"{"ts":60002,"temp":0.3}"#];
+    const PAYLOADS: [&str; 3] = [
+        r#"{"ts":60000,"temp":0.1}"#,
+        r#"{"ts":60001,"temp":0.2}"#,
+        r#"{"ts":60002,"temp":0.3}"#,
+    ];
 
     fn check(rows: &[Row], expected: &str) -> Vec<String> {
         let mut verifier = verifier(&PAYLOADS);
-        rows.iter().for_each(|row| verifier.handle_row(row));
+        for row in rows {
+            verifier.handle_row(row);
+        }
         let comparison = verifier.finish();
         assert_eq!(comparison.to_string(), expected);
-        assert_eq!(comparison.is_equal(), expected == "1 rows, 1 equal, 0 different, 0 missing, 0 extra");
+        assert_eq!(
+            comparison.is_equal(),
+            expected == "1 rows, 1 equal, 0 different, 0 missing, 0 extra"
+        );
         comparison.differences
     }
 
@@ -260,33 +306,56 @@ mod tests {
                         temp_mean is 0.20000000000000004, truth 0.20000000000000000000";
         assert_eq!(differences, [expected]);
         check(&[row(2, 0.2)], "1 rows, 0 equal, 1 different, 0 missing, 0 extra");
-        let wrong_type = Row { readings: Cell::Other("3".into()), ..row(3, 0.2) };
+        let wrong_type = Row {
+            readings: Cell::Other("3".into()),
+            ..row(3, 0.2)
+        };
         check(&[wrong_type], "1 rows, 0 equal, 1 different, 0 missing, 0 extra");
     }
 
     #[test]
     fn missing_and_extra_rows_are_found() {
         let differences = check(&[], "0 rows, 0 equal, 0 different, 1 missing, 0 extra");
-        let expected = "missing: room_climate 1970-01-01T00:01:00.000Z [oslo, dev-1]: the truth has 3 readings";
+        let expected =
+            "missing: room_climate 1970-01-01T00:01:00.000Z [oslo, dev-1]: the truth has 3 readings";
         assert_eq!(differences, [expected]);
-        check(&[row(3, 0.2), row(3, 0.2)], "2 rows, 1 equal, 0 different, 0 missing, 1 extra");
+        check(
+            &[row(3, 0.2), row(3, 0.2)],
+            "2 rows, 1 equal, 0 different, 0 missing, 1 extra",
+        );
         for (start, end) in [
             ("1970-01-01T00:01:00Z", "1970-01-01T00:02:00.000Z"),
             ("1970-01-01T00:01:00.000Z", "1970-01-01T00:02:00.001Z"),
             ("1970-01-01T00:01:01.000Z", "1970-01-01T00:02:01.000Z"),
             ("x", "y"),
         ] {
-            let odd = Row { start: start.into(), end: end.into(), ..row(3, 0.2) };
-            check(&[row(3, 0.2), odd], "2 rows, 1 equal, 0 different, 0 missing, 1 extra");
+            let odd = Row {
+                start: start.into(),
+                end: end.into(),
+                ..row(3, 0.2)
+            };
+            check(
+                &[row(3, 0.2), odd],
+                "2 rows, 1 equal, 0 different, 0 missing, 1 extra",
+            );
         }
     }
 
     #[test]
     fn totals_add_up_and_show_the_first_differences_only() {
         let mut total = Comparison::default();
-        let one = Comparison { rows: 2, equal: 1, extra: 1, differences: vec!["x".into()], ..Comparison::default() };
+        let one = Comparison {
+            rows: 2,
+            equal: 1,
+            extra: 1,
+            differences: vec!["x".into()],
+            ..Comparison::default()
+        };
         (0..20).for_each(|_| total.add(&one));
-        assert_eq!(total.to_string(), "40 rows, 20 equal, 0 different, 0 missing, 20 extra");
+        assert_eq!(
+            total.to_string(),
+            "40 rows, 20 equal, 0 different, 0 missing, 20 extra"
+        );
         assert_eq!(total.differences.len(), DIFFERENCES_MAX);
         assert!(!total.is_equal());
     }

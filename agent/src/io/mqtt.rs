@@ -44,6 +44,8 @@ const GROUP_BYTES_MAX: usize = 1 << 20;
 const SUBACK_WAIT: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(15);
+/// A connection that broke sooner was no success: the next attempt waits longer than the last.
+const SOUND_AFTER: Duration = Duration::from_secs(30);
 /// A loop is busy when its last group is less than so many gathering times old.
 const BUSY_GATHERS: u32 = 4;
 
@@ -77,7 +79,7 @@ struct Source<R> {
     subscribed: Vec<String>,
     /// Until when the broker must have answered.
     answer_by: Option<tokio::time::Instant>,
-    connected: bool,
+    connected: Option<Instant>,
     group: Vec<Incoming>,
     group_bytes: usize,
     handed_over: Instant,
@@ -97,7 +99,7 @@ impl<R: Requests> Source<R> {
             requests,
             subscribed: Vec::new(),
             answer_by: None,
-            connected: false,
+            connected: None,
             group: Vec::new(),
             group_bytes: 0,
             handed_over: Instant::now(),
@@ -117,15 +119,19 @@ impl<R: Requests> Source<R> {
                 std::iter::from_fn(|| session.next_buffered()).try_for_each(|event| self.handle(event))
             });
             if let Err(error) = drained {
+                if self
+                    .connected
+                    .take()
+                    .is_some_and(|since| since.elapsed() >= SOUND_AFTER)
+                {
+                    retry = RETRY_MIN;
+                }
                 let broker = &self.config.broker.url;
                 warn!(%broker, %error, retry_ms = retry.as_millis() as u64, "no connection to the broker");
                 session.reset();
                 self.answer_by = None;
-                self.connected = false;
                 tokio::time::sleep(jittered(retry)).await;
                 retry = (retry * 2).min(RETRY_MAX);
-            } else if self.connected {
-                retry = RETRY_MIN;
             }
             let full = self.group.len() >= GROUP_MESSAGES_MAX || self.group_bytes >= GROUP_BYTES_MAX;
             if full && self.hand_over().await.is_err() {
@@ -185,7 +191,7 @@ impl<R: Requests> Source<R> {
         match event {
             Polled::Connected { resumed } => {
                 info!(broker = %self.config.broker.url, resumed, "connected to the broker");
-                self.connected = true;
+                self.connected = Some(Instant::now());
                 self.subscribed.clear();
                 self.change_subscriptions()
             }
@@ -210,7 +216,7 @@ impl<R: Requests> Source<R> {
     /// Asks the broker for the filters that are wanted and not asked for, and takes back the others.
     fn change_subscriptions(&mut self) -> Result<(), String> {
         let wanted = self.filters.borrow_and_update().clone();
-        if !self.connected {
+        if self.connected.is_none() {
             return Ok(());
         }
         for filter in self.subscribed.iter().filter(|filter| !wanted.contains(filter)) {

@@ -57,9 +57,15 @@ pub async fn run(config: Config) -> Result<()> {
     info!(agent = %config.name, epoch = %format_args!("{epoch:016x}"), "started");
     let (groups_in, groups) = mpsc::channel(mqtt::GROUPS_MAX);
     let source = tokio::spawn(mqtt::run(config, shell.filters.subscribe(), groups_in));
+    let running = shell.run(groups);
+    tokio::pin!(running);
     tokio::select! {
-        result = shell.run(groups) => result,
-        ended = source => ended.context("the subscription's task died")?,
+        result = &mut running => result,
+        ended = source => {
+            ended.context("the subscription's task died")??;
+            // It ends well only because the loop has closed its queue to stop: the last batches are still to be sent.
+            running.await
+        }
     }
 }
 

@@ -53,6 +53,25 @@ pub fn query(
     out: &mut impl Write,
 ) -> Result<()> {
     let store = Store::open_to_read(database)?;
+    show_query(&store, name, selection, format, now, out).map_err(|error| explain(&store, error))
+}
+
+/// A damaged file shows in any statement; what to do about it is the same.
+fn explain(store: &Store, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<rusqlite::Error>() {
+        Ok(error) => store.explain(error).into(),
+        Err(other) => other,
+    }
+}
+
+fn show_query(
+    store: &Store,
+    name: &str,
+    selection: &Selection,
+    format: OutputFormat,
+    now: Now,
+    out: &mut impl Write,
+) -> Result<()> {
     let plan = store.load_plan()?.unwrap_or_default();
     let Some(query) = plan.queries.iter().find(|query| query.name == name) else {
         let known: Vec<&str> = plan.queries.iter().map(|query| query.name.as_str()).collect();
@@ -117,6 +136,10 @@ pub fn query(
 /// Writes how agents and queries stand to `out`.
 pub fn status(database: &Path, now: Now, out: &mut impl Write) -> Result<()> {
     let store = Store::open_to_read(database)?;
+    show_status(&store, now, out).map_err(|error| explain(&store, error))
+}
+
+fn show_status(store: &Store, now: Now, out: &mut impl Write) -> Result<()> {
     let connection = store.connection();
     let mut agents = table(&[
         "agent",

@@ -125,6 +125,8 @@ impl Store {
             connection,
         };
         store.check()?;
+        // Before anything is written: configuring changes the file.
+        version_of(&store.connection, path)?;
         store.configure()?;
         store.migrate()?;
         Ok(store)
@@ -135,10 +137,17 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(at(path))?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(at(path))?;
-        Ok(Self {
+        let store = Self {
             path: path.to_owned(),
             connection,
-        })
+        };
+        version_of(&store.connection, path)?;
+        Ok(store)
+    }
+
+    /// What an error of the connection means for the operator.
+    pub fn explain(&self, error: rusqlite::Error) -> StoreFault {
+        at(&self.path)(error)
     }
 
     /// The connection, for reading.
@@ -147,22 +156,10 @@ impl Store {
     }
 
     fn check(&self) -> Result<()> {
-        let found: std::result::Result<String, _> =
-            self.connection
-                .query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
-        let found = match found {
-            Ok(found) => found,
-            // Pages so broken that the check itself fails say the same.
-            Err(rusqlite::Error::SqliteFailure(error, message))
-                if matches!(
-                    error.code,
-                    rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase
-                ) =>
-            {
-                message.unwrap_or_else(|| error.to_string())
-            }
-            Err(error) => return Err(at(&self.path)(error)),
-        };
+        let found: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(at(&self.path))?;
         if found == "ok" {
             Ok(())
         } else {
@@ -193,10 +190,7 @@ impl Store {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(at(&path))?;
-        let found: i64 = transaction
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(at(&path))?;
-        check_version(found, &path)?;
+        let found = version_of(&transaction, &path)?;
         let done = if found == 0 { 0 } else { found - SCHEMA_FIRST + 1 };
         for migration in MIGRATIONS.iter().skip(done as usize) {
             transaction.execute_batch(migration).map_err(at(&path))?;
@@ -358,12 +352,29 @@ impl PaneSource for Store {
     }
 }
 
+/// Pages that cannot be read, or are none of SQLite's, say that the file is damaged; the rest is SQLite's own fault.
 fn at(path: &Path) -> impl Fn(rusqlite::Error) -> StoreFault {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     let path = path.to_owned();
-    move |error| StoreFault::Sqlite {
-        path: path.clone(),
-        error,
+    move |error| match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => StoreFault::Damaged {
+            path: path.clone(),
+            found: error.to_string(),
+        },
+        _ => StoreFault::Sqlite {
+            path: path.clone(),
+            error,
+        },
     }
+}
+
+/// The version of the database's schema, if this software can use it.
+fn version_of(connection: &Connection, path: &Path) -> Result<i64> {
+    let found = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(at(path))?;
+    check_version(found, path)?;
+    Ok(found)
 }
 
 fn plan_fault(query: &Query, problem: impl Into<String>) -> StoreFault {

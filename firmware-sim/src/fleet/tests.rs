@@ -51,7 +51,14 @@ fn one_seed_one_fleet_however_it_is_polled() {
         elapsed_us += 7_777;
     }
     assert_eq!(polled, expected);
-    assert_ne!(all(Settings { faults, seed: 43, ..settings() }), expected);
+    assert_ne!(
+        all(Settings {
+            faults,
+            seed: 43,
+            ..settings()
+        }),
+        expected
+    );
 }
 
 #[test]
@@ -60,7 +67,10 @@ fn without_faults_every_reading_is_published_once_and_in_time() {
     assert_eq!(messages.len(), 4_000);
     assert!(messages.is_sorted_by_key(stamp));
     let first = &messages[0];
-    assert_eq!((first.topic.as_str(), stamp(first)), ("sensors/berlin/dev-0000/env", 1_700_000_000_000));
+    assert_eq!(
+        (first.topic.as_str(), stamp(first)),
+        ("sensors/berlin/dev-0000/env", 1_700_000_000_000)
+    );
     assert_eq!(messages[1].topic, "sensors/lisbon/dev-0001/env");
     assert_eq!(stamp(&messages[20]), 1_700_000_000_100);
     let topics: BTreeSet<&str> = messages.iter().map(|message| message.topic.as_str()).collect();
@@ -79,8 +89,14 @@ fn messages_wait_for_their_time() {
 
 #[test]
 fn faults_leave_the_measured_values_alone() {
-    let clean: BTreeSet<Vec<u8>> = all(settings()).into_iter().map(|message| message.payload).collect();
-    let faults = Faults { skew_ms: 0, ..faulty() };
+    let clean: BTreeSet<Vec<u8>> = all(settings())
+        .into_iter()
+        .map(|message| message.payload)
+        .collect();
+    let faults = Faults {
+        skew_ms: 0,
+        ..faulty()
+    };
     let messages = all(Settings { faults, ..settings() });
     let (bad, good): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| message.bad.is_some());
     assert!(good.iter().all(|message| clean.contains(&message.payload)));
@@ -91,7 +107,12 @@ fn faults_leave_the_measured_values_alone() {
 
 #[test]
 fn duplicates_and_late_readings_keep_their_content() {
-    let faults = Faults { dropouts: Chance::NEVER, bad: Chance::NEVER, skew_ms: 0, ..faulty() };
+    let faults = Faults {
+        dropouts: Chance::NEVER,
+        bad: Chance::NEVER,
+        skew_ms: 0,
+        ..faulty()
+    };
     let messages = all(Settings { faults, ..settings() });
     let mut counts: BTreeMap<(&str, &[u8]), usize> = BTreeMap::new();
     for message in &messages {
@@ -111,7 +132,12 @@ fn duplicates_and_late_readings_keep_their_content() {
 #[test]
 fn held_messages_are_bounded_by_the_devices() {
     let always = Chance::new(1.0).unwrap();
-    let faults = Faults { disorder: always, duplicates: always, disorder_us: 3_600_000_000, ..Faults::default() };
+    let faults = Faults {
+        disorder: always,
+        duplicates: always,
+        disorder_us: 3_600_000_000,
+        ..Faults::default()
+    };
     let mut fleet = Fleet::new(Settings { faults, ..settings() });
     let mut published = 0;
     while fleet.poll_message(u64::MAX).is_some() {

@@ -65,7 +65,11 @@ impl Broker {
         });
         // An error means that the broker ended before it was ready; it has been logged.
         let _ = ready.wait_for(|ready| *ready).await;
-        Ok(Self { local_addr, handle, task })
+        Ok(Self {
+            local_addr,
+            handle,
+            task,
+        })
     }
 
     /// Where it listens.
@@ -99,4 +103,71 @@ impl std::fmt::Debug for Handle {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::time::Duration;
+
+    use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::io::link::Link;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const MESSAGES: usize = 500;
+
+    #[tokio::test]
+    async fn what_is_published_reaches_a_subscriber_in_order() {
+        let broker = Broker::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let options = MqttOptions::new("subscriber", "127.0.0.1", broker.local_addr().port());
+        let (client, mut events) = AsyncClient::new(options, 10);
+        client.subscribe("t/+", QoS::AtLeastOnce).await.unwrap();
+        let receive = async {
+            let mut received = Vec::new();
+            let mut link = None;
+            while received.len() < MESSAGES {
+                match events.poll().await.unwrap() {
+                    Event::Incoming(Packet::SubAck(_)) => {
+                        let url = broker.url().parse().unwrap();
+                        link = Some(tokio::spawn(async move {
+                            let mut link = Link::new(&url, "publisher", QoS::AtLeastOnce);
+                            for number in 0..MESSAGES {
+                                link.publish("t/1", number.to_string().into_bytes())
+                                    .await
+                                    .unwrap();
+                            }
+                            link.finish().await.unwrap();
+                        }));
+                    }
+                    Event::Incoming(Packet::Publish(publish)) => received.push(publish.payload),
+                    _ => {}
+                }
+            }
+            link.unwrap().await.unwrap();
+            received
+        };
+        let received = timeout(PATIENCE, receive).await.unwrap();
+        assert!(
+            received
+                .iter()
+                .enumerate()
+                .all(|(number, payload)| *payload == number.to_string())
+        );
+        timeout(PATIENCE, broker.shutdown()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn it_can_stop_and_start_again_on_its_port() {
+        let first = Broker::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = first.local_addr();
+        timeout(PATIENCE, first.shutdown()).await.unwrap();
+        let second = Broker::start(address).await.unwrap();
+        assert_eq!(second.local_addr(), address);
+        assert_eq!(second.url(), format!("mqtt://{address}"));
+    }
+
+    #[tokio::test]
+    async fn it_listens_on_loopback_only() {
+        let fault = Broker::start("0.0.0.0:0".parse().unwrap()).await.unwrap_err();
+        assert!(matches!(fault, BrokerFault::NotLoopback(_)), "{fault}");
+    }
+}

@@ -55,7 +55,9 @@ impl Database {
     /// The number of the slice that a query runs as.
     pub fn slice(&self, query: &str) -> Result<i64, DatabaseFault> {
         let sql = "SELECT slice FROM catchment_query WHERE name = ?1";
-        self.connection.query_row(sql, [query], |row| row.get(0)).map_err(|error| table_fault(query, error))
+        self.connection
+            .query_row(sql, [query], |row| row.get(0))
+            .map_err(|error| table_fault(query, error))
     }
 
     /// All counters, summed over agents and epochs.
@@ -74,17 +76,41 @@ impl Database {
     /// The sum of `readings` over a query's table.
     pub fn row_readings(&self, query: &str) -> Result<u64, DatabaseFault> {
         let sql = format!("SELECT coalesce(sum(readings), 0) FROM {}", quoted(query));
-        let sum: i64 =
-            self.connection.query_row(&sql, [], |row| row.get(0)).map_err(|error| table_fault(query, error))?;
+        let sum: i64 = self
+            .connection
+            .query_row(&sql, [], |row| row.get(0))
+            .map_err(|error| table_fault(query, error))?;
         Ok(u64::try_from(sum).unwrap_or(0))
+    }
+
+    /// Rows of a query's table.
+    pub fn row_count(&self, query: &str) -> Result<u64, DatabaseFault> {
+        let sql = format!("SELECT count(*) FROM {}", quoted(query));
+        let count: i64 = self
+            .connection
+            .query_row(&sql, [], |row| row.get(0))
+            .map_err(|error| table_fault(query, error))?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// How many pairs of agent and slice have a watermark, and the earliest of these watermarks in microseconds since
+    /// the Unix epoch.
+    pub fn watermarks(&self) -> Result<(u64, i64), DatabaseFault> {
+        let sql = "SELECT count(*), coalesce(min(watermark_us), 0) FROM catchment_watermark";
+        Ok(self.connection.query_row(sql, [], |row| {
+            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?))
+        })?)
     }
 
     /// Hands every row of a query's table to `handle`.
     pub fn rows(&self, query: &Query, mut handle: impl FnMut(&Row)) -> Result<(), DatabaseFault> {
         let fault = |error| table_fault(&query.name, error);
         let fixed = ["window_start", "window_end", "readings"].map(String::from);
-        let columns: Vec<String> =
-            fixed.into_iter().chain(query.key.iter().cloned()).chain(query.value_columns()).collect();
+        let columns: Vec<String> = fixed
+            .into_iter()
+            .chain(query.key.iter().cloned())
+            .chain(query.value_columns())
+            .collect();
         let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
         let sql = format!("SELECT {} FROM {}", names.join(", "), quoted(&query.name));
         let mut statement = self.connection.prepare(&sql).map_err(fault)?;
@@ -105,7 +131,9 @@ fn read_row(row: &SqlRow<'_>, tags: usize, columns: usize) -> rusqlite::Result<R
         end: text(1)?,
         readings: cell(row.get_ref(2)?),
         tags: (3..3 + tags).map(text).collect::<rusqlite::Result<_>>()?,
-        values: (3 + tags..columns).map(|index| Ok(cell(row.get_ref(index)?))).collect::<rusqlite::Result<_>>()?,
+        values: (3 + tags..columns)
+            .map(|index| Ok(cell(row.get_ref(index)?)))
+            .collect::<rusqlite::Result<_>>()?,
     })
 }
 

@@ -24,7 +24,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long the first connection may take, attempts included.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 /// How long a connection may stay broken, and acknowledgements may fail to come.
-const STALL_TIME_MAX: Duration = Duration::from_secs(60);
+const STALL_TIME_MAX: Duration = Duration::from_mins(1);
 /// Pauses between attempts to connect: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 const ACKNOWLEDGED_POLL: Duration = Duration::from_millis(2);
@@ -86,7 +86,11 @@ impl std::str::FromStr for BrokerUrl {
         if host.is_empty() || host.contains('/') {
             return Err(fault());
         }
-        Ok(Self { host: host.into(), port, credentials })
+        Ok(Self {
+            host: host.into(),
+            port,
+            credentials,
+        })
     }
 }
 
@@ -137,7 +141,14 @@ impl Link {
             kept: VecDeque::new(),
             unsent: VecDeque::new(),
         };
-        Self { broker: broker.to_string(), client, qos, sent: 0, shared, task: tokio::spawn(pump.run()) }
+        Self {
+            broker: broker.to_string(),
+            client,
+            qos,
+            sent: 0,
+            shared,
+            task: tokio::spawn(pump.run()),
+        }
     }
 
     /// Publishes a message; waits while the queue is full.
@@ -161,7 +172,10 @@ impl Link {
                 return self.ended().await;
             }
             if last.1.elapsed() > STALL_TIME_MAX {
-                return Err(LinkFault::Unacknowledged { broker: self.broker, missing: self.sent - last.0 });
+                return Err(LinkFault::Unacknowledged {
+                    broker: self.broker,
+                    missing: self.sent - last.0,
+                });
             }
             sleep(ACKNOWLEDGED_POLL).await;
             let done = self.shared.done.load(Ordering::Relaxed);
@@ -220,10 +234,17 @@ impl Pump {
                         tracing::warn!(broker = self.broker, %error, "connection broken");
                     }
                     self.kept.append(&mut self.events.pending);
-                    let patience = if was_connected { STALL_TIME_MAX } else { CONNECT_TIME_MAX };
+                    let patience = if was_connected {
+                        STALL_TIME_MAX
+                    } else {
+                        CONNECT_TIME_MAX
+                    };
                     let refused = matches!(error, rumqttc::ConnectionError::ConnectionRefused(_));
                     if broken_since.elapsed() > patience || (refused && !was_connected) {
-                        return Err(LinkFault::Unreachable { broker: self.broker, error: Box::new(error) });
+                        return Err(LinkFault::Unreachable {
+                            broker: self.broker,
+                            error: Box::new(error),
+                        });
                     }
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSE.1);
@@ -268,7 +289,11 @@ impl Pump {
     fn publish_unsent(&mut self) {
         while let Some(Request::Publish(publish)) = self.unsent.front() {
             let (topic, payload) = (publish.topic.clone(), publish.payload.to_vec());
-            if self.client.try_publish(topic, publish.qos, false, payload).is_err() {
+            if self
+                .client
+                .try_publish(topic, publish.qos, false, payload)
+                .is_err()
+            {
                 return;
             }
             self.unsent.pop_front();
@@ -282,14 +307,32 @@ mod tests {
 
     #[test]
     fn addresses_of_brokers() {
-        let parse = |text: &str| text.parse::<BrokerUrl>().ok().map(|url| (url.to_string(), url.credentials));
-        assert_eq!(parse("mqtt://127.0.0.1:18830"), Some(("127.0.0.1:18830".into(), None)));
-        assert_eq!(parse("mqtt://broker.lan/"), Some(("broker.lan:1883".into(), None)));
+        let parse = |text: &str| {
+            text.parse::<BrokerUrl>()
+                .ok()
+                .map(|url| (url.to_string(), url.credentials))
+        };
+        assert_eq!(
+            parse("mqtt://127.0.0.1:18830"),
+            Some(("127.0.0.1:18830".into(), None))
+        );
+        assert_eq!(
+            parse("mqtt://broker.lan/"),
+            Some(("broker.lan:1883".into(), None))
+        );
         assert_eq!(parse("mqtt://[::1]"), Some(("[::1]:1883".into(), None)));
         assert_eq!(parse("mqtt://[::1]:7"), Some(("[::1]:7".into(), None)));
         let login = Some(("u".to_string(), "p:w@x".to_string()));
         assert_eq!(parse("mqtt://u:p:w@x@h:1"), Some(("h:1".into(), login)));
-        for text in ["", "127.0.0.1:1883", "mqtt://", "mqtt://h:port", "mqtt://h:70000", "mqtts://h", "mqtt://h/x"] {
+        for text in [
+            "",
+            "127.0.0.1:1883",
+            "mqtt://",
+            "mqtt://h:port",
+            "mqtt://h:70000",
+            "mqtts://h",
+            "mqtt://h/x",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

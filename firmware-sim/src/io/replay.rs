@@ -73,7 +73,11 @@ pub async fn replay(options: &Options, progress: &Progress) -> Result<(), Replay
     for point in points(&options.csv)? {
         point?;
     }
-    let truth = if options.append { TruthWriter::append } else { TruthWriter::create };
+    let truth = if options.append {
+        TruthWriter::append
+    } else {
+        TruthWriter::create
+    };
     let mut truth = truth(&options.truth).map_err(RunFault::from)?;
     let topic = series::topic(&options.topic, &options.device);
     let client_id = format!("replay-{}-{}", options.device, std::process::id());
@@ -88,9 +92,14 @@ pub async fn replay(options: &Options, progress: &Progress) -> Result<(), Replay
             break;
         }
         let payload = point.payload(&options.value_name);
-        link.publish(&topic, payload.clone().into_bytes()).await.map_err(RunFault::from)?;
+        link.publish(&topic, payload.clone().into_bytes())
+            .await
+            .map_err(RunFault::from)?;
         progress.count(payload.len(), false);
-        let entry = Entry::Good { topic: topic.as_str().into(), payload: payload.into() };
+        let entry = Entry::Good {
+            topic: topic.as_str().into(),
+            payload: payload.into(),
+        };
         truth.write(&entry).map_err(RunFault::from)?;
     }
     link.finish().await.map_err(RunFault::from)?;
@@ -100,8 +109,12 @@ pub async fn replay(options: &Options, progress: &Progress) -> Result<(), Replay
 /// Waits until a reading so far into the series is due. Series that go back in time do not wait.
 async fn wait(begin: Instant, offset_ms: i64, speed: Option<f64>, progress: &Progress) {
     let Some(speed) = speed else { return };
-    let Ok(offset) = Duration::try_from_secs_f64(offset_ms as f64 / 1_000.0 / speed) else { return };
-    let Some(due) = begin.checked_add(offset) else { return };
+    let Ok(offset) = Duration::try_from_secs_f64(offset_ms as f64 / 1_000.0 / speed) else {
+        return;
+    };
+    let Some(due) = begin.checked_add(offset) else {
+        return;
+    };
     while Instant::now() < due && !progress.is_stopping() {
         sleep_until(due.min(Instant::now() + WAIT_MAX)).await;
     }
@@ -109,14 +122,27 @@ async fn wait(begin: Instant, offset_ms: i64, speed: Option<f64>, progress: &Pro
 
 /// The points of a file, each checked. The csv crate takes LF, CRLF and a missing last line feed.
 fn points(path: &Path) -> Result<impl Iterator<Item = Result<Point, ReplayFault>>, ReplayFault> {
-    let fault = |path: &Path, error| ReplayFault::File { path: path.into(), error };
+    let fault = |path: &Path, error| ReplayFault::File {
+        path: path.into(),
+        error,
+    };
     let file = File::open(path).map_err(|error| fault(path, error.into()))?;
-    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(file);
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(file);
     let header = reader.headers().map_err(|error| fault(path, error))?;
-    let header: Vec<&str> = header.iter().map(|name| name.trim_start_matches('\u{feff}')).collect();
+    let header: Vec<&str> = header
+        .iter()
+        .map(|name| name.trim_start_matches('\u{feff}'))
+        .collect();
     if header != ["timestamp", "value"] {
         let error = BadRow::Header(header.join(","));
-        return Err(ReplayFault::Row { path: path.into(), line: 1, error });
+        return Err(ReplayFault::Row {
+            path: path.into(),
+            line: 1,
+            error,
+        });
     }
     let path = path.to_path_buf();
     Ok(reader.into_records().map(move |record| {
@@ -126,7 +152,11 @@ fn points(path: &Path) -> Result<impl Iterator<Item = Result<Point, ReplayFault>
             _ => Err(BadRow::Columns(record.len())),
         };
         let line = record.position().map_or(0, csv::Position::line);
-        point.map_err(|error| ReplayFault::Row { path: path.clone(), line, error })
+        point.map_err(|error| ReplayFault::Row {
+            path: path.clone(),
+            line,
+            error,
+        })
     }))
 }
 
@@ -139,14 +169,24 @@ mod tests {
         let path = directory.path().join("s.csv");
         std::fs::write(&path, text).unwrap();
         let result = points(&path).and_then(Iterator::collect);
-        result.map_err(|error| error.to_string().replace(&*directory.path().to_string_lossy(), ""))
+        result.map_err(|error| {
+            error
+                .to_string()
+                .replace(&*directory.path().to_string_lossy(), "")
+        })
     }
 
     #[test]
     fn line_ends_do_not_matter() {
         let expected = read("timestamp,value\n1000,1.50\n2000,2\n").unwrap();
         assert_eq!(expected.len(), 2);
-        assert_eq!(expected[0], Point { at_ms: 1_000, value: "1.50".into() });
+        assert_eq!(
+            expected[0],
+            Point {
+                at_ms: 1_000,
+                value: "1.50".into()
+            }
+        );
         assert_eq!(read("timestamp,value\r\n1000,1.50\r\n2000,2").unwrap(), expected);
         assert_eq!(read("timestamp,value\n").unwrap(), []);
     }
@@ -154,9 +194,14 @@ mod tests {
     #[test]
     fn bad_rows_are_named_by_their_line() {
         let fault = |text: &str| read(text).unwrap_err();
-        assert!(fault("timestamp,value\n1000,1\n2000,x\n").starts_with("/s.csv:3: `x` is not a decimal number"));
+        assert!(
+            fault("timestamp,value\n1000,1\n2000,x\n").starts_with("/s.csv:3: `x` is not a decimal number")
+        );
         assert!(fault("timestamp,value\nsoon,1\n").starts_with("/s.csv:2: `soon` is not a time"));
-        assert_eq!(fault("timestamp,value\n1000\n"), "/s.csv:2: the row has 1 columns; expected `timestamp,value`");
+        assert_eq!(
+            fault("timestamp,value\n1000\n"),
+            "/s.csv:2: the row has 1 columns; expected `timestamp,value`"
+        );
         assert!(fault("time,temp\n").starts_with("/s.csv:1: the header is `time,temp`"));
         assert!(fault("").contains("/s.csv:1: the header is ``"));
     }

@@ -39,6 +39,8 @@ pub struct Progress {
     pub bytes: AtomicU64,
     /// Of the messages, the bad ones.
     pub bad: AtomicU64,
+    /// Of the payload bytes, those of bad messages.
+    pub bad_bytes: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -63,7 +65,10 @@ impl Progress {
     pub fn count(&self, payload_bytes: usize, is_bad: bool) {
         self.readings.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(payload_bytes as u64, Ordering::Relaxed);
-        self.bad.fetch_add(u64::from(is_bad), Ordering::Relaxed);
+        if is_bad {
+            self.bad.fetch_add(1, Ordering::Relaxed);
+            self.bad_bytes.fetch_add(payload_bytes as u64, Ordering::Relaxed);
+        }
     }
 
     /// Whether the run is to end.
@@ -76,7 +81,10 @@ impl std::fmt::Display for Progress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (readings, bytes, bad) = (of(&self.readings), of(&self.bytes), of(&self.bad));
-        write!(f, "published {readings} readings, {bytes} bytes of payload, {bad} bad")
+        write!(
+            f,
+            "published {readings} readings, {bytes} bytes of payload, {bad} bad"
+        )
     }
 }
 
@@ -95,8 +103,11 @@ pub async fn run(settings: fleet::Settings, options: &Options, progress: &Progre
     let begin = Instant::now();
     while !fleet.is_finished() && !progress.is_stopping() {
         ticks.tick().await;
-        let elapsed_us =
-            if options.unpaced { u64::MAX } else { u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX) };
+        let elapsed_us = if options.unpaced {
+            u64::MAX
+        } else {
+            u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX)
+        };
         while let Some(message) = fleet.poll_message(elapsed_us) {
             publisher.publish(message).await?;
             if progress.is_stopping() {
@@ -129,16 +140,28 @@ struct Publisher<'p> {
 
 impl Publisher<'_> {
     async fn publish(&mut self, message: Message) -> Result<(), RunFault> {
-        let Message { device, topic, payload, bad } = message;
+        let Message {
+            device,
+            topic,
+            payload,
+            bad,
+        } = message;
         let (broker, turn) = (device as usize % self.brokers, device as usize / self.brokers);
         let link = &mut self.links[broker * self.connections + turn % self.connections];
         let bytes = payload.len();
-        let text = if bad.is_none() { String::from_utf8_lossy(&payload).into_owned() } else { String::new() };
+        let text = if bad.is_none() {
+            String::from_utf8_lossy(&payload).into_owned()
+        } else {
+            String::new()
+        };
         link.publish(&topic, payload).await?;
         let topic = topic.into();
         let entry = match bad {
             Some(bad) => Entry::Bad { topic, bad },
-            None => Entry::Good { topic, payload: text.into() },
+            None => Entry::Good {
+                topic,
+                payload: text.into(),
+            },
         };
         self.truth.write(&entry)?;
         self.progress.count(bytes, bad.is_some());

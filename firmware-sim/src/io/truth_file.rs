@@ -60,7 +60,10 @@ impl TruthWriter {
 
     fn open(path: &Path, options: &OpenOptions) -> Result<Self, TruthFault> {
         let file = options.open(path).map_err(|error| fault(path, error))?;
-        Ok(Self { path: path.into(), file: BufWriter::new(file) })
+        Ok(Self {
+            path: path.into(),
+            file: BufWriter::new(file),
+        })
     }
 
     /// Writes one line.
@@ -71,7 +74,9 @@ impl TruthWriter {
     /// Writes what is still buffered and closes the file.
     pub fn finish(self) -> Result<(), TruthFault> {
         let Self { path, file } = self;
-        file.into_inner().map(drop).map_err(|error| fault(&path, error.into_error()))
+        file.into_inner()
+            .map(drop)
+            .map_err(|error| fault(&path, error.into_error()))
     }
 }
 
@@ -81,21 +86,35 @@ pub fn read(path: &Path, mut handle: impl FnMut(&Entry<'_>)) -> Result<(), Truth
     let mut text = String::new();
     for line in 1.. {
         text.clear();
-        let length = file.by_ref().take(LINE_BYTES_MAX).read_line(&mut text).map_err(|error| fault(path, error))?;
+        let length = file
+            .by_ref()
+            .take(LINE_BYTES_MAX)
+            .read_line(&mut text)
+            .map_err(|error| fault(path, error))?;
         if length == 0 {
             break;
         }
         if length as u64 == LINE_BYTES_MAX {
-            return Err(TruthFault::Long { path: path.into(), line });
+            return Err(TruthFault::Long {
+                path: path.into(),
+                line,
+            });
         }
         let entry = Entry::parse(text.trim_end_matches('\n'));
-        handle(&entry.map_err(|error| TruthFault::Line { path: path.into(), line, error })?);
+        handle(&entry.map_err(|error| TruthFault::Line {
+            path: path.into(),
+            line,
+            error,
+        })?);
     }
     Ok(())
 }
 
 fn fault(path: &Path, error: std::io::Error) -> TruthFault {
-    TruthFault::File { path: path.into(), error }
+    TruthFault::File {
+        path: path.into(),
+        error,
+    }
 }
 
 #[cfg(test)]
@@ -106,10 +125,14 @@ mod tests {
     fn files_are_written_appended_and_read_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("truth.jsonl");
-        let entry = |payload: &'static str| Entry::Good { topic: "t".into(), payload: payload.into() };
-        for (mut file, payload) in
-            [(TruthWriter::create(&path).unwrap(), "1"), (TruthWriter::append(&path).unwrap(), "2")]
-        {
+        let entry = |payload: &'static str| Entry::Good {
+            topic: "t".into(),
+            payload: payload.into(),
+        };
+        for (mut file, payload) in [
+            (TruthWriter::create(&path).unwrap(), "1"),
+            (TruthWriter::append(&path).unwrap(), "2"),
+        ] {
             file.write(&entry(payload)).unwrap();
             file.finish().unwrap();
         }
@@ -131,6 +154,11 @@ mod tests {
         let good = r#"{"topic":"t","payload":""}"#;
         assert!(fault(&format!("{good}\n{{}}\n")).contains("truth.jsonl:2: not a line of truth"));
         assert!(fault(&"x".repeat(2 << 20)).ends_with("truth.jsonl:1: the line is longer than 1 MiB"));
-        assert!(read(&directory.path().join("none"), |_| {}).unwrap_err().to_string().contains("none: "));
+        assert!(
+            read(&directory.path().join("none"), |_| {})
+                .unwrap_err()
+                .to_string()
+                .contains("none: ")
+        );
     }
 }

@@ -31,7 +31,11 @@ pub fn parse(text: &str) -> Result<BigInt, Reason> {
         None => (unsigned, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let is_number = !whole.is_empty() && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
+    let is_number = !whole.is_empty()
+        && whole
+            .bytes()
+            .chain(fraction.bytes())
+            .all(|byte| byte.is_ascii_digit());
     if !is_number {
         return Err(Reason::WrongType);
     }
@@ -55,7 +59,11 @@ pub fn parse(text: &str) -> Result<BigInt, Reason> {
     };
     let shift = exponent + DECIMALS;
     let power = power_of_ten(shift.unsigned_abs() as u32);
-    let units = if shift >= 0 { number * power } else { divide_half_even(&number, &power) };
+    let units = if shift >= 0 {
+        number * power
+    } else {
+        divide_half_even(&number, &power)
+    };
     if units >= power_of_ten((WHOLE_DIGITS + DECIMALS) as u32) {
         return Err(Reason::OutOfRange);
     }
@@ -71,7 +79,9 @@ fn parse_exponent(text: &str) -> Result<i64, Reason> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Reason::WrongType);
     }
-    let exponent = digits.parse().map_or(EXPONENT_MAX, |exponent: i64| exponent.min(EXPONENT_MAX));
+    let exponent = digits
+        .parse()
+        .map_or(EXPONENT_MAX, |exponent: i64| exponent.min(EXPONENT_MAX));
     Ok(if negative { -exponent } else { exponent })
 }
 
@@ -99,7 +109,11 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: Result<&str, Reason>) {
-        assert_eq!(parse(text).map(|units| units.to_string()), expected.map(String::from), "{text}");
+        assert_eq!(
+            parse(text).map(|units| units.to_string()),
+            expected.map(String::from),
+            "{text}"
+        );
     }
 
     #[test]
@@ -113,9 +127,15 @@ mod tests {
         check("0.0000000000000000005", Ok("0"));
         check("0.0000000000000000015", Ok("2"));
         check("-0.0000000000000000025", Ok("-2"));
-        check("0.00000000000000000050000000000000000000000000000000000000001", Ok("1"));
+        check(
+            "0.00000000000000000050000000000000000000000000000000000000001",
+            Ok("1"),
+        );
         check("1e-999999999999", Ok("0"));
-        check("999999999999999999.999999999999999999", Ok("999999999999999999999999999999999999"));
+        check(
+            "999999999999999999.999999999999999999",
+            Ok("999999999999999999999999999999999999"),
+        );
         check("999999999999999999.9999999999999999995", Err(Reason::OutOfRange));
         check("1e18", Err(Reason::OutOfRange));
         check("-1e99999999999999999999", Err(Reason::OutOfRange));

@@ -10,8 +10,14 @@ use num_traits::Signed;
 
 /// Whether `float` is the double nearest to `top`/`bottom`, ties to even. `bottom` must be positive.
 pub fn is_nearest(float: f64, top: &BigInt, bottom: &BigInt) -> bool {
-    let Some(parts) = Parts::of(float) else { return false };
-    let top = if float.is_sign_negative() { -top } else { top.clone() };
+    let Some(parts) = Parts::of(float) else {
+        return false;
+    };
+    let top = if float.is_sign_negative() {
+        -top
+    } else {
+        top.clone()
+    };
     let exponent = parts.exponent - 2;
     let compare = |quarters: i64| compare_scaled(&top, bottom, &BigInt::from(quarters), exponent);
     parts.holds(compare)
@@ -23,7 +29,9 @@ pub fn is_nearest_root(float: f64, top: &BigInt, bottom: &BigInt) -> bool {
     if top.is_negative() || (float.is_sign_negative() && float != 0.0) {
         return false;
     }
-    let Some(parts) = Parts::of(float) else { return false };
+    let Some(parts) = Parts::of(float) else {
+        return false;
+    };
     let exponent = parts.exponent - 2;
     let compare = |quarters: i64| {
         if quarters < 0 {
@@ -55,7 +63,11 @@ impl Parts {
         let fraction = (bits & ((1 << MANTISSA_BITS) - 1)) as i64;
         let field = (bits >> MANTISSA_BITS) as i64;
         if field == 0 {
-            return Some(Self { mantissa: fraction, exponent: 1 - EXPONENT_BIAS, near_below: false });
+            return Some(Self {
+                mantissa: fraction,
+                exponent: 1 - EXPONENT_BIAS,
+                near_below: false,
+            });
         }
         Some(Self {
             mantissa: fraction | 1 << MANTISSA_BITS,
@@ -96,13 +108,19 @@ mod tests {
     fn check(float: f64, top: i64, bottom: i64) {
         let is = |float| is_nearest(float, &top.into(), &bottom.into());
         assert!(is(float), "{float} is {top}/{bottom}");
-        assert!(!is(float.next_up()) && !is(float.next_down()), "{float} is not alone at {top}/{bottom}");
+        assert!(
+            !is(float.next_up()) && !is(float.next_down()),
+            "{float} is not alone at {top}/{bottom}"
+        );
     }
 
     fn check_root(float: f64, top: i64, bottom: i64) {
         let is = |float| is_nearest_root(float, &top.into(), &bottom.into());
         assert!(is(float), "{float} is the root of {top}/{bottom}");
-        assert!(!is(float.next_up()) && !is(float.next_down()), "{float} is not alone");
+        assert!(
+            !is(float.next_up()) && !is(float.next_down()),
+            "{float} is not alone"
+        );
     }
 
     #[test]
@@ -132,8 +150,16 @@ mod tests {
         // Below a power of two the neighbours are closer: 1 − 2⁻⁵⁴ is a tie of 1 − 2⁻⁵³ and 1.
         let bottom = 1_i64 << 54;
         assert!(is_nearest(1.0, &(bottom - 1).into(), &bottom.into()));
-        assert!(!is_nearest(1.0_f64.next_down(), &(bottom - 1).into(), &bottom.into()));
-        assert!(!is_nearest(1.0, &(2 * BigInt::from(bottom) - 3_u8), &(2 * BigInt::from(bottom))));
+        assert!(!is_nearest(
+            1.0_f64.next_down(),
+            &(bottom - 1).into(),
+            &bottom.into()
+        ));
+        assert!(!is_nearest(
+            1.0,
+            &(2 * BigInt::from(bottom) - 3_u8),
+            &(2 * BigInt::from(bottom))
+        ));
     }
 
     #[test]

@@ -36,7 +36,10 @@ impl<'m> Message<'m> {
         } else {
             serde_json::from_str(payload).map(|object| vec![object])
         };
-        Ok(Self { topic, objects: objects.map_err(|_| Reason::MalformedJson)? })
+        Ok(Self {
+            topic,
+            objects: objects.map_err(|_| Reason::MalformedJson)?,
+        })
     }
 }
 
@@ -79,7 +82,11 @@ impl Reader {
         };
         Self {
             tags: query.key.iter().map(tag_from).collect(),
-            steps: query.fields.iter().map(|field| field.resolution.map(BigInt::from)).collect(),
+            steps: query
+                .fields
+                .iter()
+                .map(|field| field.resolution.map(BigInt::from))
+                .collect(),
             query: query.clone(),
         }
     }
@@ -128,16 +135,24 @@ impl Reader {
             }
             key.push_str(&value);
         }
-        if key.len() > KEY_BYTES_MAX { Err(Reason::BadKey) } else { Ok(key) }
+        if key.len() > KEY_BYTES_MAX {
+            Err(Reason::BadKey)
+        } else {
+            Ok(key)
+        }
     }
 }
 
 /// The text at a path; nothing where the path or its value is missing or `null`.
 fn find<'m>(object: &Object<'m>, path: &Path) -> Result<Option<&'m str>, Reason> {
-    let Some((first, rest)) = path.segments.split_first() else { return Ok(None) };
+    let Some((first, rest)) = path.segments.split_first() else {
+        return Ok(None);
+    };
     let mut found = object.get(first).map(|raw| raw.get());
     for segment in rest {
-        let Some(text) = found.filter(|text| *text != "null") else { return Ok(None) };
+        let Some(text) = found.filter(|text| *text != "null") else {
+            return Ok(None);
+        };
         let inner: Object<'m> = serde_json::from_str(text).map_err(|_| Reason::WrongType)?;
         found = inner.get(segment).map(|raw| raw.get());
     }
@@ -145,7 +160,10 @@ fn find<'m>(object: &Object<'m>, path: &Path) -> Result<Option<&'m str>, Reason>
 }
 
 fn number(raw: &str) -> Result<BigInt, Reason> {
-    let word = raw.trim_matches('"').trim_start_matches(['-', '+']).to_ascii_lowercase();
+    let word = raw
+        .trim_matches('"')
+        .trim_start_matches(['-', '+'])
+        .to_ascii_lowercase();
     if raw.starts_with('"') && ["nan", "inf", "infinity"].contains(&word.as_str()) {
         return Err(Reason::NotFinite);
     }
@@ -172,7 +190,9 @@ fn time(raw: Option<&str>, unit: TimeUnit) -> Result<i64, Reason> {
         TimeUnit::Millis => floor_micros(raw, 15)?,
         TimeUnit::Micros => floor_micros(raw, 18)?,
     };
-    Timestamp::from_micros(micros).map(Timestamp::as_micros).ok_or(Reason::BadTime)
+    Timestamp::from_micros(micros)
+        .map(Timestamp::as_micros)
+        .ok_or(Reason::BadTime)
 }
 
 /// A number's microseconds when one of them is 10^`decimals` units of 10⁻¹⁸, cut toward the past.
@@ -181,5 +201,8 @@ fn floor_micros(raw: &str, decimals: u32) -> Result<i64, Reason> {
         Err(Reason::OutOfRange) => return Err(Reason::BadTime),
         other => other?,
     };
-    units.div_floor(&decimal::power_of_ten(decimals)).to_i64().ok_or(Reason::BadTime)
+    units
+        .div_floor(&decimal::power_of_ten(decimals))
+        .to_i64()
+        .ok_or(Reason::BadTime)
 }

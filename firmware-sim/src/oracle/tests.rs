@@ -8,19 +8,32 @@ use crate::fault::Bad;
 
 /// A query over `sensors/{site}/{device}/env` by device, with `temp` (0.01) and `hum`.
 pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
-    let field = |name: &str, path: &str, resolution| Field { name: name.into(), path: Path::parse(path), resolution };
+    let field = |name: &str, path: &str, resolution| Field {
+        name: name.into(),
+        path: Path::parse(path),
+        resolution,
+    };
     Query {
         name: "room_climate".into(),
         topic: TopicTemplate::parse("sensors/{site}/{device}/env").unwrap(),
         format: Format::Json,
-        time: TimeSource::Payload { path: Path::parse("ts"), unit: TimeUnit::Millis },
-        tags: vec![PayloadTag { name: "line".into(), path: Path::parse("meta.line") }],
+        time: TimeSource::Payload {
+            path: Path::parse("ts"),
+            unit: TimeUnit::Millis,
+        },
+        tags: vec![PayloadTag {
+            name: "line".into(),
+            path: Path::parse("meta.line"),
+        }],
         key: vec!["site".into(), "device".into()],
         fields: vec![
             field("temp", "temp", Some(10_000_000_000_000_000)),
             field("hum", "data.hum", None),
         ],
-        window: Window { size: Span::from_secs(size_s), every: Span::from_secs(every_s) },
+        window: Window {
+            size: Span::from_secs(size_s),
+            every: Span::from_secs(every_s),
+        },
         aggregates: Aggregate::ALL.to_vec(),
         lateness: Span::ZERO,
         max_late: Span::from_days(1),
@@ -36,18 +49,27 @@ pub(crate) fn plan(queries: Vec<Query>) -> Plan {
 }
 
 pub(crate) fn good(payload: &str) -> Entry<'_> {
-    Entry::Good { topic: "sensors/oslo/dev-1/env".into(), payload: payload.into() }
+    Entry::Good {
+        topic: "sensors/oslo/dev-1/env".into(),
+        payload: payload.into(),
+    }
 }
 
 fn expected(query: Query, payloads: &[&str]) -> Expected {
     let mut oracle = Oracle::new(&plan(vec![query]));
-    payloads.iter().for_each(|payload| oracle.handle(&good(payload)));
+    for payload in payloads {
+        oracle.handle(&good(payload));
+    }
     oracle.into_queries().remove(0)
 }
 
 fn shown(contents: &Contents, field: usize, aggregate: Aggregate) -> String {
     let text = contents.answer(field, aggregate, Span::from_secs(60)).show();
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').into()
+    } else {
+        text
+    }
 }
 
 #[test]
@@ -83,9 +105,15 @@ fn every_aggregate_by_hand() {
     }
     assert_eq!(shown(&contents, 1, Aggregate::Count), "1");
     assert_eq!(shown(&contents, 1, Aggregate::Mean), "2.5");
-    assert_eq!(contents.answer(1, Aggregate::Variance, Span::from_secs(60)), Answer::None);
+    assert_eq!(
+        contents.answer(1, Aggregate::Variance, Span::from_secs(60)),
+        Answer::None
+    );
     let next = expected.take("oslo\0dev-1", 2).unwrap();
-    assert_eq!((next.readings, shown(&next, 1, Aggregate::Sum)), (1, "NULL".into()));
+    assert_eq!(
+        (next.readings, shown(&next, 1, Aggregate::Sum)),
+        (1, "NULL".into())
+    );
     assert_eq!(shown(&next, 1, Aggregate::Rate), "0");
     assert_eq!(expected.remaining().count(), 0);
 }
@@ -120,7 +148,12 @@ fn refused_readings_are_counted_and_in_no_window() {
             "nonsense",
         ],
     );
-    let reasons: Vec<(&str, u64)> = expected.tally.rejected.iter().map(|(name, count)| (*name, *count)).collect();
+    let reasons: Vec<(&str, u64)> = expected
+        .tally
+        .rejected
+        .iter()
+        .map(|(name, count)| (*name, *count))
+        .collect();
     assert_eq!(
         reasons,
         [
@@ -132,19 +165,39 @@ fn refused_readings_are_counted_and_in_no_window() {
             ("wrong_type", 2)
         ]
     );
-    assert_eq!((expected.tally.published, expected.tally.accepted, expected.tally.row_readings), (9, 1, 3));
+    assert_eq!(
+        (
+            expected.tally.published,
+            expected.tally.accepted,
+            expected.tally.row_readings
+        ),
+        (9, 1, 3)
+    );
     assert_eq!(expected.remaining().count(), 3);
 }
 
 #[test]
 fn bad_entries_count_under_their_reason_where_the_topic_matches() {
     let mut oracle = Oracle::counting(&plan(vec![query(60, 60)]));
-    oracle.handle(&Entry::Bad { topic: "sensors/oslo/dev-1/env".into(), bad: Bad::TooLate });
-    oracle.handle(&Entry::Bad { topic: "elsewhere".into(), bad: Bad::TooLate });
+    oracle.handle(&Entry::Bad {
+        topic: "sensors/oslo/dev-1/env".into(),
+        bad: Bad::TooLate,
+    });
+    oracle.handle(&Entry::Bad {
+        topic: "elsewhere".into(),
+        bad: Bad::TooLate,
+    });
     oracle.handle(&good(r#"{"ts":1,"temp":1}"#));
     let expected = &oracle.queries()[0];
-    assert_eq!((expected.tally.published, expected.tally.rejected["too_late"]), (2, 1));
-    assert_eq!(expected.remaining().count(), 0, "a counting oracle keeps no windows");
+    assert_eq!(
+        (expected.tally.published, expected.tally.rejected["too_late"]),
+        (2, 1)
+    );
+    assert_eq!(
+        expected.remaining().count(),
+        0,
+        "a counting oracle keeps no windows"
+    );
 }
 
 #[test]
@@ -167,23 +220,38 @@ fn keys_come_from_topic_and_payload() {
     keys.sort_unstable();
     assert_eq!(keys, ["7\0oslo", "ab\0oslo"]);
     let rejected = &expected.tally.rejected;
-    assert_eq!((rejected["bad_key"], rejected["wrong_type"], rejected["missing_field"]), (2, 1, 1));
+    assert_eq!(
+        (
+            rejected["bad_key"],
+            rejected["wrong_type"],
+            rejected["missing_field"]
+        ),
+        (2, 1, 1)
+    );
 }
 
 #[test]
 fn times_in_every_unit() {
     let at = |unit, text: &str| {
         let mut query = query(60, 60);
-        query.time = TimeSource::Payload { path: Path::parse("ts"), unit };
+        query.time = TimeSource::Payload {
+            path: Path::parse("ts"),
+            unit,
+        };
         let payload = format!(r#"{{"ts":{text},"temp":1}}"#);
         let message = Message::parse("sensors/a/b/env", &payload).unwrap();
-        Reader::new(&query).read(message.topic, &message.objects[0]).map(|reading| reading.at_us)
+        Reader::new(&query)
+            .read(message.topic, &message.objects[0])
+            .map(|reading| reading.at_us)
     };
     assert_eq!(at(TimeUnit::Seconds, "1.0000019"), Ok(1_000_001));
     assert_eq!(at(TimeUnit::Seconds, "-0.0000001"), Ok(-1));
     assert_eq!(at(TimeUnit::Millis, "1700000000000.5"), Ok(1_700_000_000_000_500));
     assert_eq!(at(TimeUnit::Micros, "17"), Ok(17));
-    assert_eq!(at(TimeUnit::Rfc3339, r#""1970-01-01T01:00:00.5+01:00""#), Ok(500_000));
+    assert_eq!(
+        at(TimeUnit::Rfc3339, r#""1970-01-01T01:00:00.5+01:00""#),
+        Ok(500_000)
+    );
     assert_eq!(at(TimeUnit::Rfc3339, "17"), Err(Reason::WrongType));
     assert_eq!(at(TimeUnit::Rfc3339, r#""soon""#), Err(Reason::BadTime));
     assert_eq!(at(TimeUnit::Seconds, "99999999999"), Err(Reason::BadTime));

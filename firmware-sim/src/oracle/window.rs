@@ -56,7 +56,10 @@ pub enum Answer {
 impl Contents {
     /// An empty window of so many fields.
     pub fn new(fields: usize) -> Self {
-        Self { readings: 0, fields: vec![None; fields] }
+        Self {
+            readings: 0,
+            fields: vec![None; fields],
+        }
     }
 
     /// Adds a reading.
@@ -77,7 +80,9 @@ impl Contents {
         let count = values.map_or(0, |values| values.count);
         match (aggregate, values) {
             (Aggregate::Count, _) => Answer::Count(count),
-            (Aggregate::Rate, _) => Answer::Fraction(BigInt::from(count) * 1_000_000, size.as_micros().into()),
+            (Aggregate::Rate, _) => {
+                Answer::Fraction(BigInt::from(count) * 1_000_000, size.as_micros().into())
+            }
             (_, None) => Answer::None,
             (_, Some(values)) => values.answer(aggregate),
         }
@@ -127,10 +132,12 @@ impl Values {
             Aggregate::First => units(self.first.1.clone()),
             Aggregate::Last => units(self.last.1.clone()),
             Aggregate::Delta => units(&self.last.1 - &self.first.1),
-            Aggregate::Variance => {
-                self.variance().map_or(Answer::None, |(top, bottom)| Answer::Fraction(top, bottom))
-            }
-            Aggregate::Stddev => self.variance().map_or(Answer::None, |(top, bottom)| Answer::Root(top, bottom)),
+            Aggregate::Variance => self
+                .variance()
+                .map_or(Answer::None, |(top, bottom)| Answer::Fraction(top, bottom)),
+            Aggregate::Stddev => self
+                .variance()
+                .map_or(Answer::None, |(top, bottom)| Answer::Root(top, bottom)),
         }
     }
 
@@ -162,7 +169,11 @@ const SHOWN: u32 = 20;
 
 fn show_scaled(scaled: &BigInt) -> String {
     let sign = if *scaled < BigInt::zero() { "-" } else { "" };
-    let digits = format!("{:0>width$}", scaled.magnitude().to_string(), width = SHOWN as usize + 1);
+    let digits = format!(
+        "{:0>width$}",
+        scaled.magnitude().to_string(),
+        width = SHOWN as usize + 1
+    );
     let (whole, fraction) = digits.split_at(digits.len() - SHOWN as usize);
     format!("{sign}{whole}.{fraction}")
 }

@@ -41,6 +41,9 @@ const REQUESTS_MAX: usize = 1_024;
 const OUTGOING_MAX: u16 = 16;
 /// Packets up to this size are taken, so that oversized payloads can be counted rather than break the connection.
 const PACKET_BYTES_MIN: u64 = 1 << 20;
+/// MQTT 3.1.1 has no way to tell the broker a limit. A packet that is refused comes again with the session, for ever,
+/// so the largest that the protocol has is read, counted as oversized and dropped.
+const PACKET_BYTES_OF_3_1_1: usize = 268_435_455;
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
 fn packet_bytes(config: &Config) -> u64 {
@@ -175,11 +178,10 @@ pub(super) fn version_4(config: &Config) -> Result<(Four, FourRequests)> {
     let broker = &config.broker;
     let (host, port) = address(broker)?;
     let mut options = rumqttc::MqttOptions::new(config.client_id(), host, port);
-    let bytes = usize::try_from(packet_bytes(config)).unwrap_or(usize::MAX);
     options
         .set_keep_alive(broker.keep_alive)
         .set_clean_session(false)
-        .set_max_packet_size(bytes, bytes)
+        .set_max_packet_size(PACKET_BYTES_OF_3_1_1, PACKET_BYTES_OF_3_1_1)
         .set_inflight(OUTGOING_MAX)
         .set_transport(transport(broker)?);
     if let Some((username, password)) = credentials(broker)? {
