@@ -11,7 +11,7 @@ mod batch;
 
 mod column;
 
-mod cursor;
+pub mod cursor;
 
 mod loss;
 
