@@ -28,6 +28,7 @@ use catchment_common::time::Timestamp;
 use catchment_common::wire::cursor::put_varint;
 
 use self::record::{put_time, put_value};
+use crate::devices::Numbers;
 use crate::disk::{File, Step, frame};
 use crate::tally::Tally;
 
@@ -55,6 +56,9 @@ pub struct Journal {
     /// The group in the making: a frame whose body has begun, or nothing.
     group: Vec<u8>,
     body: usize,
+    /// Groups that have ended and wait for the next job.
+    ended: Vec<Step>,
+    ended_bytes: usize,
     last_time: i64,
     /// For each key number the segment that names it.
     named: Box<[u32]>,
@@ -76,6 +80,8 @@ impl Journal {
             at: 0,
             group: Vec::new(),
             body: 0,
+            ended: Vec::new(),
+            ended_bytes: 0,
             last_time: 0,
             named: vec![0; keys].into_boxed_slice(),
             scales: Vec::new(),
@@ -102,7 +108,7 @@ impl Journal {
     /// Bytes that wait for the next job.
     #[inline]
     pub fn waiting(&self) -> usize {
-        self.group.len()
+        self.group.len() + self.ended_bytes
     }
 
     /// Whether the oldest segment's partials must leave to make room.
@@ -222,6 +228,29 @@ impl Journal {
         }
     }
 
+    /// What is known of a device that numbers its messages, before its next number.
+    pub fn device(&mut self, id: u64, numbers: Numbers, identity: &[u8]) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::DEVICE);
+            put_varint(out, id);
+            put_varint(out, numbers.last);
+            out.extend_from_slice(&numbers.window.to_le_bytes());
+            put_varint(out, identity.len() as u64);
+            out.extend_from_slice(identity);
+        }
+    }
+
+    /// A device's number was taken.
+    pub fn sequence(&mut self, device: u64, number: u64) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::SEQUENCE);
+            put_varint(out, device);
+            put_varint(out, number);
+        }
+    }
+
     /// Counters that changed since the last group.
     pub fn counts(&mut self, tally: &mut Tally) {
         if self.enabled {
@@ -251,8 +280,8 @@ impl Journal {
 
     // Jobs.
 
-    /// Ends the group: the steps that make it durable, and how many bytes they write.
-    pub fn take_group(&mut self, steps: &mut Vec<Step>) {
+    /// Ends the group in the making; what follows is another.
+    pub fn end_group(&mut self) {
         if self.group.is_empty() {
             return;
         }
@@ -260,17 +289,28 @@ impl Journal {
         let file = File::Journal(self.segment);
         let bytes = Bytes::copy_from_slice(&self.group);
         self.group.clear();
-        let length = bytes.len() as u64;
-        steps.push(Step::Write { file, at: self.at, bytes });
-        steps.push(Step::Sync(file));
-        self.at += length;
+        let length = bytes.len();
+        self.ended.push(Step::Write { file, at: self.at, bytes });
+        self.ended.push(Step::Sync(file));
+        self.ended_bytes += length;
+        self.at += length as u64;
     }
 
-    /// Begins the next segment; its snapshot comes next.
-    pub fn begin_segment(&mut self) {
+    /// Ends the group and gives the steps that make all ended groups durable.
+    pub fn take_groups(&mut self, steps: &mut Vec<Step>) {
+        self.end_group();
+        self.ended_bytes = 0;
+        steps.append(&mut self.ended);
+    }
+
+    /// Begins the next segment, for key numbers below `keys`; its snapshot comes next.
+    pub fn begin_segment(&mut self, keys: usize) {
         debug_assert!(self.group.is_empty());
         self.segment += 1;
         self.at = 0;
+        if self.named.len() != keys {
+            self.named = vec![0; keys].into_boxed_slice();
+        }
     }
 
     /// Nothing before `needed` is needed any more: the steps that drop it.
@@ -282,6 +322,3 @@ impl Journal {
         self.oldest = self.oldest.max(needed);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -330,12 +330,20 @@ impl Spool {
         }
     }
 
-    /// The aggregator will never take this batch: gives its frame back and lets go of it.
-    pub fn refuse(&mut self, name: Name, disk: &impl Disk) -> Option<Bytes> {
-        let slot = *self.held.get(&name)?;
+    /// The aggregator will never take this batch: lets go of it and says what it held, slice by slice.
+    pub fn refuse(&mut self, name: Name, disk: &impl Disk) -> Vec<(SliceId, u64)> {
+        let Some(&slot) = self.held.get(&name) else {
+            return Vec::new();
+        };
         let frame = self.frame(slot, disk);
         self.release(slot);
-        frame
+        let entries = frame.and_then(|frame| compact::entries_of(&frame, &self.ladders).ok());
+        entries.unwrap_or_default().into_iter().map(|entry| (entry.slice, entry.readings)).collect()
+    }
+
+    /// A file that the next job must remove before all else.
+    pub fn remove_first(&mut self, file: File) {
+        self.first_steps.push(Step::Remove(file));
     }
 
     /// After a lost link nothing is under way any more.
@@ -372,7 +380,14 @@ impl Spool {
         }
         let waiting: BTreeSet<Name> = self.fresh.iter().map(|&(_, name, _)| name).collect();
         self.live.clear();
-        self.backlog = self.held.keys().copied().filter(|name| !waiting.contains(name)).collect();
+        let mut oldest_first: Vec<(Slot, Name)> = self
+            .held
+            .iter()
+            .filter(|(name, _)| !waiting.contains(name))
+            .map(|(&name, &slot)| (slot, name))
+            .collect();
+        oldest_first.sort_unstable();
+        self.backlog = oldest_first.into_iter().map(|(_, name)| name).collect();
     }
 
     /// What is there under a name, for the next hello. At most `limit` ranges; of more, the gaps between the oldest
@@ -392,6 +407,8 @@ impl Spool {
                 _ => ranges.push(SeqRange { first: seq, last: seq }),
             }
         }
+        // Of more epochs than that some are not asked about: their batches are sent, and found to be known.
+        epochs.truncate(limit);
         let each = (limit / epochs.len().max(1)).max(1);
         for EpochRange { ranges, .. } in &mut epochs {
             let surplus = ranges.len().saturating_sub(each);
@@ -446,10 +463,12 @@ impl Spool {
     fn replace_damaged(&mut self, name: Name, slot: Slot) {
         self.damaged += 1;
         let number = slot.number;
+        let source = self.records.get(&slot).map(|held| held.segment);
         self.release(slot);
         let empty = Loss { epoch: name.epoch, seq: name.seq, entries: Vec::new() };
-        let slot = Slot { number, part: u32::MAX };
-        self.write(slot, true, number, 0, Some(name), empty.emit().into(), true);
+        let slot = Slot { number, part: u32::MAX - 1 - slot.part };
+        let written = self.write(slot, true, number, 0, Some(name), empty.emit().into(), true);
+        self.pin(written, source.into_iter().collect());
         self.fresh.push_back((self.ordinal, name, Lane::Backlog));
     }
 
@@ -647,5 +666,3 @@ impl Spool {
     }
 }
 
-#[cfg(test)]
-mod tests;

@@ -12,7 +12,7 @@
 //! SPOOLED    := 9  number                         the spool's last record that belongs to this history
 //! SNAPSHOT   := 10 version:u8  counting:u64  number  length plan  count (slice code:u8 value) × count
 //! DEVICE     := 11 number  last  window:u64  length  bytes
-//! SEQUENCE   := 12 device  last                   a device's sequence number of the reading that follows
+//! SEQUENCE   := 12 number  sequence               of the reading that follows
 //!
 //! value := 0                       absent
 //!        | 1 + scale  zigzag n     n · 10^scale units of 10⁻¹⁸
@@ -28,6 +28,7 @@ use catchment_common::time::Timestamp;
 use catchment_common::wire::cursor::{Cursor, put_varint, unzigzag, zigzag};
 use catchment_common::wire::{AgentPlan, CounterSample, Message, WireFault};
 
+use crate::devices::{IDENTITY_BYTES_MAX, Numbers};
 use crate::tally::Tally;
 
 pub(super) const KEY: u8 = 1;
@@ -53,8 +54,6 @@ const STEPS: u8 = 39;
 const COUNTS_MAX: usize = 1 << 20;
 /// Most keys in one record: the largest table a gateway could hold.
 const TAKEN_MAX: usize = 1 << 24;
-/// Longest identity of a device: a topic and a key.
-pub const DEVICE_BYTES_MAX: usize = catchment_common::limits::TOPIC_BYTES_MAX + KEY_BYTES_MAX + 1;
 
 /// One record.
 #[derive(Clone, PartialEq, Debug)]
@@ -70,8 +69,8 @@ pub enum Record<'b> {
     Counts(Vec<CounterSample>),
     Spooled(u64),
     Snapshot(Snapshot),
-    Device { number: u64, last: u64, window: u64, bytes: &'b [u8] },
-    Sequence { device: u64, last: u64 },
+    Device { number: u64, numbers: Numbers, bytes: &'b [u8] },
+    Sequence { device: u64, number: u64 },
 }
 
 /// What a segment begins with, so that it needs none before it.
@@ -277,10 +276,10 @@ impl<'b> Records<'b> {
             DEVICE => {
                 let (number, last) = (cursor.varint()?, cursor.varint()?);
                 let window = u64::from_le_bytes(cursor.array()?);
-                let length = cursor.length(DEVICE_BYTES_MAX, "device")?;
-                Record::Device { number, last, window, bytes: cursor.take(length)? }
+                let length = cursor.length(IDENTITY_BYTES_MAX, "device")?;
+                Record::Device { number, numbers: Numbers { last, window }, bytes: cursor.take(length)? }
             }
-            SEQUENCE => Record::Sequence { device: cursor.varint()?, last: cursor.varint()? },
+            SEQUENCE => Record::Sequence { device: cursor.varint()?, number: cursor.varint()? },
             other => return Err(WireFault::Kind(other)),
         }))
     }

@@ -15,7 +15,7 @@ use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Loss, LossEntry, Section, StatsScratch, WireFault};
 
 use super::{Held, Name, Slot, Spool};
-use crate::disk::{Disk, Step};
+use crate::disk::Disk;
 
 /// Source bytes of one pass.
 const PASS_BYTES_MAX: u64 = 256 << 10;
@@ -57,6 +57,12 @@ impl Ladders {
         let step = usize::from(stage.saturating_sub(1)).min(family.len() - 1).max(own);
         let (target, width) = family[step];
         (target, pane.pane_start(width))
+    }
+
+    /// The width of a slice's panes; the least there is for a slice of a plan that is not known any more.
+    fn width(&self, slice: SliceId) -> Span {
+        let family = self.families.get(&slice).into_iter().flatten();
+        family.clone().find(|(member, _)| *member == slice).map_or(Span::from_micros(1), |&(_, width)| width)
     }
 
     /// The last stage that any ladder has.
@@ -249,36 +255,52 @@ impl Spool {
             .filter(|(_, held)| held.segment == segment && droppable(held))
             .map(|(&slot, _)| slot)
             .collect();
-        let victims = whole_numbers_or_named(victims, &self.records);
-        let mut unsealed: Vec<LossEntry> = Vec::new();
-        let mut range: Option<(u64, u64)> = None;
-        for slot in victims {
-            let entries = self.frame(slot, disk).and_then(|frame| entries_of(&frame).ok());
+        let victims = whole_numbers_or_named(&victims, &self.records);
+        let mut lost = Unsealed::default();
+        for (slot, is_victim) in self.walk(&victims) {
+            if !is_victim {
+                self.write_loss(&mut lost, segment);
+                continue;
+            }
+            let frame = self.frame(slot, disk);
+            let entries = frame.and_then(|frame| entries_of(&frame, &self.ladders).ok());
             self.damaged += u64::from(entries.is_none());
             let entries = entries.unwrap_or_default();
             for entry in &entries {
                 *self.lost.entry(entry.slice).or_default() += entry.readings;
             }
-            let Some(held) = self.records.get(&slot) else { continue };
-            match held.name {
-                Some(name) => self.replace_by_loss(name, slot, entries),
-                None => {
-                    entries.into_iter().for_each(|entry| add_entry(&mut unsealed, entry));
-                    let (first, _) = range.unwrap_or((slot.number, slot.number));
-                    range = Some((first, slot.number));
-                    let source = held.segment;
-                    self.release(slot);
-                    self.note_dropped(source);
-                }
+            if let Some(name) = self.records.get(&slot).and_then(|held| held.name) {
+                self.replace_by_loss(name, slot, entries);
+            } else {
+                lost.add(slot.number, entries);
+                self.release(slot);
             }
         }
-        if let Some((first, last)) = range {
-            let loss = Loss { epoch: 0, seq: 0, entries: unsealed };
-            let slot = Slot { number: last, part: u32::MAX };
-            let written = self.write(slot, true, first, 0, None, loss.emit().into(), true);
-            self.pin(written, BTreeSet::from([segment]));
-        }
+        self.write_loss(&mut lost, segment);
         true
+    }
+
+    /// The victims in order, and between them the unsealed records that stay: a record of a loss must not reach over
+    /// those.
+    fn walk(&self, victims: &BTreeSet<Slot>) -> Vec<(Slot, bool)> {
+        let (Some(&first), Some(&last)) = (victims.first(), victims.last()) else {
+            return Vec::new();
+        };
+        self.records
+            .range(first..=last)
+            .filter(|(slot, held)| victims.contains(slot) || (held.name.is_none() && !held.is_loss))
+            .map(|(&slot, _)| (slot, victims.contains(&slot)))
+            .collect()
+    }
+
+    fn write_loss(&mut self, lost: &mut Unsealed, source: u32) {
+        let Unsealed { range: Some((first, last)), entries } = std::mem::take(lost) else {
+            return;
+        };
+        let loss = Loss { epoch: 0, seq: 0, entries };
+        let slot = Slot { number: last, part: u32::MAX };
+        let written = self.write(slot, true, first, 0, None, loss.emit().into(), true);
+        self.pin(written, BTreeSet::from([source]));
     }
 
     fn replace_by_loss(&mut self, name: Name, slot: Slot, entries: Vec<LossEntry>) {
@@ -291,13 +313,20 @@ impl Spool {
         self.pin(written, source.into_iter().collect());
         self.fresh.push_back((self.ordinal, name, super::Lane::Backlog));
     }
+}
 
-    /// For symmetry with compaction: the source's segment is gone or pinned by what replaces its records.
-    fn note_dropped(&mut self, segment: u32) {
-        debug_assert!(
-            self.segments.contains_key(&segment)
-                || self.removals.contains(&Step::Remove(crate::disk::File::Spool(segment)))
-        );
+/// Unsealed batches that are dropped one after another.
+#[derive(Default)]
+struct Unsealed {
+    range: Option<(u64, u64)>,
+    entries: Vec<LossEntry>,
+}
+
+impl Unsealed {
+    fn add(&mut self, number: u64, entries: Vec<LossEntry>) {
+        let (first, _) = self.range.unwrap_or((number, number));
+        self.range = Some((first, number));
+        entries.into_iter().for_each(|entry| add_entry(&mut self.entries, entry));
     }
 }
 
@@ -316,9 +345,9 @@ fn whole_numbers(mut run: Vec<Slot>, records: &BTreeMap<Slot, Held>) -> Vec<Slot
 }
 
 /// All parts of each unsealed number, so that a loss takes the place of whole numbers; named records stand alone.
-fn whole_numbers_or_named(victims: Vec<Slot>, records: &BTreeMap<Slot, Held>) -> Vec<Slot> {
+fn whole_numbers_or_named(victims: &[Slot], records: &BTreeMap<Slot, Held>) -> BTreeSet<Slot> {
     let mut all = BTreeSet::new();
-    for slot in victims {
+    for &slot in victims {
         let is_named = records.get(&slot).is_some_and(|held| held.name.is_some());
         if is_named {
             all.insert(slot);
@@ -332,11 +361,11 @@ fn whole_numbers_or_named(victims: Vec<Slot>, records: &BTreeMap<Slot, Held>) ->
                 .map(|(&slot, _)| slot),
         );
     }
-    all.into_iter().collect()
+    all
 }
 
 /// What a batch holds, slice by slice.
-pub(super) fn entries_of(frame: &[u8]) -> Result<Vec<LossEntry>, WireFault> {
+pub(super) fn entries_of(frame: &[u8], ladders: &Ladders) -> Result<Vec<LossEntry>, WireFault> {
     let mut entries = Vec::new();
     let (mut section, mut scratch) = (Section::default(), StatsScratch::default());
     for view in Batch::parse_unsealed(frame)?.sections() {
@@ -344,7 +373,7 @@ pub(super) fn entries_of(frame: &[u8]) -> Result<Vec<LossEntry>, WireFault> {
         let entry = LossEntry {
             slice: section.slice,
             from: section.pane,
-            to: section.pane,
+            to: section.pane.plus(ladders.width(section.slice)),
             readings: section.readings.iter().sum(),
         };
         add_entry(&mut entries, entry);

@@ -59,6 +59,11 @@ impl Spool {
     fn finish_recovery(&mut self) {
         self.durable = self.ordinal;
         self.fresh.clear();
+        for held in self.records.values() {
+            if let Some(segment) = self.segments.get_mut(&held.segment) {
+                segment.live += 1;
+            }
+        }
         let numbers: Vec<u32> = self.segments.keys().copied().collect();
         for number in numbers {
             self.drop_if_done(number);
@@ -107,17 +112,8 @@ impl Reader<'_> {
         }
         segment.bytes = if self.cut { at as u64 } else { length };
         self.spool.bytes += segment.bytes;
-        segment.live = self.spool.records.values().filter(|held| held.segment == number).count();
-        segment.live += self.parts.iter().filter(|(_, held)| held.segment == number).count();
-        match self.spool.segments.get_mut(&number) {
-            Some(held) => {
-                held.bytes = segment.bytes;
-                held.live = segment.live;
-            }
-            None => {
-                self.spool.segments.insert(number, segment);
-            }
-        }
+        segment.after.remove(&number);
+        self.spool.segments.insert(number, segment);
     }
 
     fn record(&mut self, segment: u32, body_at: usize, body: &[u8], record: Record<'_>, own: &mut super::Segment) {
@@ -192,10 +188,7 @@ impl Reader<'_> {
             self.spool.held.remove(&name);
         }
         self.spool.held_bytes -= u64::from(held.length);
-        if let Some(segment) = self.spool.segments.get_mut(&held.segment) {
-            segment.live -= 1;
-            own.after.insert(held.segment);
-        }
+        own.after.insert(held.segment);
     }
 }
 
@@ -218,7 +211,6 @@ impl Spool {
                 sources.insert(segment);
             }
         }
-        sources.retain(|segment| self.segments.contains_key(segment));
         own.after.extend(sources);
     }
 }
