@@ -383,18 +383,15 @@ pub(super) fn entries_of(frame: &[u8], ladders: &Ladders) -> Result<Vec<LossEntr
 
 /// Adds an entry to the one of its slice.
 fn add_entry(entries: &mut Vec<LossEntry>, entry: LossEntry) {
-    match entries.iter_mut().find(|held| held.slice == entry.slice) {
-        Some(held) => {
-            held.from = held.from.min(entry.from);
-            held.to = held.to.max(entry.to);
-            held.readings += entry.readings;
-        }
-        None if entries.len() < LOSS_ENTRIES_MAX => entries.push(entry),
-        None => {
-            // Too many slices for one record: the sum is kept under the last of them.
-            if let Some(last) = entries.last_mut() {
-                last.readings += entry.readings;
-            }
-        }
+    let has_room = entries.len() < LOSS_ENTRIES_MAX;
+    if let Some(held) = entries.iter_mut().find(|held| held.slice == entry.slice) {
+        held.from = held.from.min(entry.from);
+        held.to = held.to.max(entry.to);
+        held.readings += entry.readings;
+    } else if has_room {
+        entries.push(entry);
+    } else if let Some(last) = entries.last_mut() {
+        // Too many slices for one record: the sum is kept under the last of them.
+        last.readings += entry.readings;
     }
 }
