@@ -113,10 +113,21 @@ impl Agent {
         if !self.admit(topic, payload, packet) {
             return;
         }
-        let Self { intake, journal, out, .. } = self;
-        let Out { outbox, spool, tally, lane } = out;
+        let Self {
+            intake, journal, out, ..
+        } = self;
+        let Out {
+            outbox,
+            spool,
+            tally,
+            lane,
+        } = out;
         let spill = |section: &Section, tally: &mut Tally| push(outbox, spool, *lane, section, tally);
-        let Closable { on_time, late, spilled } = intake.handle_publish(now, topic, payload, tally, journal, spill);
+        let Closable {
+            on_time,
+            late,
+            spilled,
+        } = intake.handle_publish(now, topic, payload, tally, journal, spill);
         if spilled {
             self.out.finish();
             self.trim = true;
@@ -203,7 +214,9 @@ impl Agent {
     }
 
     fn close_all(&mut self) {
-        let Self { intake, journal, out, .. } = self;
+        let Self {
+            intake, journal, out, ..
+        } = self;
         intake.close_all(journal, |section| out.push(section));
         out.finish();
         self.trim = true;
@@ -255,7 +268,9 @@ impl Agent {
                 let Refusal { epoch, seq, .. } = refusal;
                 for (slice, readings) in self.out.spool.refuse(Name { epoch, seq }, disk) {
                     let place = self.out.tally.place(slice);
-                    self.out.tally.add(place, Counter::Rejected(Reason::BatchRefused), readings);
+                    self.out
+                        .tally
+                        .add(place, Counter::Rejected(Reason::BatchRefused), readings);
                 }
                 Outcome::Done
             }
@@ -282,7 +297,9 @@ impl Agent {
         }
         if std::mem::take(&mut self.close_now) {
             self.close_late_at = None;
-            let Self { intake, journal, out, .. } = self;
+            let Self {
+                intake, journal, out, ..
+            } = self;
             intake.close_due(journal, |section| out.push(section));
             out.finish();
             self.trim = true;
@@ -354,10 +371,14 @@ impl Agent {
         if self.close_now {
             return now.monotonic;
         }
-        [self.close_late_at, self.uplink.poll_timeout(), self.commits.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .fold(self.idle_check_at, Instant::min)
+        [
+            self.close_late_at,
+            self.uplink.poll_timeout(),
+            self.commits.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.idle_check_at, Instant::min)
     }
 
     // How it is.

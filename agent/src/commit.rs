@@ -74,7 +74,10 @@ impl Commits {
     /// When [`Commits::is_due`] or [`Commits::poll_retry`] may next say yes.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.in_flight {
-            Some(InFlight { failed: Some((_, at)), .. }) => Some(*at),
+            Some(InFlight {
+                failed: Some((_, at)),
+                ..
+            }) => Some(*at),
             // The end of the job wakes the loop.
             Some(_) => None,
             None => self.waiting.map(|since| since + self.delay),
@@ -86,7 +89,11 @@ impl Commits {
         let id = self.next_id;
         self.next_id += 1;
         self.waiting = None;
-        self.in_flight = Some(InFlight { id, marks, failed: None });
+        self.in_flight = Some(InFlight {
+            id,
+            marks,
+            failed: None,
+        });
         Job { id, steps }
     }
 

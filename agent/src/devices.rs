@@ -29,12 +29,19 @@ impl Numbers {
     /// Takes note of a number; returns whether it is new.
     pub fn take(&mut self, number: u64) -> bool {
         if self.window == 0 {
-            *self = Self { last: number, window: 1 };
+            *self = Self {
+                last: number,
+                window: 1,
+            };
             return true;
         }
         if number > self.last {
             let shift = number - self.last;
-            self.window = if shift < WINDOW { self.window << shift | 1 } else { 1 };
+            self.window = if shift < WINDOW {
+                self.window << shift | 1
+            } else {
+                1
+            };
             self.last = number;
             return true;
         }
@@ -67,7 +74,8 @@ struct Device {
 impl Devices {
     /// Room for `capacity` devices; none are needed by a plan without `dedupe`. `seed` should be random.
     pub fn new(capacity: usize, seed: u64) -> Self {
-        let bytes = (capacity * IDENTITY_BYTES_TYPICAL).max(if capacity > 0 { 2 * IDENTITY_BYTES_MAX } else { 0 });
+        let bytes =
+            (capacity * IDENTITY_BYTES_TYPICAL).max(if capacity > 0 { 2 * IDENTITY_BYTES_MAX } else { 0 });
         Self {
             identities: Keys::new(capacity, bytes, seed),
             devices: vec![Device::default(); capacity].into_boxed_slice(),
@@ -101,7 +109,11 @@ impl Devices {
     /// Puts back what a journal says of a device.
     pub fn restore(&mut self, identity: &[u8], numbers: Numbers, segment: u32) {
         if let Some(id) = self.place(identity) {
-            self.devices[id as usize] = Device { numbers, segment, stamp: None };
+            self.devices[id as usize] = Device {
+                numbers,
+                segment,
+                stamp: None,
+            };
         }
     }
 
@@ -126,7 +138,11 @@ impl Devices {
     pub fn adopt(&mut self, before: &Self) {
         for (id, device) in before.devices.iter().enumerate() {
             if device.segment > 0 {
-                self.restore(before.identities.bytes(id as KeyId), device.numbers, device.segment);
+                self.restore(
+                    before.identities.bytes(id as KeyId),
+                    device.numbers,
+                    device.segment,
+                );
             }
         }
     }
@@ -144,10 +160,17 @@ impl Devices {
         while !self.devices.is_empty() {
             if let Ok(id) = self.identities.insert(identity) {
                 self.identities.retain(id);
-                self.devices[id as usize] = Device { segment: u32::MAX, ..Device::default() };
+                self.devices[id as usize] = Device {
+                    segment: u32::MAX,
+                    ..Device::default()
+                };
                 return Some(id);
             }
-            let in_use = self.devices.iter().enumerate().filter(|(_, device)| device.segment > 0);
+            let in_use = self
+                .devices
+                .iter()
+                .enumerate()
+                .filter(|(_, device)| device.segment > 0);
             let (oldest, _) = in_use.min_by_key(|(_, device)| device.segment)?;
             self.devices[oldest] = Device::default();
             self.identities.release(oldest as KeyId);

@@ -209,7 +209,13 @@ mod tests {
         for file in [File::Journal(0), File::Journal(u32::MAX), File::Spool(17)] {
             assert_eq!(File::parse(&file.name()), Some(file));
         }
-        for name in ["plan.bin", "journal-1.log", "spool-99999999999.log", "spool-00000000-1.log", "spool-0000000001.tmp"] {
+        for name in [
+            "plan.bin",
+            "journal-1.log",
+            "spool-99999999999.log",
+            "spool-00000000-1.log",
+            "spool-0000000001.tmp",
+        ] {
             assert_eq!(File::parse(name), None, "{name}");
         }
         assert!(File::Journal(9).name() < File::Journal(10).name());

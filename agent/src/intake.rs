@@ -100,7 +100,11 @@ impl Intake {
             panes: OpenPanes::new(limits.memory_bytes, fields, limits.seed),
             decoded: Decoded::default(),
             devices: Devices::new(
-                if numbered { DEVICES_MAX.min(limits.memory_bytes / 1_024) } else { 0 },
+                if numbered {
+                    DEVICES_MAX.min(limits.memory_bytes / 1_024)
+                } else {
+                    0
+                },
                 limits.seed.rotate_left(16),
             ),
             identity: Vec::new(),
@@ -337,7 +341,8 @@ impl Intake {
     /// Closes every pane, whether due or not: before another plan takes over.
     pub fn close_all(&mut self, journal: &mut Journal, mut sink: impl FnMut(&Section)) {
         let before = self.panes.len();
-        self.panes.close(&self.slices, |_, _| true, |_, section| sink(section));
+        self.panes
+            .close(&self.slices, |_, _| true, |_, section| sink(section));
         if before > 0 {
             journal.closed_all();
         }
@@ -350,10 +355,14 @@ impl Intake {
         is_old: impl Fn(u16) -> bool,
         mut sink: impl FnMut(&Section),
     ) {
-        self.panes.close(&self.slices, |_, mark| is_old(mark), |index, section| {
-            journal.taken(index, section.pane, section.keys.iter());
-            sink(section);
-        });
+        self.panes.close(
+            &self.slices,
+            |_, mark| is_old(mark),
+            |index, section| {
+                journal.taken(index, section.pane, section.keys.iter());
+                sink(section);
+            },
+        );
     }
 
     // What a start needs.
@@ -368,8 +377,15 @@ impl Intake {
         mark: u16,
         now: Now,
     ) -> Result<(), Full> {
-        let (view, (_, running)) = (&mut self.views[usize::from(slice)], &self.slices[usize::from(slice)]);
-        let place = PanePlace { slice, pane: at.pane_start(running.pane), key };
+        let (view, (_, running)) = (
+            &mut self.views[usize::from(slice)],
+            &self.slices[usize::from(slice)],
+        );
+        let place = PanePlace {
+            slice,
+            pane: at.pane_start(running.pane),
+            key,
+        };
         self.panes.lift(place, running, at, values, mark)?;
         view.watermark.observe(at, now);
         Ok(())
@@ -390,7 +406,8 @@ impl Intake {
         stats: &[Stats],
         mark: u16,
     ) -> Result<(), Full> {
-        self.panes.absorb(PanePlace { slice, pane, key }, stats.len(), readings, stats, mark)
+        self.panes
+            .absorb(PanePlace { slice, pane, key }, stats.len(), readings, stats, mark)
     }
 
     /// Forgets a slice's partials that end by `watermark`: they are in the spool.
@@ -407,7 +424,8 @@ impl Intake {
 
     /// Forgets one partial: it is in the spool.
     pub(crate) fn discard_one(&mut self, slice: u16, pane: Timestamp, key: &[u8]) {
-        self.panes.close_one(&self.slices, PanePlace { slice, pane, key }, |_, _| {});
+        self.panes
+            .close_one(&self.slices, PanePlace { slice, pane, key }, |_, _| {});
     }
 
     /// The devices that number their messages.

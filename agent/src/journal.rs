@@ -290,7 +290,11 @@ impl Journal {
         let bytes = Bytes::copy_from_slice(&self.group);
         self.group.clear();
         let length = bytes.len();
-        self.ended.push(Step::Write { file, at: self.at, bytes });
+        self.ended.push(Step::Write {
+            file,
+            at: self.at,
+            bytes,
+        });
         self.ended.push(Step::Sync(file));
         self.ended_bytes += length;
         self.at += length as u64;

@@ -89,7 +89,10 @@ impl Outbox {
         self.writer.seal(epoch, seq, &mut frame);
         let place = tally.place(AGENT);
         tally.add(place, Counter::Batches, 1);
-        Some(Finished { frame: frame.into(), name })
+        Some(Finished {
+            frame: frame.into(),
+            name,
+        })
     }
 }
 

@@ -196,7 +196,12 @@ impl OpenPanes {
     }
 
     /// Closes one partial, if it is open.
-    pub fn close_one(&mut self, slices: &[(SliceId, Slice)], place: Place<'_>, sink: impl FnMut(u16, &Section)) {
+    pub fn close_one(
+        &mut self,
+        slices: &[(SliceId, Slice)],
+        place: Place<'_>,
+        sink: impl FnMut(u16, &Section),
+    ) {
         self.selected.clear();
         if let Some(key) = self.keys.find(place.key) {
             let pane_key = place.pane_key(key);

@@ -42,7 +42,12 @@ pub(crate) struct Recovery {
 
 impl Recovery {
     /// Replays the journal on this disk.
-    pub(crate) fn replay(disk: &impl Disk, limits: Limits, window: usize, now: Now) -> Result<Self, DiskFault> {
+    pub(crate) fn replay(
+        disk: &impl Disk,
+        limits: Limits,
+        window: usize,
+        now: Now,
+    ) -> Result<Self, DiskFault> {
         let segments = Segments::find(disk)?;
         let mut tally = Tally::default();
         let mut recovery = Self {
@@ -76,14 +81,25 @@ impl Recovery {
                 }
                 if self.plan != snapshot.plan {
                     self.plan = snapshot.plan;
-                    let Self { intake, tally, limits, now, plan, .. } = self;
+                    let Self {
+                        intake,
+                        tally,
+                        limits,
+                        now,
+                        plan,
+                        ..
+                    } = self;
                     *intake = Intake::new(plan, Some(intake), *limits, *now, tally);
                 }
             }
             Record::Key { number, bytes } => {
                 names.keys.insert(number, bytes.into());
             }
-            Record::Device { number, numbers, bytes } => {
+            Record::Device {
+                number,
+                numbers,
+                bytes,
+            } => {
                 names.devices.insert(number, bytes.into());
                 self.intake.devices().restore(bytes, numbers, segment);
             }
@@ -94,22 +110,33 @@ impl Recovery {
             }
             Record::Message { id, hash } => self.tail.push(id, hash, segment),
             Record::Session => self.tail.clear(),
-            Record::Reading { slice, key, at, values } => {
+            Record::Reading {
+                slice,
+                key,
+                at,
+                values,
+            } => {
                 let Some(key) = names.keys.get(&key) else {
                     self.replayed.damaged += 1;
                     return;
                 };
                 self.readings += 1;
                 let mark = segment as u16;
-                while self.intake.replay(slice, key, at, &values, mark, self.now).is_err() {
+                while self
+                    .intake
+                    .replay(slice, key, at, &values, mark, self.now)
+                    .is_err()
+                {
                     let overflow = &mut self.overflow;
-                    self.intake.spill(|index, section| keep(overflow, index, section, segment));
+                    self.intake
+                        .spill(|index, section| keep(overflow, index, section, segment));
                 }
             }
             Record::Closed { slice, watermark } => {
                 let width = plan.slices[usize::from(slice)].1.pane;
                 self.intake.discard_due(slice, watermark);
-                self.overflow.retain(|(of, pane, _), _| *of != slice || pane.plus(width) > watermark);
+                self.overflow
+                    .retain(|(of, pane, _), _| *of != slice || pane.plus(width) > watermark);
             }
             Record::ClosedAll => {
                 self.intake.discard_all();
@@ -131,8 +158,14 @@ impl Recovery {
     pub(crate) fn settle_overflow(&mut self, mut sink: impl FnMut(u16, &Section)) {
         let mut rest: BTreeMap<(u16, Timestamp), Vec<(Box<[u8]>, u64, Vec<Stats>)>> = BTreeMap::new();
         for ((slice, pane, key), (readings, stats, segment)) in std::mem::take(&mut self.overflow) {
-            if self.intake.absorb(slice, pane, &key, readings, &stats, segment as u16).is_err() {
-                rest.entry((slice, pane)).or_default().push((key, readings, stats));
+            if self
+                .intake
+                .absorb(slice, pane, &key, readings, &stats, segment as u16)
+                .is_err()
+            {
+                rest.entry((slice, pane))
+                    .or_default()
+                    .push((key, readings, stats));
             }
         }
         let mut section = Section::default();
@@ -165,7 +198,10 @@ struct Names {
 impl Names {
     fn enter(&mut self, segment: u32) {
         if self.segment != segment {
-            *self = Self { segment, ..Self::default() };
+            *self = Self {
+                segment,
+                ..Self::default()
+            };
         }
     }
 }
@@ -177,6 +213,8 @@ fn keep(overflow: &mut Overflow, index: u16, section: &Section, segment: u32) {
             .entry((index, section.pane, key.into()))
             .or_insert_with(|| (0, vec![Stats::IDENTITY; stats.len()], segment));
         *readings += section.readings[row];
-        held.iter_mut().zip(stats).for_each(|(held, more)| held.merge(more));
+        held.iter_mut()
+            .zip(stats)
+            .for_each(|(held, more)| held.merge(more));
     }
 }

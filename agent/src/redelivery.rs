@@ -42,12 +42,17 @@ impl Tail {
 
     /// A hash of a message's content that is the same after a restart.
     pub fn hash(topic: &str, payload: &[u8]) -> u32 {
-        catchment_common::wire::checksum(topic.as_bytes()) ^ catchment_common::wire::checksum(payload).rotate_left(7)
+        catchment_common::wire::checksum(topic.as_bytes())
+            ^ catchment_common::wire::checksum(payload).rotate_left(7)
     }
 
     /// Whether this message was taken before.
     pub fn has(&self, packet: Packet, hash: u32) -> bool {
-        packet.duplicate && self.seen.iter().any(|seen| seen.id == packet.id && seen.hash == hash)
+        packet.duplicate
+            && self
+                .seen
+                .iter()
+                .any(|seen| seen.id == packet.id && seen.hash == hash)
     }
 
     /// A message was taken and stands in this segment of the journal.

@@ -248,14 +248,22 @@ impl Spool {
 
     /// Gives all unsealed batches their names, from `first` on; returns how many there were.
     pub fn seal_all(&mut self, first: Name) -> u64 {
-        let unsealed: Vec<Slot> =
-            self.records.iter().filter(|(_, held)| held.name.is_none()).map(|(&slot, _)| slot).collect();
+        let unsealed: Vec<Slot> = self
+            .records
+            .iter()
+            .filter(|(_, held)| held.name.is_none())
+            .map(|(&slot, _)| slot)
+            .collect();
         let Some(&Slot { number: through, .. }) = unsealed.last() else {
             return 0;
         };
         self.ordinal += 1;
         let ordinal = self.ordinal;
-        let seal = Record::Seal { ordinal, through, first };
+        let seal = Record::Seal {
+            ordinal,
+            through,
+            first,
+        };
         let (segment, _) = self.append(&seal, 32);
         let mut sources = BTreeSet::new();
         for (slot, seq) in unsealed.iter().zip(first.seq..) {
@@ -294,7 +302,16 @@ impl Spool {
     pub fn acknowledge(&mut self, epoch: u64, ranges: &[SeqRange], now: Instant) -> usize {
         let before = self.held.len();
         for range in ranges {
-            let (first, last) = (Name { epoch, seq: range.first }, Name { epoch, seq: range.last });
+            let (first, last) = (
+                Name {
+                    epoch,
+                    seq: range.first,
+                },
+                Name {
+                    epoch,
+                    seq: range.last,
+                },
+            );
             // Not the range's length decides the cost, but what is held of it: a peer may claim any range.
             while let Some((&name, &slot)) = self.held.range(first..=last).next() {
                 self.settle(name, slot, now);
@@ -338,7 +355,11 @@ impl Spool {
         let frame = self.frame(slot, disk);
         self.release(slot);
         let entries = frame.and_then(|frame| compact::entries_of(&frame, &self.ladders).ok());
-        entries.unwrap_or_default().into_iter().map(|entry| (entry.slice, entry.readings)).collect()
+        entries
+            .unwrap_or_default()
+            .into_iter()
+            .map(|entry| (entry.slice, entry.readings))
+            .collect()
     }
 
     /// A file that the next job must remove before all else.
@@ -360,8 +381,21 @@ impl Spool {
     pub fn resume(&mut self, committed: &[EpochRange], now: Instant) {
         for EpochRange { epoch, ranges } in committed {
             self.acknowledge(*epoch, ranges, now);
-            let within = |name: &Name| ranges.iter().any(|range| (range.first..=range.last).contains(&name.seq));
-            let (first, last) = (Name { epoch: *epoch, seq: 0 }, Name { epoch: *epoch, seq: u64::MAX });
+            let within = |name: &Name| {
+                ranges
+                    .iter()
+                    .any(|range| (range.first..=range.last).contains(&name.seq))
+            };
+            let (first, last) = (
+                Name {
+                    epoch: *epoch,
+                    seq: 0,
+                },
+                Name {
+                    epoch: *epoch,
+                    seq: u64::MAX,
+                },
+            );
             let missing: Vec<(Name, Slot)> = self
                 .retained
                 .range(first..=last)
@@ -397,14 +431,20 @@ impl Spool {
         let mut epochs: Vec<EpochRange> = Vec::new();
         for Name { epoch, seq } in names {
             if epochs.last().is_none_or(|last| last.epoch != epoch) {
-                epochs.push(EpochRange { epoch, ranges: Vec::new() });
+                epochs.push(EpochRange {
+                    epoch,
+                    ranges: Vec::new(),
+                });
             }
             let Some(EpochRange { ranges, .. }) = epochs.last_mut() else {
                 continue;
             };
             match ranges.last_mut() {
                 Some(last) if last.last + 1 == seq => last.last = seq,
-                _ => ranges.push(SeqRange { first: seq, last: seq }),
+                _ => ranges.push(SeqRange {
+                    first: seq,
+                    last: seq,
+                }),
             }
         }
         // Of more epochs than that some are not asked about: their batches are sent, and found to be known.
@@ -451,7 +491,9 @@ impl Spool {
         let held = self.records.get(&slot)?;
         let stored = match &held.frame {
             Some(frame) => frame.clone(),
-            None => disk.read(File::Spool(held.segment), held.at, held.length as usize).ok()?,
+            None => disk
+                .read(File::Spool(held.segment), held.at, held.length as usize)
+                .ok()?,
         };
         let name = held.name.unwrap_or(Name { epoch: 0, seq: 0 });
         let mut frame = Vec::with_capacity(stored.len() + 16);
@@ -465,8 +507,15 @@ impl Spool {
         let number = slot.number;
         let source = self.records.get(&slot).map(|held| held.segment);
         self.release(slot);
-        let empty = Loss { epoch: name.epoch, seq: name.seq, entries: Vec::new() };
-        let slot = Slot { number, part: u32::MAX - 1 - slot.part };
+        let empty = Loss {
+            epoch: name.epoch,
+            seq: name.seq,
+            entries: Vec::new(),
+        };
+        let slot = Slot {
+            number,
+            part: u32::MAX - 1 - slot.part,
+        };
         let written = self.write(slot, true, number, 0, Some(name), empty.emit().into(), true);
         self.pin(written, source.into_iter().collect());
         self.fresh.push_back((self.ordinal, name, Lane::Backlog));
@@ -477,7 +526,11 @@ impl Spool {
         steps.append(&mut self.first_steps);
         for (segment, at, bytes) in self.writes.drain(..) {
             let file = File::Spool(segment);
-            steps.push(Step::Write { file, at, bytes: bytes.into() });
+            steps.push(Step::Write {
+                file,
+                at,
+                bytes: bytes.into(),
+            });
             steps.push(Step::Sync(file));
         }
     }
@@ -502,7 +555,15 @@ impl Spool {
     ) -> u32 {
         self.ordinal += 1;
         let ordinal = self.ordinal;
-        let record = Record::Batch { ordinal, slot, last, from, stage, name, frame: &frame };
+        let record = Record::Batch {
+            ordinal,
+            slot,
+            last,
+            from,
+            stage,
+            name,
+            frame: &frame,
+        };
         let (segment, at) = self.append(&record, frame.len());
         let length = frame.len() as u32;
         self.cached += frame.len();
@@ -531,9 +592,10 @@ impl Spool {
     /// Appends a record of about `length` bytes to the current segment, or to the next one; returns the segment and
     /// where the batch's frame is in it.
     fn append(&mut self, record: &Record<'_>, length: usize) -> (u32, u64) {
-        let full = self.segments.get(&self.current).is_some_and(|segment| {
-            segment.bytes > 0 && segment.bytes + length as u64 > self.segment_bytes()
-        });
+        let full = self
+            .segments
+            .get(&self.current)
+            .is_some_and(|segment| segment.bytes > 0 && segment.bytes + length as u64 > self.segment_bytes());
         if full {
             self.begin_segment();
         }
@@ -646,13 +708,20 @@ impl Spool {
         for held in self.records.values().filter(|held| !held.acknowledged) {
             pending.insert(held.segment);
         }
-        let oldest =
-            self.retained.values().filter_map(|slot| self.records.get(slot)).map(|held| held.segment);
+        let oldest = self
+            .retained
+            .values()
+            .filter_map(|slot| self.records.get(slot))
+            .map(|held| held.segment);
         let Some(segment) = oldest.filter(|segment| !pending.contains(segment)).min() else {
             return false;
         };
-        let slots: Vec<Slot> =
-            self.records.iter().filter(|(_, held)| held.segment == segment).map(|(&slot, _)| slot).collect();
+        let slots: Vec<Slot> = self
+            .records
+            .iter()
+            .filter(|(_, held)| held.segment == segment)
+            .map(|(&slot, _)| slot)
+            .collect();
         if segment == self.current {
             self.begin_segment();
         }
@@ -665,4 +734,3 @@ impl Spool {
         while self.drop_retained() {}
     }
 }
-

@@ -107,7 +107,9 @@ impl Tally {
     pub fn increases(&mut self) -> Vec<CounterSample> {
         let mut samples = Vec::new();
         for (&slice, &place) in &self.places {
-            let Row { values, journalled, .. } = &mut self.rows[place];
+            let Row {
+                values, journalled, ..
+            } = &mut self.rows[place];
             if values == journalled {
                 continue;
             }
@@ -117,7 +119,11 @@ impl Tally {
                 *before = value;
                 if increase > 0 {
                     let counter = code as u8;
-                    samples.push(CounterSample { slice, counter, value: increase });
+                    samples.push(CounterSample {
+                        slice,
+                        counter,
+                        value: increase,
+                    });
                 }
             }
         }
@@ -129,11 +135,15 @@ impl Tally {
         let mut samples = Vec::new();
         for (&slice, &place) in &self.places {
             let values = self.rows[place].values.iter().enumerate();
-            samples.extend(values.filter(|(_, value)| **value > 0).map(|(code, &value)| CounterSample {
-                slice,
-                counter: code as u8,
-                value,
-            }));
+            samples.extend(
+                values
+                    .filter(|(_, value)| **value > 0)
+                    .map(|(code, &value)| CounterSample {
+                        slice,
+                        counter: code as u8,
+                        value,
+                    }),
+            );
         }
         samples
     }

@@ -54,7 +54,11 @@ impl Agent {
             batches: found.batches,
             damaged: recovery.replayed.damaged + found.damaged,
         };
-        let newest = recovery.segments.newest().or(recovery.segments.broken().last().copied()).unwrap_or(0);
+        let newest = recovery
+            .segments
+            .newest()
+            .or(recovery.segments.broken().last().copied())
+            .unwrap_or(0);
         let oldest = recovery.segments.oldest().unwrap_or(newest + 1);
         let keys = recovery.intake.panes().capacity();
         let mut agent = Self {
@@ -88,7 +92,9 @@ impl Agent {
         for &number in recovery.segments.broken() {
             agent.out.spool.remove_first(File::Journal(number));
         }
-        agent.journal.snapshot(&snapshot(&agent.out, agent.counting, &agent.plan));
+        agent
+            .journal
+            .snapshot(&snapshot(&agent.out, agent.counting, &agent.plan));
         agent.out.count(Counter::Damaged, started.damaged as u64);
         for (slice, section) in &rest {
             agent.journal.taken(*slice, section.pane, section.keys.iter());
@@ -107,7 +113,8 @@ impl Agent {
         self.journal.counts(&mut self.out.tally);
         self.journal.end_group();
         self.journal.begin_segment(self.intake.panes().capacity());
-        self.journal.snapshot(&snapshot(&self.out, self.counting, &self.plan));
+        self.journal
+            .snapshot(&snapshot(&self.out, self.counting, &self.plan));
         self.trim = true;
     }
 
@@ -147,7 +154,8 @@ impl Agent {
         self.journal.take_groups(&mut steps);
         if is_full {
             self.journal.begin_segment(self.intake.panes().capacity());
-            self.journal.snapshot(&snapshot(&self.out, self.counting, &self.plan));
+            self.journal
+                .snapshot(&snapshot(&self.out, self.counting, &self.plan));
             self.trim = true;
         }
         self.out.spool.take_removals(&mut steps);
@@ -165,7 +173,9 @@ impl Agent {
             let (oldest, current) = (self.journal.oldest() as u16, self.journal.segment() as u16);
             let age = |mark: u16| current.wrapping_sub(mark);
             let is_old = |mark: u16| age(mark) >= age(oldest).saturating_sub(1);
-            let Self { intake, journal, out, .. } = self;
+            let Self {
+                intake, journal, out, ..
+            } = self;
             intake.close_marked(journal, is_old, |section| out.push(section));
             out.finish();
             self.tail.forget_before(self.journal.oldest() + 2);

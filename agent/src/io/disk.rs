@@ -41,7 +41,11 @@ pub enum Storage {
 impl Storage {
     /// Files in this folder, which is locked.
     pub fn files(folder: &Path) -> Result<Self> {
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock"));
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join("lock"));
         let lock = match lock {
             Ok(lock) => match lock.try_lock() {
                 Ok(()) => Some(lock),
@@ -59,7 +63,10 @@ impl Storage {
                 None
             }
         };
-        Ok(Self::Files(Files { folder: folder.to_owned(), _lock: lock }))
+        Ok(Self::Files(Files {
+            folder: folder.to_owned(),
+            _lock: lock,
+        }))
     }
 }
 
@@ -91,7 +98,11 @@ impl Files {
     pub fn start_writer(&self) -> Result<(blocking::SyncSender<Job>, mpsc::Receiver<DiskEvent>)> {
         let (jobs, queue) = blocking::sync_channel(1);
         let (events_in, events) = mpsc::channel(1);
-        let writer = Writer { folder: self.folder.clone(), handles: BTreeMap::new(), folder_changed: false };
+        let writer = Writer {
+            folder: self.folder.clone(),
+            handles: BTreeMap::new(),
+            folder_changed: false,
+        };
         thread::Builder::new()
             .name("disk".into())
             .spawn(move || writer.run(&queue, &events_in))
@@ -116,7 +127,8 @@ impl Disk for Files {
     fn read(&self, file: File, at: u64, length: usize) -> Result<Bytes, DiskFault> {
         let open = fs::File::open(self.folder.join(file.name())).map_err(|error| fault(&error))?;
         let mut bytes = vec![0; length];
-        open.read_exact_at(&mut bytes, at).map_err(|error| fault(&error))?;
+        open.read_exact_at(&mut bytes, at)
+            .map_err(|error| fault(&error))?;
         Ok(bytes.into())
     }
 }
@@ -177,7 +189,11 @@ impl Writer {
             Entry::Vacant(place) => {
                 let path = self.folder.join(file.name());
                 let is_new = !path.exists();
-                let open = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+                let open = OpenOptions::new()
+                    .create(true)
+                    .truncate(false)
+                    .write(true)
+                    .open(path)?;
                 self.folder_changed |= is_new;
                 Ok(place.insert(open))
             }
@@ -218,7 +234,10 @@ mod tests {
             bytes: Bytes::from_static(bytes),
         };
         let sync = Step::Sync(File::Journal(1));
-        let truncate = Step::Truncate { file: File::Journal(1), length: 3 };
+        let truncate = Step::Truncate {
+            file: File::Journal(1),
+            length: 3,
+        };
         for id in 1..=2 {
             let steps = vec![write(0, b"ab"), write(2, b"cd"), sync.clone(), truncate.clone()];
             jobs.send(Job { id, steps }).unwrap();
@@ -228,7 +247,11 @@ mod tests {
         assert_eq!(files.read(File::Journal(1), 1, 2).unwrap(), &b"bc"[..]);
         assert_eq!(files.read(File::Journal(1), 1, 3), Err(DiskFault::Missing));
         let remove = Step::Remove(File::Journal(1));
-        jobs.send(Job { id: 3, steps: vec![remove.clone(), remove] }).unwrap();
+        jobs.send(Job {
+            id: 3,
+            steps: vec![remove.clone(), remove],
+        })
+        .unwrap();
         assert!(matches!(events.blocking_recv(), Some(DiskEvent::Done(3))));
         assert_eq!(files.list().unwrap(), []);
     }
@@ -241,8 +264,14 @@ mod tests {
         };
         let (jobs, mut events) = files.start_writer().unwrap();
         folder.close().unwrap();
-        let steps = vec![Step::Write { file: File::Spool(1), at: 0, bytes: Bytes::from_static(b"x") }];
+        let steps = vec![Step::Write {
+            file: File::Spool(1),
+            at: 0,
+            bytes: Bytes::from_static(b"x"),
+        }];
         jobs.send(Job { id: 1, steps }).unwrap();
-        assert!(matches!(events.blocking_recv(), Some(DiskEvent::Failed(job, DiskFault::Missing)) if job.id == 1));
+        assert!(
+            matches!(events.blocking_recv(), Some(DiskEvent::Failed(job, DiskFault::Missing)) if job.id == 1)
+        );
     }
 }

@@ -59,18 +59,43 @@ const TAKEN_MAX: usize = 1 << 24;
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs, reason = "the module's page says what they are")]
 pub enum Record<'b> {
-    Key { number: u64, bytes: &'b [u8] },
-    Message { id: u16, hash: u32 },
-    Reading { slice: u16, key: u64, at: Timestamp, values: Vec<Option<Value>> },
-    Closed { slice: u16, watermark: Timestamp },
+    Key {
+        number: u64,
+        bytes: &'b [u8],
+    },
+    Message {
+        id: u16,
+        hash: u32,
+    },
+    Reading {
+        slice: u16,
+        key: u64,
+        at: Timestamp,
+        values: Vec<Option<Value>>,
+    },
+    Closed {
+        slice: u16,
+        watermark: Timestamp,
+    },
     ClosedAll,
-    Taken { slice: u16, pane: Timestamp, keys: Vec<&'b [u8]> },
+    Taken {
+        slice: u16,
+        pane: Timestamp,
+        keys: Vec<&'b [u8]>,
+    },
     Session,
     Counts(Vec<CounterSample>),
     Spooled(u64),
     Snapshot(Snapshot),
-    Device { number: u64, numbers: Numbers, bytes: &'b [u8] },
-    Sequence { device: u64, number: u64 },
+    Device {
+        number: u64,
+        numbers: Numbers,
+        bytes: &'b [u8],
+    },
+    Sequence {
+        device: u64,
+        number: u64,
+    },
 }
 
 /// What a segment begins with, so that it needs none before it.
@@ -144,7 +169,11 @@ fn take_samples(cursor: &mut Cursor<'_>) -> Result<Vec<CounterSample>, WireFault
         let counter = cursor.byte()?;
         Counter::from_code(counter).ok_or(WireFault::Invalid("counter"))?;
         let value = cursor.varint()?;
-        samples.push(CounterSample { slice, counter, value });
+        samples.push(CounterSample {
+            slice,
+            counter,
+            value,
+        });
     }
     Ok(samples)
 }
@@ -184,7 +213,11 @@ pub(super) fn put_value(out: &mut Vec<u8>, value: Option<Value>, resolution: Opt
     let found = whole(*scale)
         .filter(|quotient| *scale > 0 && i64::try_from(*quotient).is_ok())
         .map(|quotient| (*scale, quotient))
-        .or_else(|| (0..=SCALE_MAX).rev().find_map(|scale| Some((scale, whole(scale)?))));
+        .or_else(|| {
+            (0..=SCALE_MAX)
+                .rev()
+                .find_map(|scale| Some((scale, whole(scale)?)))
+        });
     match found.map(|(at, quotient)| (at, i64::try_from(quotient))) {
         Some((at, Ok(quotient))) => {
             *scale = if units == 0 { *scale } else { at };
@@ -215,7 +248,9 @@ fn take_value(cursor: &mut Cursor<'_>, resolution: Option<i128>) -> Result<Optio
         }
         _ => return Err(WireFault::Invalid("value")),
     };
-    Value::from_units(units).map(Some).ok_or(WireFault::Invalid("value"))
+    Value::from_units(units)
+        .map(Some)
+        .ok_or(WireFault::Invalid("value"))
 }
 
 fn take_timestamp(cursor: &mut Cursor<'_>) -> Result<Timestamp, WireFault> {
@@ -247,7 +282,10 @@ impl<'b> Records<'b> {
             KEY => {
                 let number = cursor.varint()?;
                 let length = cursor.length(KEY_BYTES_MAX, "key")?;
-                Record::Key { number, bytes: cursor.take(length)? }
+                Record::Key {
+                    number,
+                    bytes: cursor.take(length)?,
+                }
             }
             MESSAGE => Record::Message {
                 id: u16::from_le_bytes(cursor.array()?),
@@ -277,9 +315,16 @@ impl<'b> Records<'b> {
                 let (number, last) = (cursor.varint()?, cursor.varint()?);
                 let window = u64::from_le_bytes(cursor.array()?);
                 let length = cursor.length(IDENTITY_BYTES_MAX, "device")?;
-                Record::Device { number, numbers: Numbers { last, window }, bytes: cursor.take(length)? }
+                Record::Device {
+                    number,
+                    numbers: Numbers { last, window },
+                    bytes: cursor.take(length)?,
+                }
             }
-            SEQUENCE => Record::Sequence { device: cursor.varint()?, number: cursor.varint()? },
+            SEQUENCE => Record::Sequence {
+                device: cursor.varint()?,
+                number: cursor.varint()?,
+            },
             other => return Err(WireFault::Kind(other)),
         }))
     }
@@ -288,12 +333,23 @@ impl<'b> Records<'b> {
         let cursor = &mut self.cursor;
         let slice = slice_index(cursor, plan)?;
         let key = cursor.varint()?;
-        let micros = self.last_time.checked_add(unzigzag(cursor.varint()?)).ok_or(WireFault::Invalid("time"))?;
+        let micros = self
+            .last_time
+            .checked_add(unzigzag(cursor.varint()?))
+            .ok_or(WireFault::Invalid("time"))?;
         let at = Timestamp::from_micros(micros).ok_or(WireFault::Invalid("time"))?;
         self.last_time = micros;
         let fields = &plan.slices[usize::from(slice)].1.fields;
-        let values = fields.iter().map(|field| take_value(cursor, field.resolution)).collect::<Result<_, _>>()?;
-        Ok(Record::Reading { slice, key, at, values })
+        let values = fields
+            .iter()
+            .map(|field| take_value(cursor, field.resolution))
+            .collect::<Result<_, _>>()?;
+        Ok(Record::Reading {
+            slice,
+            key,
+            at,
+            values,
+        })
     }
 }
 

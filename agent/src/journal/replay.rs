@@ -70,11 +70,7 @@ impl Segments {
 
     /// Hands every record of every whole group to `visit`, with the number of its segment and the plan that it refers
     /// to. Damage ends a segment, not the replay.
-    pub fn replay(
-        &self,
-        disk: &impl Disk,
-        mut visit: impl FnMut(u32, &AgentPlan, Record<'_>),
-    ) -> Replayed {
+    pub fn replay(&self, disk: &impl Disk, mut visit: impl FnMut(u32, &AgentPlan, Record<'_>)) -> Replayed {
         let mut replayed = Replayed::default();
         for &(number, length) in &self.numbers {
             let length = length.min(SEGMENT_BYTES_MAX) as usize;

@@ -12,7 +12,9 @@ use catchment_common::limits::{BATCH_BYTES_TARGET, BATCH_DELTAS_MAX, BATCH_SECTI
 use catchment_common::plan::{Components, SliceId};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
-use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Loss, LossEntry, Section, StatsScratch, WireFault};
+use catchment_common::wire::{
+    AgentPlan, Batch, BatchWriter, Loss, LossEntry, Section, StatsScratch, WireFault,
+};
 
 use super::{Held, Name, Slot, Spool};
 use crate::disk::Disk;
@@ -37,7 +39,11 @@ impl Ladders {
     /// Adds what a plan says. Ladders of earlier plans stay known.
     pub(super) fn add(&mut self, plan: &AgentPlan) {
         for (id, slice) in &plan.slices {
-            let steps = plan.coarser.iter().filter(|step| step.of == *id).map(|step| (step.slice, step.pane));
+            let steps = plan
+                .coarser
+                .iter()
+                .filter(|step| step.of == *id)
+                .map(|step| (step.slice, step.pane));
             let family: Vec<(SliceId, Span)> = std::iter::once((*id, slice.pane)).chain(steps).collect();
             for (member, _) in &family {
                 // A slice that another query uses as it is keeps its own ladder.
@@ -53,8 +59,13 @@ impl Ladders {
         let Some(family) = self.families.get(&slice) else {
             return (slice, pane);
         };
-        let own = family.iter().position(|(member, _)| *member == slice).unwrap_or(0);
-        let step = usize::from(stage.saturating_sub(1)).min(family.len() - 1).max(own);
+        let own = family
+            .iter()
+            .position(|(member, _)| *member == slice)
+            .unwrap_or(0);
+        let step = usize::from(stage.saturating_sub(1))
+            .min(family.len() - 1)
+            .max(own);
         let (target, width) = family[step];
         (target, pane.pane_start(width))
     }
@@ -62,7 +73,10 @@ impl Ladders {
     /// The width of a slice's panes; the least there is for a slice of a plan that is not known any more.
     fn width(&self, slice: SliceId) -> Span {
         let family = self.families.get(&slice).into_iter().flatten();
-        family.clone().find(|(member, _)| *member == slice).map_or(Span::from_micros(1), |&(_, width)| width)
+        family
+            .clone()
+            .find(|(member, _)| *member == slice)
+            .map_or(Span::from_micros(1), |&(_, width)| width)
     }
 
     /// The last stage that any ladder has.
@@ -115,7 +129,9 @@ impl Pass<'_> {
             let stats = section.row(row);
             if let Some((readings, held)) = keys.get_mut(key) {
                 *readings += section.readings[row];
-                held.iter_mut().zip(stats).for_each(|(held, more)| held.merge(more));
+                held.iter_mut()
+                    .zip(stats)
+                    .for_each(|(held, more)| held.merge(more));
             } else {
                 keys.insert(key.into(), (section.readings[row], stats.to_vec()));
                 self.partials += 1;
@@ -177,7 +193,9 @@ impl Spool {
         };
         let mut sources = BTreeSet::new();
         for &slot in &run {
-            let taken = self.frame(slot, disk).is_some_and(|frame| pass.take(&frame).is_ok());
+            let taken = self
+                .frame(slot, disk)
+                .is_some_and(|frame| pass.take(&frame).is_ok());
             self.damaged += u64::from(!taken);
         }
         pass.write_out();
@@ -192,7 +210,10 @@ impl Spool {
         };
         let parts = frames.len();
         for (part, frame) in (1..).zip(frames) {
-            let slot = Slot { number: last.number, part: last.part + part };
+            let slot = Slot {
+                number: last.number,
+                part: last.part + part,
+            };
             let is_last = part as usize == parts;
             let segment = self.write(slot, is_last, first.number, stage, None, frame.into(), false);
             self.pin(segment, sources.clone());
@@ -203,9 +224,7 @@ impl Spool {
     /// The run to merge: the oldest batches of the lowest stage that is worth it.
     fn choose_run(&self) -> Option<(u8, Vec<Slot>)> {
         let last_stage = self.ladders.last_stage();
-        let can_merge = |held: &Held| {
-            held.name.is_none() && !held.is_loss && held.ordinal <= self.durable
-        };
+        let can_merge = |held: &Held| held.name.is_none() && !held.is_loss && held.ordinal <= self.durable;
         let mut stages: BTreeMap<u8, (u64, usize)> = BTreeMap::new();
         for held in self.records.values().filter(|held| can_merge(held)) {
             let (bytes, records) = stages.entry(held.stage).or_default();
@@ -220,14 +239,18 @@ impl Spool {
             .or_else(|| stages.iter().max_by_key(|(_, (bytes, _))| *bytes))
             .map(|(&stage, _)| stage)?;
         let mut bytes = 0;
-        let of_stage = self.records.iter().skip_while(|(_, held)| !can_merge(held) || held.stage != stage);
+        let of_stage = self
+            .records
+            .iter()
+            .skip_while(|(_, held)| !can_merge(held) || held.stage != stage);
         let run: Vec<Slot> = of_stage
             .take_while(|(_, held)| {
                 // Records of losses lie between; they are left where they are.
-                held.is_loss || (can_merge(held) && held.stage == stage && bytes < PASS_BYTES_MAX && {
-                    bytes += u64::from(held.length);
-                    true
-                })
+                held.is_loss
+                    || (can_merge(held) && held.stage == stage && bytes < PASS_BYTES_MAX && {
+                        bytes += u64::from(held.length);
+                        true
+                    })
             })
             .filter(|(_, held)| !held.is_loss)
             .map(|(&slot, _)| slot)
@@ -241,8 +264,12 @@ impl Spool {
     pub(super) fn drop_oldest(&mut self, disk: &impl Disk) -> bool {
         let durable = self.durable;
         let droppable = |held: &Held| held.ordinal <= durable && !held.is_loss && !held.acknowledged;
-        let Some(segment) =
-            self.records.values().filter(|held| droppable(held)).map(|held| held.segment).min()
+        let Some(segment) = self
+            .records
+            .values()
+            .filter(|held| droppable(held))
+            .map(|held| held.segment)
+            .min()
         else {
             return false;
         };
@@ -294,11 +321,22 @@ impl Spool {
     }
 
     fn write_loss(&mut self, lost: &mut Unsealed, source: u32) {
-        let Unsealed { range: Some((first, last)), entries } = std::mem::take(lost) else {
+        let Unsealed {
+            range: Some((first, last)),
+            entries,
+        } = std::mem::take(lost)
+        else {
             return;
         };
-        let loss = Loss { epoch: 0, seq: 0, entries };
-        let slot = Slot { number: last, part: u32::MAX };
+        let loss = Loss {
+            epoch: 0,
+            seq: 0,
+            entries,
+        };
+        let slot = Slot {
+            number: last,
+            part: u32::MAX,
+        };
         let written = self.write(slot, true, first, 0, None, loss.emit().into(), true);
         self.pin(written, BTreeSet::from([source]));
     }
@@ -306,8 +344,15 @@ impl Spool {
     fn replace_by_loss(&mut self, name: Name, slot: Slot, entries: Vec<LossEntry>) {
         let source = self.records.get(&slot).map(|held| held.segment);
         self.release(slot);
-        let loss = Loss { epoch: name.epoch, seq: name.seq, entries };
-        let slot = Slot { number: slot.number, part: u32::MAX - 1 - slot.part };
+        let loss = Loss {
+            epoch: name.epoch,
+            seq: name.seq,
+            entries,
+        };
+        let slot = Slot {
+            number: slot.number,
+            part: u32::MAX - 1 - slot.part,
+        };
         let from = slot.number;
         let written = self.write(slot, true, from, 0, Some(name), loss.emit().into(), true);
         self.pin(written, source.into_iter().collect());
@@ -326,7 +371,9 @@ impl Unsealed {
     fn add(&mut self, number: u64, entries: Vec<LossEntry>) {
         let (first, _) = self.range.unwrap_or((number, number));
         self.range = Some((first, number));
-        entries.into_iter().for_each(|entry| add_entry(&mut self.entries, entry));
+        entries
+            .into_iter()
+            .for_each(|entry| add_entry(&mut self.entries, entry));
     }
 }
 
@@ -335,9 +382,16 @@ fn whole_numbers(mut run: Vec<Slot>, records: &BTreeMap<Slot, Held>) -> Vec<Slot
     let Some(last) = run.last().copied() else {
         return run;
     };
-    let all = Slot { number: last.number, part: 0 }..=Slot { number: last.number, part: u32::MAX };
-    let missing =
-        records.range(all).any(|(slot, held)| !held.is_loss && held.name.is_none() && !run.contains(slot));
+    let all = Slot {
+        number: last.number,
+        part: 0,
+    }..=Slot {
+        number: last.number,
+        part: u32::MAX,
+    };
+    let missing = records
+        .range(all)
+        .any(|(slot, held)| !held.is_loss && held.name.is_none() && !run.contains(slot));
     if missing {
         run.retain(|slot| slot.number != last.number);
     }
@@ -353,7 +407,13 @@ fn whole_numbers_or_named(victims: &[Slot], records: &BTreeMap<Slot, Held>) -> B
             all.insert(slot);
             continue;
         }
-        let parts = Slot { number: slot.number, part: 0 }..=Slot { number: slot.number, part: u32::MAX };
+        let parts = Slot {
+            number: slot.number,
+            part: 0,
+        }..=Slot {
+            number: slot.number,
+            part: u32::MAX,
+        };
         all.extend(
             records
                 .range(parts)

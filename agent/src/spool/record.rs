@@ -54,7 +54,15 @@ impl<'b> Record<'b> {
         let start = frame::begin(out);
         let mut frame_at = start;
         match *self {
-            Self::Batch { ordinal, slot, last, from, stage, name, frame } => {
+            Self::Batch {
+                ordinal,
+                slot,
+                last,
+                from,
+                stage,
+                name,
+                frame,
+            } => {
                 out.push(BATCH);
                 put_varint(out, ordinal);
                 put_varint(out, slot.number);
@@ -68,7 +76,11 @@ impl<'b> Record<'b> {
                 frame_at = out.len();
                 out.extend_from_slice(frame);
             }
-            Self::Seal { ordinal, through, first } => {
+            Self::Seal {
+                ordinal,
+                through,
+                first,
+            } => {
                 out.push(SEAL);
                 put_varint(out, ordinal);
                 put_varint(out, through);
@@ -110,7 +122,11 @@ impl<'b> Record<'b> {
                     seq: cursor.varint()?,
                 };
                 cursor.finish()?;
-                Ok(Self::Seal { ordinal, through, first })
+                Ok(Self::Seal {
+                    ordinal,
+                    through,
+                    first,
+                })
             }
             other => Err(WireFault::Kind(other)),
         }
@@ -123,7 +139,10 @@ mod tests {
 
     #[test]
     fn records_round_trip() {
-        let name = Name { epoch: u64::MAX, seq: 7 };
+        let name = Name {
+            epoch: u64::MAX,
+            seq: 7,
+        };
         for record in [
             Record::Batch {
                 ordinal: 9,
@@ -134,7 +153,11 @@ mod tests {
                 name: Some(name),
                 frame: b"frame",
             },
-            Record::Seal { ordinal: 10, through: 300, first: name },
+            Record::Seal {
+                ordinal: 10,
+                through: 300,
+                first: name,
+            },
         ] {
             let mut out = vec![1, 2, 3];
             let at = record.put(&mut out);

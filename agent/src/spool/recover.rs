@@ -28,7 +28,11 @@ pub struct Recovered {
 impl Spool {
     /// The spool on this disk, up to the record that the journal knows (`through`), or all of it when there is no
     /// journal to ask.
-    pub fn recover(limits: Limits, through: Option<u64>, disk: &impl Disk) -> Result<(Self, Recovered), DiskFault> {
+    pub fn recover(
+        limits: Limits,
+        through: Option<u64>,
+        disk: &impl Disk,
+    ) -> Result<(Self, Recovered), DiskFault> {
         let files: Vec<(u32, u64)> = disk
             .list()?
             .into_iter()
@@ -88,7 +92,9 @@ impl Reader<'_> {
             return;
         }
         let mut segment = super::Segment::default();
-        let bytes = disk.read(file, 0, length.min(SEGMENT_FILE_MAX) as usize).unwrap_or_default();
+        let bytes = disk
+            .read(file, 0, length.min(SEGMENT_FILE_MAX) as usize)
+            .unwrap_or_default();
         let mut at = 0;
         while let Some(body) = frame::body(&bytes[at..]) {
             let body_at = at + frame::HEAD;
@@ -105,7 +111,10 @@ impl Reader<'_> {
             self.record(number, body_at, body, record, &mut segment);
         }
         if self.cut {
-            self.spool.first_steps.push(Step::Truncate { file, length: at as u64 });
+            self.spool.first_steps.push(Step::Truncate {
+                file,
+                length: at as u64,
+            });
             self.spool.first_steps.push(Step::Sync(file));
         } else if at < bytes.len() || (bytes.len() as u64) < length {
             self.found.damaged += 1;
@@ -116,9 +125,24 @@ impl Reader<'_> {
         self.spool.segments.insert(number, segment);
     }
 
-    fn record(&mut self, segment: u32, body_at: usize, body: &[u8], record: Record<'_>, own: &mut super::Segment) {
+    fn record(
+        &mut self,
+        segment: u32,
+        body_at: usize,
+        body: &[u8],
+        record: Record<'_>,
+        own: &mut super::Segment,
+    ) {
         match record {
-            Record::Batch { ordinal, slot, last, from, stage, name, frame } => {
+            Record::Batch {
+                ordinal,
+                slot,
+                last,
+                from,
+                stage,
+                name,
+                frame,
+            } => {
                 self.spool.next_number = self.spool.next_number.max(slot.number + 1);
                 let held = Held {
                     segment,
@@ -140,7 +164,11 @@ impl Reader<'_> {
                     self.complete(from, slot.number, own);
                 }
             }
-            Record::Seal { ordinal: _, through, first } => {
+            Record::Seal {
+                ordinal: _,
+                through,
+                first,
+            } => {
                 self.spool.seal_recovered(through, first, own);
             }
         }
@@ -150,7 +178,13 @@ impl Reader<'_> {
     fn complete(&mut self, from: u64, to: u64, own: &mut super::Segment) {
         let parts = std::mem::take(&mut self.parts);
         if parts.first().is_some_and(|(_, held)| held.name.is_none()) {
-            let range = Slot { number: from, part: 0 }..=Slot { number: to, part: u32::MAX };
+            let range = Slot {
+                number: from,
+                part: 0,
+            }..=Slot {
+                number: to,
+                part: u32::MAX,
+            };
             let replaced: Vec<Slot> = self
                 .spool
                 .records
@@ -195,7 +229,10 @@ impl Reader<'_> {
 impl Spool {
     /// Applies a seal that was found in segment `own`, as [`Spool::seal_all`] did when it was written.
     fn seal_recovered(&mut self, through: u64, first: Name, own: &mut super::Segment) {
-        let end = Slot { number: through, part: u32::MAX };
+        let end = Slot {
+            number: through,
+            part: u32::MAX,
+        };
         let unsealed: BTreeMap<Slot, u32> = self
             .records
             .range(..=end)
