@@ -58,7 +58,7 @@ impl Numbers {
 #[derive(Debug)]
 pub struct Devices {
     identities: Keys,
-    devices: Box<[Device]>,
+    places: Box<[Device]>,
     forgotten: u64,
 }
 
@@ -78,7 +78,7 @@ impl Devices {
             (capacity * IDENTITY_BYTES_TYPICAL).max(if capacity > 0 { 2 * IDENTITY_BYTES_MAX } else { 0 });
         Self {
             identities: Keys::new(capacity, bytes, seed),
-            devices: vec![Device::default(); capacity].into_boxed_slice(),
+            places: vec![Device::default(); capacity].into_boxed_slice(),
             forgotten: 0,
         }
     }
@@ -89,7 +89,7 @@ impl Devices {
         let Some(id) = self.place(identity) else {
             return true;
         };
-        let device = &mut self.devices[id as usize];
+        let device = &mut self.places[id as usize];
         let before = device.numbers;
         if device.stamp == Some(stamp) {
             return true;
@@ -109,7 +109,7 @@ impl Devices {
     /// Puts back what a journal says of a device.
     pub fn restore(&mut self, identity: &[u8], numbers: Numbers, segment: u32) {
         if let Some(id) = self.place(identity) {
-            self.devices[id as usize] = Device {
+            self.places[id as usize] = Device {
                 numbers,
                 segment,
                 stamp: None,
@@ -120,13 +120,13 @@ impl Devices {
     /// A number that was taken before the restart.
     pub fn replay(&mut self, identity: &[u8], number: u64) {
         if let Some(id) = self.place(identity) {
-            self.devices[id as usize].numbers.take(number);
+            self.places[id as usize].numbers.take(number);
         }
     }
 
     /// Tells the journal again of every device that it would forget with the segments before `needed`.
     pub fn carry(&mut self, needed: u32, journal: &mut Journal) {
-        for (id, device) in self.devices.iter_mut().enumerate() {
+        for (id, device) in self.places.iter_mut().enumerate() {
             if device.segment > 0 && device.segment < needed {
                 device.segment = journal.segment();
                 journal.device(id as u64, device.numbers, self.identities.bytes(id as KeyId));
@@ -136,7 +136,7 @@ impl Devices {
 
     /// Takes over what another table knows, as far as there is room.
     pub fn adopt(&mut self, before: &Self) {
-        for (id, device) in before.devices.iter().enumerate() {
+        for (id, device) in before.places.iter().enumerate() {
             if device.segment > 0 {
                 self.restore(
                     before.identities.bytes(id as KeyId),
@@ -157,22 +157,22 @@ impl Devices {
         if let Some(id) = self.identities.find(identity) {
             return Some(id);
         }
-        while !self.devices.is_empty() {
+        while !self.places.is_empty() {
             if let Ok(id) = self.identities.insert(identity) {
                 self.identities.retain(id);
-                self.devices[id as usize] = Device {
+                self.places[id as usize] = Device {
                     segment: u32::MAX,
                     ..Device::default()
                 };
                 return Some(id);
             }
             let in_use = self
-                .devices
+                .places
                 .iter()
                 .enumerate()
                 .filter(|(_, device)| device.segment > 0);
             let (oldest, _) = in_use.min_by_key(|(_, device)| device.segment)?;
-            self.devices[oldest] = Device::default();
+            self.places[oldest] = Device::default();
             self.identities.release(oldest as KeyId);
             self.forgotten += 1;
         }

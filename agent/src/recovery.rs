@@ -23,6 +23,9 @@ use crate::tally::Tally;
 /// A partial that did not fit while the journal was replayed: readings, stats, and the segment of its first reading.
 type Overflow = BTreeMap<(u16, Timestamp, Box<[u8]>), (u64, Vec<Stats>, u32)>;
 
+/// Key, readings and stats of a partial.
+type Row = (Box<[u8]>, u64, Vec<Stats>);
+
 /// What a journal gives back.
 #[derive(Debug)]
 pub(crate) struct Recovery {
@@ -156,7 +159,7 @@ impl Recovery {
     /// What did not fit: first back into open panes, where there is room now; the rest is handed to `sink` with its
     /// slice's index.
     pub(crate) fn settle_overflow(&mut self, mut sink: impl FnMut(u16, &Section)) {
-        let mut rest: BTreeMap<(u16, Timestamp), Vec<(Box<[u8]>, u64, Vec<Stats>)>> = BTreeMap::new();
+        let mut rest: BTreeMap<(u16, Timestamp), Vec<Row>> = BTreeMap::new();
         for ((slice, pane, key), (readings, stats, segment)) in std::mem::take(&mut self.overflow) {
             if self
                 .intake

@@ -725,7 +725,9 @@ impl Spool {
         if segment == self.current {
             self.begin_segment();
         }
-        slots.iter().for_each(|&slot| self.release(slot));
+        for &slot in &slots {
+            self.release(slot);
+        }
         !slots.is_empty()
     }
 

@@ -12,6 +12,8 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 
 use catchment_agent::agent::Agent;
+use catchment_agent::disk::MemoryDisk;
+use catchment_agent::redelivery::Packet;
 use catchment_agent::settings::Settings;
 use catchment_agent::spool::Lane;
 use catchment_agent::tally::AGENT;
@@ -106,14 +108,18 @@ fn slice() -> Slice {
     }
 }
 
-fn linked_agent(now: Now) -> Agent {
+fn linked_agent(now: Now, disk: &MemoryDisk) -> Agent {
     let settings = Settings {
         name: "gw-1".into(),
         memory_bytes: 4 << 20,
-        spool_bytes: 4 << 20,
         payload_bytes_max: 64 << 10,
+        spool_bytes: 4 << 20,
+        retain_acked: Span::ZERO,
+        journal_bytes: 4 << 20,
+        commit_delay: Span::ZERO,
+        redelivery_window: DEVICES,
     };
-    let mut agent = Agent::new(settings, EPOCH, 42, now);
+    let (mut agent, _) = Agent::start(settings, EPOCH, 42, None, now, disk).unwrap();
     let plan = AgentPlan {
         version: 1,
         slices: vec![(SLICE, slice())],
@@ -129,6 +135,7 @@ fn linked_agent(now: Now) -> Agent {
             server_time: now.wall,
             heartbeat: Span::from_secs(5),
         }),
+        disk,
     );
     agent
 }
@@ -141,17 +148,22 @@ fn now(round: usize) -> Now {
     }
 }
 
-/// What the rim does after each burst: closes what is due, sends it, and has it acknowledged.
-fn between_bursts(agent: &mut Agent, now: Now) {
+/// What the rim does after each burst: closes what is due, makes it durable, sends it, and has it acknowledged.
+fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now) {
     agent.handle_timeout(now);
+    while let Some(job) = agent.poll_job(now, disk) {
+        disk.execute(&job);
+        agent.handle_job_done(job.id);
+    }
+    while agent.poll_acknowledgement().is_some() {}
     while agent.poll_message(now).is_some() {}
-    while let Some(frame) = agent.poll_batch(Lane::Live) {
+    while let Some(frame) = agent.poll_batch(Lane::Live, disk) {
         let seq = Batch::parse(&frame).unwrap().seq;
         let ranges = vec![SeqRange {
             first: seq,
             last: seq,
         }];
-        agent.handle_message(now, Message::Ack(EpochRange { epoch: EPOCH, ranges }));
+        agent.handle_message(now, Message::Ack(EpochRange { epoch: EPOCH, ranges }), disk);
     }
 }
 
@@ -161,7 +173,12 @@ fn a_million_readings_allocate_nothing() {
         .map(|device| format!("sensors/site-{}/dev-{device:04}/env", device % 7))
         .collect();
     let mut payload = String::with_capacity(256);
-    let mut agent = linked_agent(now(0));
+    let mut disk = MemoryDisk::default();
+    let mut agent = linked_agent(now(0), &disk);
+    let mut packet = Packet {
+        id: 0,
+        duplicate: false,
+    };
     let (mut while_reading, mut while_closing, mut panes) = (0, 0, 0);
     for round in 0..WARM_UP_ROUNDS + READINGS / DEVICES {
         let now = now(round);
@@ -178,11 +195,12 @@ fn a_million_readings_allocate_nothing() {
             )
             .unwrap();
             let before = allocations();
-            agent.handle_publish(now, topic, payload.as_bytes());
+            packet.id = packet.id % 60_000 + 1;
+            agent.handle_publish(now, topic, payload.as_bytes(), Some(packet));
             in_round += allocations() - before;
         }
         let before = allocations();
-        between_bursts(&mut agent, now);
+        between_bursts(&mut agent, &mut disk, now);
         let after = allocations() - before;
         if round >= WARM_UP_ROUNDS {
             while_reading += in_round;

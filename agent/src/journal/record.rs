@@ -218,17 +218,17 @@ pub(super) fn put_value(out: &mut Vec<u8>, value: Option<Value>, resolution: Opt
                 .rev()
                 .find_map(|scale| Some((scale, whole(scale)?)))
         });
-    match found.map(|(at, quotient)| (at, i64::try_from(quotient))) {
-        Some((at, Ok(quotient))) => {
-            *scale = if units == 0 { *scale } else { at };
-            out.push(1 + at);
-            put_varint(out, zigzag(quotient));
-        }
-        _ => {
-            out.push(RAW);
-            out.extend_from_slice(&units.to_le_bytes());
-        }
+    let small = found.and_then(|(at, quotient)| Some((at, i64::try_from(quotient).ok()?)));
+    let Some((at, quotient)) = small else {
+        out.push(RAW);
+        out.extend_from_slice(&units.to_le_bytes());
+        return;
+    };
+    if units != 0 {
+        *scale = at;
     }
+    out.push(1 + at);
+    put_varint(out, zigzag(quotient));
 }
 
 fn take_value(cursor: &mut Cursor<'_>, resolution: Option<i128>) -> Result<Option<Value>, WireFault> {

@@ -371,9 +371,9 @@ impl Unsealed {
     fn add(&mut self, number: u64, entries: Vec<LossEntry>) {
         let (first, _) = self.range.unwrap_or((number, number));
         self.range = Some((first, number));
-        entries
-            .into_iter()
-            .for_each(|entry| add_entry(&mut self.entries, entry));
+        for entry in entries {
+            add_entry(&mut self.entries, entry);
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 //! at a time; then all of them through a real agent over MQTT.
 
 use catchment_agent::agent::Agent;
+use catchment_agent::disk::MemoryDisk;
 use catchment_agent::settings::Settings;
 use catchment_aggregator::io::plan_toml;
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::plan::SliceId;
-use catchment_common::time::{Instant, Now, Timestamp};
+use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::wire::AgentPlan;
 use catchment_tests::agent::AgentConfig;
 use catchment_tests::aggregator::Aggregator;
@@ -176,8 +177,17 @@ fn each_bad_message_is_counted_under_its_reason() {
     let settings = || Settings {
         name: "gw-1".into(),
         memory_bytes: 1 << 20,
-        spool_bytes: 1 << 20,
         payload_bytes_max: PAYLOAD_MAX,
+        spool_bytes: 1 << 20,
+        retain_acked: Span::ZERO,
+        journal_bytes: 1 << 20,
+        commit_delay: Span::ZERO,
+        redelivery_window: 20,
+    };
+    let start = || {
+        Agent::start(settings(), 1, 1, None, now, &MemoryDisk::default())
+            .unwrap()
+            .0
     };
     let plan = AgentPlan {
         version: 1,
@@ -185,9 +195,9 @@ fn each_bad_message_is_counted_under_its_reason() {
         ..AgentPlan::default()
     };
     for case in cases(now_ms) {
-        let mut agent = Agent::new(settings(), 1, 1, now);
+        let mut agent = start();
         agent.handle_plan(now, &plan);
-        agent.handle_publish(now, &case.topic, &case.payload);
+        agent.handle_publish(now, &case.topic, &case.payload, None);
         let shown = String::from_utf8_lossy(&case.payload[..case.payload.len().min(100)]).into_owned();
         let expected: Vec<(&str, u64)> = case.reason.iter().map(|reason| (reason.name(), 1)).collect();
         assert_eq!(agent.tally().reasons(), expected, "{} {shown}", case.topic);
@@ -198,7 +208,7 @@ fn each_bad_message_is_counted_under_its_reason() {
         );
     }
     // A subscription that another plan left behind.
-    let mut agent = Agent::new(settings(), 1, 1, now);
+    let mut agent = start();
     agent.handle_plan(now, &plan);
     for topic in [
         "other",
@@ -207,7 +217,7 @@ fn each_bad_message_is_counted_under_its_reason() {
         "$SYS/berlin/dev-1/env",
         "",
     ] {
-        agent.handle_publish(now, topic, b"{}");
+        agent.handle_publish(now, topic, b"{}", None);
     }
     assert_eq!(agent.tally().reasons(), [(Reason::NoMatch.name(), 5)]);
 }
