@@ -9,6 +9,8 @@ mod checkpoint;
 
 mod intake;
 
+mod restart;
+
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,12 +20,12 @@ use catchment_common::counter::Counter;
 use catchment_common::limits::RANGES_MAX;
 use catchment_common::plan::SliceId;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
-use catchment_common::wire::{self, Batch, EpochRange, Loss, Message, SeqRange, WireFault};
+use catchment_common::wire::{self, EpochRange, Loss, Message, SeqRange, WireFault};
 
 use self::sessions::{Session, Statement};
 use crate::catalog::Catalog;
 use crate::commit::{AppendedBatch, Commit, CommitId, PaneSource, SourceFault};
-use crate::frontier::{Frontier, Standing};
+use crate::frontier::Frontier;
 use crate::ledger::Ledger;
 use crate::limits::{
     ACKS_MAX, CHECKPOINT_INTERVAL, COMMIT_BYTES_MAX, COMMIT_RETRY, JOURNAL_BYTES_MAX, LAZY_COMMIT_INTERVAL,
@@ -149,61 +151,6 @@ impl Aggregator {
             hold_until: None,
             transmits: VecDeque::new(),
         }
-    }
-
-    // What the store gave back.
-
-    /// A stored seq range.
-    pub fn restore_range(&mut self, agent: &str, epoch: u64, range: SeqRange) {
-        self.ledger.set_mut(agent, epoch).insert_range(range);
-    }
-
-    /// A stored agent.
-    pub fn restore_agent(&mut self, agent: String, standing: Standing) {
-        self.frontier.restore(agent, standing);
-    }
-
-    /// A query's horizon, and its provisional windows' starts with the coverage that they show.
-    pub fn restore_query(
-        &mut self,
-        index: usize,
-        emitted_through: Timestamp,
-        provisional: impl Iterator<Item = (Timestamp, f64)>,
-    ) {
-        let window = self.catalog.queries[index].query.window;
-        self.windows[index].restore(emitted_through, provisional, window);
-    }
-
-    /// A stored chunk of a pane that may still be needed.
-    pub fn restore_chunk(&mut self, columns: &[u8]) -> Result<(), WireFault> {
-        self.panes.restore(columns)
-    }
-
-    /// A batch that was appended after the last checkpoint: merged again, and nothing else, because its seq and its
-    /// results were committed with it.
-    pub fn replay(&mut self, agent: &str, frame: &[u8], source: &impl PaneSource) -> Result<(), Fault> {
-        let batch = Batch::parse(frame).map_err(Fault::Wire)?;
-        self.journal_bytes += frame.len();
-        for view in batch.sections() {
-            let view = view.map_err(Fault::Wire)?;
-            load(&mut self.panes, source, view.slice, view.pane)?;
-            self.panes.merge(agent, &view).map_err(Fault::Wire)?;
-        }
-        Ok(())
-    }
-
-    /// Panes that start before this need not be loaded at start.
-    pub fn needed_from(&self, slice: SliceId) -> Timestamp {
-        let reading = self
-            .catalog
-            .queries
-            .iter()
-            .zip(&self.windows)
-            .filter(|(query, _)| query.reader(slice).is_some());
-        reading
-            .map(|(query, windows)| windows.needed_from(query.query.window))
-            .min()
-            .unwrap_or(Timestamp::MAX)
     }
 
     // What happened.

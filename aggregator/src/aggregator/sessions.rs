@@ -19,7 +19,8 @@ use crate::commit::AgentRow;
 use crate::limits::{AGENTS_MAX, EPOCHS_GREETED_MAX, EPOCHS_MAX, STATEMENTS_MAX};
 
 /// Why the older connection of a reconnecting agent is closed.
-pub(super) const REPLACED: &str = "a newer connection of this agent has taken over";
+pub(super) const REPLACED: &str =
+    "another connection uses this identity: a newer one of this agent has taken over";
 
 #[derive(Debug)]
 pub(super) struct Session {
