@@ -16,6 +16,8 @@ pub mod tables;
 
 pub mod sqlite;
 
+pub mod reset;
+
 pub mod quic;
 
 pub mod run;
