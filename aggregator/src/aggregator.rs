@@ -5,6 +5,12 @@
 //! sleeps until [`Aggregator::poll_timeout`]. One commit is under way at a time; what comes meanwhile gathers for the
 //! next, and that is where the speed comes from.
 
+mod checkpoint;
+
+mod intake;
+
+mod sessions;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
@@ -12,24 +18,18 @@ use catchment_common::counter::Counter;
 use catchment_common::limits::RANGES_MAX;
 use catchment_common::plan::SliceId;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
-use catchment_common::wire::{
-    self, Batch, EpochRange, Loss, Message, Refusal, RejectReason, SeqRange, WireFault,
-};
+use catchment_common::wire::{self, Batch, EpochRange, Loss, Message, SeqRange, WireFault};
 
+use self::sessions::{Session, Statement};
 use crate::catalog::Catalog;
-use crate::commit::{AppendedBatch, Checkpoint, Commit, CommitId, Expired, PaneSource, SourceFault};
+use crate::commit::{AppendedBatch, Commit, CommitId, PaneSource, SourceFault};
 use crate::frontier::{Frontier, Standing};
 use crate::ledger::Ledger;
 use crate::limits::{
     ACKS_MAX, CHECKPOINT_INTERVAL, COMMIT_BYTES_MAX, COMMIT_RETRY, JOURNAL_BYTES_MAX, LAZY_COMMIT_INTERVAL,
-    LOSS_ENTRY_BYTES,
 };
-use crate::merge::{Panes, Refused};
+use crate::merge::Panes;
 use crate::window::QueryWindows;
-
-mod sessions;
-
-use self::sessions::{Session, Statement};
 
 /// Names a connection.
 pub type ConnectionId = u64;
@@ -240,152 +240,6 @@ impl Aggregator {
             }
             _ => Err(Fault::Unexpected("a message that only an aggregator sends")),
         }
-    }
-
-    fn handle_batch(
-        &mut self,
-        connection: ConnectionId,
-        agent: String,
-        frame: Bytes,
-        source: &impl PaneSource,
-    ) -> Result<(), Fault> {
-        let batch = match Batch::parse(&frame) {
-            Ok(batch) => batch,
-            Err(fault) => return self.refuse_damaged(connection, &agent, &frame, fault),
-        };
-        let (epoch, seq) = (batch.epoch, batch.seq);
-        if self.is_known(connection, &agent, epoch, seq) {
-            return Ok(());
-        }
-        if let Err(reason) = self.check(&batch) {
-            self.refuse(connection, &agent, (epoch, seq), reason);
-            return Ok(());
-        }
-        // Loading may fail, and must do so before anything is merged.
-        for view in batch.sections() {
-            let view = view.map_err(Fault::Wire)?;
-            load(&mut self.panes, source, view.slice, view.pane)?;
-        }
-        for view in batch.sections() {
-            let view = view.map_err(Fault::Wire)?;
-            let keys = self.panes.merge(&agent, &view).map_err(Fault::Wire)?;
-            for (query, windows) in self.catalog.queries.iter().zip(&mut self.windows) {
-                if query.reader(view.slice).is_some() {
-                    windows.touch(query.query.window, view.slice, view.pane, keys);
-                } else if let Some(reader) = query.coarse_reader(view.slice) {
-                    windows.touch_coarse(reader.pane, view.slice, view.pane, keys);
-                }
-            }
-        }
-        self.claim(&agent, epoch, seq);
-        self.acknowledge(connection, epoch, seq);
-        self.pending.bytes += frame.len();
-        self.pending.batches.push(AppendedBatch {
-            agent,
-            epoch,
-            seq,
-            frame,
-        });
-        Ok(())
-    }
-
-    /// Checks a whole batch before any of it is merged.
-    fn check(&mut self, batch: &Batch<'_>) -> Result<(), RejectReason> {
-        for view in batch.sections() {
-            let view = view.map_err(reason_of)?;
-            let slice = self
-                .catalog
-                .slices
-                .get(&view.slice)
-                .ok_or(RejectReason::UnknownSlice)?;
-            self.panes.check(&view, slice).map_err(|refused| match refused {
-                Refused::Wire(fault) => reason_of(fault),
-                Refused::OtherSlice => RejectReason::UnknownSlice,
-                Refused::BadPane => RejectReason::BadPane,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// A record of what an agent had to give up. It settles a seq exactly as the batch would have.
-    fn handle_loss(&mut self, connection: ConnectionId, agent: String, frame: &[u8]) -> Result<(), Fault> {
-        let loss = match Loss::parse(frame) {
-            Ok(loss) => loss,
-            Err(fault) => return self.refuse_damaged(connection, &agent, frame, fault),
-        };
-        // If the batch itself came once, nothing was lost.
-        if self.is_known(connection, &agent, loss.epoch, loss.seq) {
-            return Ok(());
-        }
-        self.claim(&agent, loss.epoch, loss.seq);
-        self.acknowledge(connection, loss.epoch, loss.seq);
-        self.pending.bytes += (loss.entries.len() + 1) * LOSS_ENTRY_BYTES;
-        self.pending.losses.push((agent, loss));
-        Ok(())
-    }
-
-    /// Whether a seq was claimed before; then it is only acknowledged again. If the commit that claims it is still under
-    /// way, so will be this acknowledgement's.
-    fn is_known(&mut self, connection: ConnectionId, agent: &str, epoch: u64, seq: u64) -> bool {
-        let known = self.ledger.set(agent, epoch).is_some_and(|set| set.contains(seq));
-        if known {
-            self.acknowledge(connection, epoch, seq);
-        }
-        known
-    }
-
-    /// Marks a seq as settled; durable with the next commit.
-    fn claim(&mut self, agent: &str, epoch: u64, seq: u64) {
-        if self.ledger.set_mut(agent, epoch).insert(seq) {
-            self.pending.urgent = true;
-            self.pending
-                .claimed
-                .entry((agent.to_owned(), epoch))
-                .or_default()
-                .push(seq);
-        }
-    }
-
-    /// Acknowledges a seq once the next commit is durable.
-    fn acknowledge(&mut self, connection: ConnectionId, epoch: u64, seq: u64) {
-        self.pending.urgent = true;
-        self.pending.ack_count += 1;
-        self.pending
-            .acks
-            .entry((connection, epoch))
-            .or_default()
-            .push(seq);
-    }
-
-    /// Refuses a named frame that cannot be read. Only a whole envelope's name is settled by it: a damaged one may claim
-    /// the name of a good batch.
-    fn refuse_damaged(
-        &mut self,
-        connection: ConnectionId,
-        agent: &str,
-        frame: &[u8],
-        fault: WireFault,
-    ) -> Result<(), Fault> {
-        let name = wire::claimed_name(frame).ok_or(Fault::Wire(WireFault::Truncated))?;
-        if wire::sealed_name(frame).is_ok() {
-            self.refuse(connection, agent, name, reason_of(fault));
-        } else {
-            self.reject(connection, name, reason_of(fault));
-        }
-        Ok(())
-    }
-
-    /// Tells the agent that a batch will never be taken. Its seq counts as settled, so that watermarks need not wait
-    /// for it.
-    fn refuse(&mut self, connection: ConnectionId, agent: &str, name: (u64, u64), reason: RejectReason) {
-        self.claim(agent, name.0, name.1);
-        self.reject(connection, name, reason);
-    }
-
-    fn reject(&mut self, connection: ConnectionId, (epoch, seq): (u64, u64), reason: RejectReason) {
-        let refusal = Refusal { epoch, seq, reason };
-        self.transmits
-            .push_back((connection, Transmit::Message(Message::Reject(refusal))));
     }
 
     /// Another plan is in force. Windows of queries that go on keep their horizon.
@@ -612,60 +466,6 @@ impl Aggregator {
         advanced
     }
 
-    /// Dirty panes as columns; clean panes that no window needs any more leave memory.
-    fn checkpoint(&mut self, now: Now) -> Option<Checkpoint> {
-        // Before the dirty ones are marked clean: a pane may only leave memory when the store has it, and what this
-        // checkpoint writes it does not have until the commit is durable.
-        let needed: Vec<(SliceId, Timestamp)> = self
-            .catalog
-            .slices
-            .keys()
-            .map(|&slice| (slice, self.needed_from(slice)))
-            .collect();
-        for (slice, from) in needed {
-            self.panes.forget(slice, from);
-        }
-        if self.journal_bytes == 0 {
-            return None;
-        }
-        let mut checkpoint = Checkpoint::default();
-        self.panes
-            .take_dirty(&self.catalog.slices, |slice, pane, chunk, columns| {
-                checkpoint.chunks.push((slice, pane, chunk, columns));
-            });
-        self.journal_bytes = 0;
-        checkpoint.expired = self.expired(now);
-        Some(checkpoint)
-    }
-
-    /// What retention says may go. Panes go with the last query that reads them; without retention they stay.
-    fn expired(&self, now: Now) -> Expired {
-        let queries = self.catalog.queries.iter().enumerate();
-        let rows = queries
-            .filter_map(|(index, query)| Some((index, now.wall.minus(query.query.retention?))))
-            .collect();
-        let panes = self.catalog.slices.keys().filter_map(|&slice| {
-            let mut readers = self
-                .catalog
-                .queries
-                .iter()
-                .filter_map(|query| {
-                    let coarse = query.coarse_reader(slice);
-                    let width = coarse.map_or(query.query.window.size, |reader| reader.pane);
-                    (coarse.is_some() || query.reader(slice).is_some()).then_some((query, width))
-                })
-                .peekable();
-            readers.peek()?;
-            let longest = readers.map(|(query, width)| Some(query.query.retention?.plus(width)));
-            let longest = longest.collect::<Option<Vec<Span>>>()?.into_iter().max()?;
-            Some((slice, now.wall.minus(longest)))
-        });
-        Expired {
-            rows,
-            panes: panes.collect(),
-        }
-    }
-
     // How it is.
 
     /// The running plan.
@@ -700,14 +500,6 @@ fn load(
             .map_err(|fault| SourceFault(fault.to_string()))?;
     }
     Ok(())
-}
-
-fn reason_of(fault: WireFault) -> RejectReason {
-    match fault {
-        WireFault::Checksum => RejectReason::Checksum,
-        WireFault::Version(_) => RejectReason::Version,
-        _ => RejectReason::Malformed,
-    }
 }
 
 fn ranges_of(mut seqs: Vec<u64>) -> Vec<SeqRange> {

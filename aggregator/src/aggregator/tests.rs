@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use catchment_common::limits::BATCH_DELTAS_MAX;
 use catchment_common::plan::{Path, Query};
 use catchment_common::stats::Lowered;
-use catchment_common::wire::LossEntry;
+use catchment_common::wire::{LossEntry, RejectReason};
 
 use super::sessions::REPLACED;
 use super::*;

@@ -1,5 +1,7 @@
 //! The machine on real databases: what is in the tables, after restarts, full disks and restored backups.
 
+mod centre;
+
 mod recovery;
 
 use std::collections::BTreeSet;
@@ -7,12 +9,13 @@ use std::collections::BTreeSet;
 use catchment_common::plan::SliceId;
 use catchment_common::wire::{EpochRange, Loss, LossEntry, SeqRange};
 
+use self::centre::Centre;
 use super::*;
 use crate::io::backup;
 use crate::io::command::OutputFormat;
 use crate::io::fleet;
 use crate::limits::COMMIT_BYTES_MAX;
-use crate::testing::{Centre, SLICE, at, batch, batch_of, heartbeat, now};
+use crate::testing::{SLICE, at, batch, batch_of, heartbeat, now};
 
 const PLAN: &str = r#"[[query]]
 name = "q"
