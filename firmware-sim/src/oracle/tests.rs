@@ -1,3 +1,5 @@
+//! The oracle against answers worked out by hand, and the small plans that other tests borrow.
+
 use catchment_common::plan::{Aggregate, Field, Format, Path, PayloadTag, TimeUnit, Window};
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
