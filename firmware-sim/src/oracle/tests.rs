@@ -43,6 +43,8 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
         idle: Span::from_secs(1),
         patience: Span::from_secs(1),
         retention: None,
+        coarsen: Vec::new(),
+        dedupe: None,
     }
 }
 
