@@ -20,6 +20,8 @@ pub mod lock;
 
 pub mod backup;
 
+pub mod reset;
+
 pub mod quic;
 
 pub mod run;

@@ -12,10 +12,9 @@ const SKIPPED: [&str; 3] = ["target", ".git", "mqtt_storage"];
 /// Most lines of code in a file, before its tests.
 const LINES_MAX: usize = 500;
 /// Files that were longer when the rule came. A number here may only go down; below the limit the entry goes.
-const LONGER: [(&str, usize); 3] = [
-    ("aggregator/src/aggregator.rs", 760),
-    ("aggregator/src/io/sqlite.rs", 510),
-    ("common/src/wire/stats.rs", 580),
+const LONGER: [(&str, usize); 2] = [
+    ("aggregator/src/aggregator.rs", 525),
+    ("common/src/wire/stats.rs", 574),
 ];
 
 fn root() -> PathBuf {

@@ -23,7 +23,7 @@ use super::lock::DatabaseLock;
 use super::quic::{self, NetEvent, Outgoing};
 use super::sqlite::{Store, StoreFault, tables};
 use super::tables::TableSql;
-use super::{pki, plan_toml};
+use super::{pki, plan_toml, reset};
 use crate::aggregator::{Aggregator, ConnectionId, Transmit};
 use crate::commit::{Commit, CommitId};
 
@@ -54,7 +54,11 @@ pub async fn serve(config: Config) -> Result<()> {
     if catalog.version == 0 {
         warn!("there is no plan yet; give one with `catchment-aggregator plan apply FILE`");
     }
-    let endpoint = quic::bind(config.listen, pki::server(&config.tls)?)?;
+    let endpoint = quic::bind(
+        config.listen,
+        pki::server(&config.tls)?,
+        reset::endpoint(&config.tls)?,
+    )?;
     println!("listening on {}", endpoint.local_addr()?);
     let (events_in, events) = mpsc::channel(quic::EVENTS_MAX);
     let (stop, stopped) = oneshot::channel();

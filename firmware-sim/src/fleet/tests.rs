@@ -1,3 +1,5 @@
+//! The fleet step by step: what is due when, what each fault does, and one seed, one fleet.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;

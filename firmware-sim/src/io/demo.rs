@@ -5,28 +5,36 @@
 //! run in this process. However the demo ends (in time, by Ctrl-C, by a fault), the processes end before it and the
 //! folder is removed.
 
+mod fault;
+
+mod signals;
+
+mod screen;
+
 mod child;
 
 mod folder;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rumqttc::QoS;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::child::Child;
+pub use self::fault::DemoFault;
 use self::folder::{Folder, agent_name};
-use super::broker::{Broker, BrokerFault};
-use super::check::{self, CheckFault, Verdict};
+use self::screen::Screen;
+use self::signals::Signals;
+use super::broker::Broker;
+use super::check::{self, Verdict};
 use super::database::{Database, DatabaseFault};
 use super::run::{self, Progress, RunFault};
+use crate::audit::Traffic;
 use crate::demo::{Blow, SITES, View, blows};
 use crate::dice::Chance;
 use crate::fault::Faults;
@@ -34,9 +42,8 @@ use crate::fleet::Settings;
 
 /// A demo without an end in sight ends after so long.
 const SECONDS_MAX: u64 = 30 * 86_400;
-/// How often the line in the terminal is renewed, and how many of these pass between two lines in a file.
+/// How often the line in the terminal is renewed.
 const LOOK: Duration = Duration::from_secs(1);
-const LOOKS_PER_LINE: u64 = 5;
 /// How long the last windows may take to close: their size, the lateness and idle time of the plan, many times over.
 const DRAIN_TIME_MAX: Duration = Duration::from_mins(2);
 /// MQTT connections for each broker.
@@ -66,74 +73,6 @@ pub struct Options {
     pub programs: Option<PathBuf>,
 }
 
-/// Why the demo cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoFault {
-    /// A program cannot be started.
-    #[error("{} cannot be started: {error}", program.display())]
-    Start {
-        /// The program.
-        program: PathBuf,
-        /// The system's error.
-        error: std::io::Error,
-    },
-    /// A process cannot be waited for.
-    #[error("{name} cannot be waited for: {error}")]
-    Wait {
-        /// The process.
-        name: String,
-        /// The system's error.
-        error: std::io::Error,
-    },
-    /// A process has ended when it should not, or badly.
-    #[error("{name} has ended: {status}; the end of its log:\n  {log}")]
-    Ended {
-        /// The process.
-        name: String,
-        /// How it ended.
-        status: ExitStatus,
-        /// Its last lines.
-        log: String,
-    },
-    /// A process did not become ready.
-    #[error("{name} is not ready after 20 s; the end of its log:\n  {log}")]
-    Silent {
-        /// The process.
-        name: String,
-        /// Its last lines.
-        log: String,
-    },
-    /// A process did not end when it was asked to.
-    #[error("{name} does not stop within 15 s; the end of its log:\n  {log}")]
-    Stuck {
-        /// The process.
-        name: String,
-        /// Its last lines.
-        log: String,
-    },
-    /// A broker cannot run.
-    #[error(transparent)]
-    Broker(#[from] BrokerFault),
-    /// The devices cannot publish.
-    #[error(transparent)]
-    Run(#[from] RunFault),
-    /// The database cannot be read.
-    #[error(transparent)]
-    Database(#[from] DatabaseFault),
-    /// The results cannot be checked.
-    #[error(transparent)]
-    Check(#[from] CheckFault),
-    /// A task died.
-    #[error("a task died: {0}")]
-    Task(#[from] tokio::task::JoinError),
-    /// A file cannot be written or read.
-    #[error("{0}")]
-    File(#[from] std::io::Error),
-    /// A signal, or a second Ctrl-C.
-    #[error("interrupted; nothing is audited")]
-    Interrupted,
-}
-
 /// Runs the demo to its audit.
 pub async fn demo(options: Options, progress: &Arc<Progress>) -> Result<Verdict, DemoFault> {
     let mut signals = Signals::new()?;
@@ -143,37 +82,6 @@ pub async fn demo(options: Options, progress: &Arc<Progress>) -> Result<Verdict,
     // Also after a fault: no process outlives the demo, and none writes into the folder while it is removed.
     demo.end().await;
     verdict
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            () = end(&mut self.terminate, &mut self.hang_up) => {}
-        }
-    }
-}
-
-/// Waits for a signal that leaves no time for an audit.
-async fn end(terminate: &mut Signal, hang_up: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = hang_up.recv() => {}
-    }
 }
 
 struct Demo {
@@ -290,13 +198,12 @@ impl Demo {
                     break;
                 }
                 _ = looks.tick() => {}
-                _ = signals.interrupt.recv() => {
-                    if self.progress.is_stopping() {
+                is_interrupt = signals.is_interrupt() => {
+                    if !is_interrupt || self.progress.is_stopping() {
                         return Err(DemoFault::Interrupted);
                     }
                     self.progress.stop();
                 }
-                () = end(&mut signals.terminate, &mut signals.hang_up) => return Err(DemoFault::Interrupted),
             }
             let seconds = begin.elapsed().as_secs();
             while let Some((_, blow)) = blows.next_if(|(at, _)| *at <= seconds) {
@@ -412,13 +319,7 @@ impl Demo {
             }
             slices.sort_unstable();
             slices.dedup();
-            for ((_, name), count) in database.counters()? {
-                match name.as_str() {
-                    "link_bytes" => view.bytes_out += count,
-                    rejected if rejected.starts_with("rejected_") => view.rejected += count,
-                    _ => {}
-                }
-            }
+            view.bytes_out = Traffic::new(0, &database.counters()?).link_bytes;
             let (count, earliest_us) = database.watermarks()?;
             let complete = count == agents * slices.len() as u64;
             Ok::<_, DatabaseFault>((
@@ -433,7 +334,7 @@ impl Demo {
         let (mut view, watermarks) = read.await??;
         let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         view.published = of(&self.progress.readings);
-        view.bytes_in = of(&self.progress.bytes) - of(&self.progress.bad_bytes);
+        view.bytes_in = of(&self.progress.bytes).saturating_sub(of(&self.progress.bad_bytes));
         Ok((view, watermarks))
     }
 
@@ -507,48 +408,5 @@ impl Watermarks {
     /// Whether every window that holds a reading of `at_us` or before has closed.
     fn have_passed(self, at_us: i64) -> bool {
         self.complete && self.earliest_us >= at_us + self.latest_window_us
-    }
-}
-
-/// What the user sees: one line that is renewed in a terminal, lines now and then in a file.
-#[derive(Debug)]
-struct Screen {
-    is_terminal: bool,
-    looks: u64,
-    last: View,
-}
-
-impl Screen {
-    fn new() -> Self {
-        Self {
-            is_terminal: std::io::stdout().is_terminal(),
-            looks: 0,
-            last: View::default(),
-        }
-    }
-
-    fn show(&mut self, mut view: View) {
-        let seconds = view.seconds.saturating_sub(self.last.seconds);
-        view.per_second = if seconds > 0 {
-            (view.published - self.last.published) as f64 / seconds as f64
-        } else {
-            self.last.per_second
-        };
-        self.looks += 1;
-        let mut out = std::io::stdout().lock();
-        // A terminal that is gone shows nothing; the signal that comes with it ends the demo.
-        if self.is_terminal {
-            self.last = view;
-            let _ = write!(out, "\r\x1b[2K{}", view.line());
-            let _ = out.flush();
-        } else if self.looks.is_multiple_of(LOOKS_PER_LINE) {
-            self.last = view;
-            let _ = writeln!(out, "{}", view.line());
-        }
-    }
-
-    fn say(&self, text: &str) {
-        let clear = if self.is_terminal { "\r\x1b[2K" } else { "" };
-        let _ = writeln!(std::io::stdout().lock(), "{clear}{text}");
     }
 }

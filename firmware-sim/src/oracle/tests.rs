@@ -1,3 +1,5 @@
+//! The oracle against answers worked out by hand, and the small plans that other tests borrow.
+
 use catchment_common::plan::{Aggregate, Field, Format, Path, PayloadTag, TimeUnit, Window};
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
@@ -41,6 +43,8 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
         idle: Span::from_secs(1),
         patience: Span::from_secs(1),
         retention: None,
+        coarsen: Vec::new(),
+        dedupe: None,
     }
 }
 

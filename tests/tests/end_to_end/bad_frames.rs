@@ -272,7 +272,11 @@ fn an_agent_must_be_who_it_says_and_say_so_first() {
     // The same identity twice: the newer connection is the one that works.
     let mut older = Intruder::greeted(&world, "gw-1", address);
     let mut newer = Intruder::greeted(&world, "gw-1", address);
-    assert!(older.reason().contains("another connection uses this identity"));
+    assert!(
+        older
+            .reason()
+            .contains("a newer connection of this agent has taken over")
+    );
     newer.send_frame(&batch(2, 1, PANE, 2));
     assert!(matches!(newer.receive(), Some(Message::Ack(_))));
     check_alive(&world, &mut aggregator);
