@@ -466,12 +466,11 @@ impl RowReader {
 
     #[inline]
     fn scaled_sum(&self, sum: i128, count: i128) -> Option<Sum> {
-        // Below count · 10³⁶ in magnitude, as the sum of `count` values must be.
-        if sum.unsigned_abs()
-            >= (Value::LIMIT / self.power)
-                .unsigned_abs()
-                .checked_mul(count.unsigned_abs())?
-        {
+        // Below count · 10³⁶ in magnitude, as the sum of `count` values must be. A limit beyond 128 bits is above any sum.
+        let limit = (Value::LIMIT / self.power)
+            .unsigned_abs()
+            .checked_mul(count.unsigned_abs());
+        if limit.is_some_and(|limit| sum.unsigned_abs() >= limit) {
             return None;
         }
         let mut scaled = Sum::from_u128(sum.unsigned_abs());

@@ -128,6 +128,19 @@ proptest! {
     }
 }
 
+/// A sensor that shows nothing, or next to nothing, a thousand times in a pane is as good as any.
+#[test]
+fn many_readings_at_the_finest_scale_round_trip() {
+    for units in [0, 1, -7] {
+        let values = (0..1_000).map(|at| (at, units)).collect();
+        let section = section(&[Components::STATS], &[(b"a".to_vec(), alloc::vec![values])]);
+        assert_eq!(
+            read(&frame(core::slice::from_ref(&section))),
+            Ok(alloc::vec![section])
+        );
+    }
+}
+
 #[test]
 fn every_flipped_bit_is_noticed() {
     let rows = [(
