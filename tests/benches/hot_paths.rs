@@ -239,10 +239,13 @@ fn incoming(pane: i64) -> Incoming {
 fn take(panes: &mut Panes, incoming: &Incoming, slice: &Slice) {
     for (frame, name) in incoming.frames.iter().zip(&incoming.names) {
         let batch = Batch::parse(frame).expect("a batch");
+        panes.start_batch();
         for view in batch.sections() {
-            let view = view.expect("a section");
-            panes.check(&view, slice).expect("fits");
-            black_box(panes.merge(name, &view).expect("rows"));
+            panes.check(name, &view.expect("a section"), slice).expect("fits");
+        }
+        for (nth, view) in batch.sections().enumerate() {
+            let merged = panes.merge_checked(name, &view.expect("a section"), nth);
+            black_box(merged.expect("rows"));
         }
     }
 }
