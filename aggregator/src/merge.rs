@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use catchment_common::limits::BATCH_DELTAS_MAX;
 use catchment_common::plan::{Components, Slice, SliceId};
 use catchment_common::stats::Stats;
 use catchment_common::time::Timestamp;
@@ -56,9 +57,28 @@ pub struct Pane {
 struct Scratch {
     stats: StatsScratch,
     keys: KeyList,
+    rows: Rows,
+    checked: Checked,
+}
+
+/// Unpacked rows: for each its readings and one partial for each field.
+#[derive(Debug, Default)]
+struct Rows {
     readings: Vec<u64>,
     partials: Vec<Stats>,
 }
+
+/// The rows of the sections of one batch, from the check to the merge. A section that makes them too many is unpacked
+/// again when it is merged.
+#[derive(Debug, Default)]
+struct Checked {
+    rows: Rows,
+    /// Where each section's readings and partials begin.
+    starts: Vec<Option<(usize, usize)>>,
+}
+
+/// Partials kept from check to merge: more than agents put into a batch, and some megabytes.
+const CHECKED_PARTIALS_MAX: usize = 4 * BATCH_DELTAS_MAX;
 
 #[derive(Debug, Default)]
 struct KeyNumbers {
@@ -106,20 +126,39 @@ impl Pane {
         ))
     }
 
-    fn merge(&mut self, id: KeyId, readings: u64, partials: &[Stats]) {
-        if let Some(&row) = self.index.get(&id) {
-            let row = row as usize;
-            self.readings[row] = self.readings[row].saturating_add(readings);
-            let held = &mut self.stats[row * self.fields..(row + 1) * self.fields];
-            for (held, more) in held.iter_mut().zip(partials) {
-                held.merge(more);
-            }
+    /// Merges one delta for each of `ids`, which are distinct.
+    fn merge(&mut self, ids: &[KeyId], readings: &[u64], partials: &[Stats]) {
+        let fields = self.fields;
+        if self.is_empty() {
+            self.index.reserve(ids.len());
+            self.index
+                .extend(ids.iter().enumerate().map(|(row, &id)| (id, row as u32)));
+            self.ids.extend_from_slice(ids);
+            self.readings.extend_from_slice(readings);
+            self.stats.extend_from_slice(partials);
             return;
         }
-        self.index.insert(id, self.ids.len() as u32);
-        self.ids.push(id);
-        self.readings.push(readings);
-        self.stats.extend_from_slice(partials);
+        let mut next = 0;
+        for (row, (&id, &readings)) in ids.iter().zip(readings).enumerate() {
+            let partials = &partials[row * fields..(row + 1) * fields];
+            // Keys come in the order in which they came before: the row after the last one is likely.
+            let held = if self.ids.get(next) == Some(&id) {
+                next
+            } else if let Some(&held) = self.index.get(&id) {
+                held as usize
+            } else {
+                self.index.insert(id, self.ids.len() as u32);
+                self.ids.push(id);
+                self.readings.push(readings);
+                self.stats.extend_from_slice(partials);
+                continue;
+            };
+            next = held + 1;
+            self.readings[held] = self.readings[held].saturating_add(readings);
+            for (held, more) in self.stats[held * fields..].iter_mut().zip(partials) {
+                held.merge(more);
+            }
+        }
     }
 }
 
@@ -176,8 +215,17 @@ impl Panes {
             .is_some_and(|slice| slice.panes.contains_key(&pane))
     }
 
-    /// Checks everything about a section that merging relies on, so that a batch is taken as a whole or not at all.
-    pub fn check(&mut self, view: &SectionView<'_>, slice: &Slice) -> Result<(), Refused> {
+    /// Another batch begins: its sections are checked in their order, then merged.
+    pub fn start_batch(&mut self) {
+        let Checked { rows, starts } = &mut self.scratch.checked;
+        rows.readings.clear();
+        rows.partials.clear();
+        starts.clear();
+    }
+
+    /// Checks everything about the batch's next section that merging relies on, so that a batch is taken as a whole or
+    /// not at all.
+    pub fn check(&mut self, agent: &str, view: &SectionView<'_>, slice: &Slice) -> Result<(), Refused> {
         let kept = slice.fields.iter().map(|field| field.components);
         if !view.keep().eq(kept) {
             return Err(Refused::OtherSlice);
@@ -186,19 +234,15 @@ impl Panes {
             return Err(Refused::BadPane);
         }
         let Scratch {
-            stats,
-            keys,
-            readings,
-            partials,
+            stats, keys, checked, ..
         } = &mut self.scratch;
-        view.read_rows(readings, partials, stats).map_err(Refused::Wire)?;
+        checked.append(view, stats).map_err(Refused::Wire)?;
         // Keys are only taken apart when they are not the ones that were checked before.
-        let known = self.slices.get(&view.slice).is_some_and(|slice| {
-            slice
-                .last_columns
-                .values()
-                .any(|last| last.bytes == view.key_column() && last.ids.len() == view.rows())
-        });
+        let known = self
+            .slices
+            .get(&view.slice)
+            .and_then(|slice| slice.last_columns.get(agent))
+            .is_some_and(|last| last.is_of(view));
         if known {
             return Ok(());
         }
@@ -211,37 +255,36 @@ impl Panes {
         }
     }
 
-    /// Merges a section that [`Panes::check`] has passed, on behalf of `agent`; returns the numbers of its keys.
+    /// Merges the batch's `nth` section, which [`Panes::check`] has passed, on behalf of `agent`; returns the numbers
+    /// of its keys.
+    pub fn merge_checked(
+        &mut self,
+        agent: &str,
+        view: &SectionView<'_>,
+        nth: usize,
+    ) -> Result<&[KeyId], WireFault> {
+        let Some(&Some((readings, partials))) = self.scratch.checked.starts.get(nth) else {
+            return self.merge(agent, view);
+        };
+        let Scratch {
+            stats, keys, checked, ..
+        } = &mut self.scratch;
+        let rows = (
+            &checked.rows.readings[readings..readings + view.rows()],
+            &checked.rows.partials[partials..partials + view.rows() * view.keep().len()],
+        );
+        let slice = self.slices.entry(view.slice).or_default();
+        slice.merge(agent, view, rows, keys, stats)
+    }
+
+    /// Merges a section on behalf of `agent`; returns the numbers of its keys.
     pub fn merge(&mut self, agent: &str, view: &SectionView<'_>) -> Result<&[KeyId], WireFault> {
         let Scratch {
-            stats,
-            keys,
-            readings,
-            partials,
+            stats, keys, rows, ..
         } = &mut self.scratch;
-        view.read_rows(readings, partials, stats)?;
+        view.read_rows(&mut rows.readings, &mut rows.partials, stats)?;
         let slice = self.slices.entry(view.slice).or_default();
-        if !slice.last_columns.contains_key(agent) {
-            slice.last_columns.insert(agent.to_owned(), LastColumn::default());
-        }
-        let last = slice.last_columns.get_mut(agent).expect("just inserted");
-        if last.ids.len() != view.rows() || last.bytes != view.key_column() {
-            view.read_keys(keys, stats)?;
-            last.ids.clear();
-            last.ids.extend(keys.iter().map(|key| slice.keys.number(key)));
-            last.bytes.clear();
-            last.bytes.extend_from_slice(view.key_column());
-        }
-        let fields = view.keep().len();
-        let pane = slice.panes.entry(view.pane).or_insert_with(|| Pane {
-            fields,
-            ..Pane::default()
-        });
-        pane.dirty = true;
-        for (row, (&id, &readings)) in last.ids.iter().zip(readings.iter()).enumerate() {
-            pane.merge(id, readings, &partials[row * fields..(row + 1) * fields]);
-        }
-        Ok(&last.ids)
+        slice.merge(agent, view, (&rows.readings, &rows.partials), keys, stats)
     }
 
     /// Puts a stored chunk of a pane back into memory.
@@ -310,7 +353,58 @@ impl Panes {
     }
 }
 
+impl Checked {
+    /// Unpacks a section's rows and keeps them if there is room.
+    fn append(&mut self, view: &SectionView<'_>, scratch: &mut StatsScratch) -> Result<(), WireFault> {
+        let Rows { readings, partials } = &mut self.rows;
+        let start = (readings.len(), partials.len());
+        view.append_rows(readings, partials, scratch)?;
+        let fits = partials.len() <= CHECKED_PARTIALS_MAX;
+        if !fits {
+            readings.truncate(start.0);
+            partials.truncate(start.1);
+        }
+        self.starts.push(fits.then_some(start));
+        Ok(())
+    }
+}
+
+impl LastColumn {
+    /// Whether a section has these keys.
+    fn is_of(&self, view: &SectionView<'_>) -> bool {
+        self.ids.len() == view.rows() && self.bytes == view.key_column()
+    }
+}
+
 impl SlicePanes {
+    fn merge(
+        &mut self,
+        agent: &str,
+        view: &SectionView<'_>,
+        (readings, partials): (&[u64], &[Stats]),
+        keys: &mut KeyList,
+        scratch: &mut StatsScratch,
+    ) -> Result<&[KeyId], WireFault> {
+        if !self.last_columns.contains_key(agent) {
+            self.last_columns.insert(agent.to_owned(), LastColumn::default());
+        }
+        let last = self.last_columns.get_mut(agent).expect("just inserted");
+        if !last.is_of(view) {
+            view.read_keys(keys, scratch)?;
+            last.ids.clear();
+            last.ids.extend(keys.iter().map(|key| self.keys.number(key)));
+            last.bytes.clear();
+            last.bytes.extend_from_slice(view.key_column());
+        }
+        let pane = self.panes.entry(view.pane).or_insert_with(|| Pane {
+            fields: view.keep().len(),
+            ..Pane::default()
+        });
+        pane.dirty = true;
+        pane.merge(&last.ids, readings, partials);
+        Ok(&last.ids)
+    }
+
     /// Gives new numbers to the keys that are in use and forgets the others.
     fn renumber(&mut self) {
         let mut keys = KeyNumbers::default();
@@ -354,5 +448,63 @@ fn emit_chunks(
         let mut columns = Vec::new();
         section.emit(&mut columns, scratch);
         sink(id, start, chunk as u32, columns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use catchment_common::wire::{Batch, BatchWriter};
+
+    use super::*;
+
+    /// So many deltas that checked rows must be unpacked again, and each pane twice: the result is that of merging
+    /// one section after the other.
+    #[test]
+    fn a_batch_beyond_the_kept_rows_is_merged_whole() {
+        let mut writer = BatchWriter::default();
+        for number in 0..6 {
+            let mut section = Section::default();
+            let pane = Timestamp::clamped(number % 3);
+            section.reset(SliceId(1), pane, [Components::COUNT].into_iter());
+            for key in 0..BATCH_DELTAS_MAX as u64 {
+                section.keys.push(format!("key-{key:06}").as_bytes());
+                section.readings.push(key + 1);
+                section.stats.push(Stats {
+                    count: key + 1,
+                    ..Stats::IDENTITY
+                });
+            }
+            writer.push(&section);
+        }
+        let mut frame = Vec::new();
+        writer.seal(1, 1, &mut frame);
+        let batch = Batch::parse(&frame).unwrap();
+        let (mut panes, mut plain) = (Panes::default(), Panes::default());
+        panes.start_batch();
+        for view in batch.sections() {
+            let view = view.unwrap();
+            let Scratch { stats, checked, .. } = &mut panes.scratch;
+            checked.append(&view, stats).unwrap();
+            plain.merge("a", &view).unwrap();
+        }
+        assert_eq!(panes.scratch.checked.starts.iter().flatten().count(), 4);
+        for (nth, view) in batch.sections().enumerate() {
+            panes.merge_checked("a", &view.unwrap(), nth).unwrap();
+        }
+        assert_eq!(panes.partials(), 3 * BATCH_DELTAS_MAX);
+        let rows = |panes: &Panes| {
+            let slice = panes.slice(SliceId(1)).unwrap();
+            let rows = slice.range(..).flat_map(|(start, pane)| {
+                pane.ids().iter().map(move |&id| {
+                    (
+                        start,
+                        slice.key(id).to_vec(),
+                        pane.row(id).map(|(n, s)| (n, s.to_vec())),
+                    )
+                })
+            });
+            rows.collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&panes), rows(&plain));
     }
 }

@@ -24,7 +24,7 @@ impl Aggregator {
         if self.is_known(connection, &agent, epoch, seq) {
             return Ok(());
         }
-        if let Err(reason) = self.check(&batch) {
+        if let Err(reason) = self.check(&agent, &batch) {
             self.refuse(connection, &agent, (epoch, seq), reason);
             return Ok(());
         }
@@ -33,9 +33,12 @@ impl Aggregator {
             let view = view.map_err(Fault::Wire)?;
             load(&mut self.panes, source, view.slice, view.pane)?;
         }
-        for view in batch.sections() {
+        for (nth, view) in batch.sections().enumerate() {
             let view = view.map_err(Fault::Wire)?;
-            let keys = self.panes.merge(&agent, &view).map_err(Fault::Wire)?;
+            let keys = self
+                .panes
+                .merge_checked(&agent, &view, nth)
+                .map_err(Fault::Wire)?;
             for (query, windows) in self.catalog.queries.iter().zip(&mut self.windows) {
                 if query.reader(view.slice).is_some() {
                     windows.touch(query.query.window, view.slice, view.pane, keys);
@@ -57,7 +60,8 @@ impl Aggregator {
     }
 
     /// Checks a whole batch before any of it is merged.
-    fn check(&mut self, batch: &Batch<'_>) -> Result<(), RejectReason> {
+    fn check(&mut self, agent: &str, batch: &Batch<'_>) -> Result<(), RejectReason> {
+        self.panes.start_batch();
         for view in batch.sections() {
             let view = view.map_err(reason_of)?;
             let slice = self
@@ -65,11 +69,13 @@ impl Aggregator {
                 .slices
                 .get(&view.slice)
                 .ok_or(RejectReason::UnknownSlice)?;
-            self.panes.check(&view, slice).map_err(|refused| match refused {
-                Refused::Wire(fault) => reason_of(fault),
-                Refused::OtherSlice => RejectReason::UnknownSlice,
-                Refused::BadPane => RejectReason::BadPane,
-            })?;
+            self.panes
+                .check(agent, &view, slice)
+                .map_err(|refused| match refused {
+                    Refused::Wire(fault) => reason_of(fault),
+                    Refused::OtherSlice => RejectReason::UnknownSlice,
+                    Refused::BadPane => RejectReason::BadPane,
+                })?;
         }
         Ok(())
     }

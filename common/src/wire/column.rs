@@ -15,6 +15,8 @@ use super::cursor::{Cursor, put_varint};
 
 /// Values per block: small enough that one outlier widens few neighbours.
 const BLOCK: usize = 64;
+/// Up to this width a value and what is left over beside it fit 64 bits.
+const NARROW_WIDTH_MAX: usize = 32;
 
 /// Appends a column.
 pub(super) fn put_column(out: &mut Vec<u8>, values: &[u64]) {
@@ -22,6 +24,10 @@ pub(super) fn put_column(out: &mut Vec<u8>, values: &[u64]) {
         let (base, width) = frame_of_reference(block);
         put_varint(out, base);
         out.push(width as u8);
+        if width as usize <= NARROW_WIDTH_MAX {
+            put_narrow(out, block, base, width);
+            continue;
+        }
         let mut pending: u128 = 0;
         let mut bits = 0;
         for &value in block {
@@ -37,6 +43,24 @@ pub(super) fn put_column(out: &mut Vec<u8>, values: &[u64]) {
             out.push(pending as u8);
         }
     }
+}
+
+/// The same for few bits, in one word.
+fn put_narrow(out: &mut Vec<u8>, block: &[u64], base: u64, width: u32) {
+    let mut pending: u64 = 0;
+    let mut bits = 0;
+    for &value in block {
+        pending |= (value - base) << bits;
+        bits += width;
+        // Whole bytes go out four at a time; at most 31 + 32 bits are pending.
+        if bits >= 32 {
+            out.extend_from_slice(&(pending as u32).to_le_bytes());
+            pending >>= 32;
+            bits -= 32;
+        }
+    }
+    let rest = bits.div_ceil(8) as usize;
+    out.extend_from_slice(&pending.to_le_bytes()[..rest]);
 }
 
 /// The smallest value and the width of the differences from it. Where base and widest difference could together pass
@@ -87,9 +111,18 @@ fn unpack(packed: &[u8], base: u64, width: u32, count: usize, values: &mut Vec<u
     // One bounds check for the block: the packed bytes with room to read past their end.
     let mut padded = [0; BLOCK * 8 + 16];
     padded[..packed.len()].copy_from_slice(packed);
-    let mask = mask(width);
+    let (width, mask) = (width as usize, mask(width));
+    if width <= NARROW_WIDTH_MAX {
+        values.extend((0..count).map(|index| {
+            let at = index * width;
+            let mut window = [0; 8];
+            window.copy_from_slice(&padded[at / 8..at / 8 + 8]);
+            base + (u64::from_le_bytes(window) >> (at % 8) & mask)
+        }));
+        return;
+    }
     values.extend((0..count).map(|index| {
-        let at = index * width as usize;
+        let at = index * width;
         let mut window = [0; 16];
         window.copy_from_slice(&padded[at / 8..at / 8 + 16]);
         base + ((u128::from_le_bytes(window) >> (at % 8)) as u64 & mask)

@@ -270,16 +270,26 @@ impl<'b> SectionView<'b> {
         stats: &mut Vec<Stats>,
         scratch: &mut StatsScratch,
     ) -> Result<(), WireFault> {
-        let mut cursor = Cursor::new(self.columns);
-        take_column(&mut cursor, self.rows, readings)?;
-        for readings in readings.iter_mut() {
-            if *readings >= READINGS_MAX {
-                return Err(WireFault::TooLong("readings"));
-            }
-            *readings += 1;
-        }
+        readings.clear();
         stats.clear();
-        stats.resize(self.rows * self.keep.len(), Stats::IDENTITY);
+        self.append_rows(readings, stats, scratch)
+    }
+
+    /// As [`SectionView::read_rows`], behind what is there already. After a fault something of it may be there.
+    pub fn append_rows(
+        &self,
+        readings: &mut Vec<u64>,
+        stats: &mut Vec<Stats>,
+        scratch: &mut StatsScratch,
+    ) -> Result<(), WireFault> {
+        let mut cursor = Cursor::new(self.columns);
+        take_column(&mut cursor, self.rows, &mut scratch.column)?;
+        if scratch.column.iter().any(|&readings| readings >= READINGS_MAX) {
+            return Err(WireFault::TooLong("readings"));
+        }
+        let (first_readings, first_stats) = (readings.len(), stats.len());
+        readings.extend(scratch.column.iter().map(|&readings| readings + 1));
+        stats.resize(first_stats + self.rows * self.keep.len(), Stats::IDENTITY);
         for (field, keep) in self.keep().enumerate() {
             take_field(
                 &mut cursor,
@@ -287,8 +297,8 @@ impl<'b> SectionView<'b> {
                 keep,
                 field,
                 self.keep.len(),
-                readings,
-                stats,
+                &readings[first_readings..],
+                &mut stats[first_stats..],
                 scratch,
             )?;
         }

@@ -108,8 +108,11 @@ proptest! {
         frame.extend_from_slice(&crc.to_le_bytes());
         for section in read(&frame).unwrap_or_default() {
             let mut all = Stats::IDENTITY;
-            for stats in &section.stats {
+            for (stats, keep) in section.stats.iter().zip(section.keep.iter().cycle()) {
                 all.merge(stats);
+                let variance = stats.lower(crate::plan::Aggregate::Variance, crate::time::Span::from_secs(1));
+                let is_negative = matches!(variance, Some(crate::stats::Lowered::Real(variance)) if variance < 0.0);
+                prop_assert!(!is_negative || !keep.contains(Components::SQUARES));
             }
             for stats in section.stats.iter().chain([&all]) {
                 for aggregate in crate::plan::Aggregate::ALL {
@@ -275,6 +278,31 @@ fn ladders_ascend_in_multiples() {
     let twice = Err(WireFault::Invalid("slice number stands twice"));
     assert_eq!(laddered(&[(1, 2, 60)]), twice);
     assert_eq!(laddered(&[(1, 3, 60), (2, 3, 120)]), twice);
+}
+
+/// A sensor that shows nothing, or next to nothing, a thousand times in a pane is as good as any.
+#[test]
+fn many_readings_at_the_finest_scale_round_trip() {
+    for units in [0, 1, -7] {
+        let values = (0..1_000).map(|at| (at, units)).collect();
+        let section = section(&[Components::STATS], &[(b"a".to_vec(), alloc::vec![values])]);
+        assert_eq!(
+            read(&frame(core::slice::from_ref(&section))),
+            Ok(alloc::vec![section])
+        );
+    }
+}
+
+/// A peer may send any sums; those that no values have are refused, in the narrow form and in the wide one.
+#[test]
+fn a_negative_variance_is_refused() {
+    for unit in [10_i128.pow(16), 10_i128.pow(35) + 1] {
+        let values = alloc::vec![(0, 0), (1, unit)];
+        let mut section = section(&[Components::STATS], &[(b"a".to_vec(), alloc::vec![values])]);
+        assert!(read(&frame(core::slice::from_ref(&section))).is_ok());
+        section.stats[0].squares = crate::stats::Squares::ZERO;
+        assert_eq!(read(&frame(&[section])), Err(WireFault::Invalid("partial")));
+    }
 }
 
 #[test]
