@@ -11,6 +11,7 @@ use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::time::Duration;
 
+use catchment_agent::journal::Journal;
 use catchment_agent::panes::{OpenPanes, Place};
 use catchment_agent::tally::Tally;
 use catchment_aggregator::merge::Panes;

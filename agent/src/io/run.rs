@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::time::Now;
+use catchment_common::wire::AgentPlan;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
@@ -55,6 +56,10 @@ pub async fn run(config: Config) -> Result<()> {
         readings = started.readings, partials = started.partials, batches = started.batches,
         damaged = started.damaged, "started"
     );
+    if agent.plan().version > 0 {
+        let AgentPlan { version, slices, .. } = agent.plan();
+        info!(version, slices = slices.len(), "running the kept plan");
+    }
     let filters = watch::Sender::new(agent.filters());
     let connector = Connector::new(&config)?;
     let (events_in, events) = mpsc::channel(mqtt::EVENTS_MAX);
