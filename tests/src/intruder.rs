@@ -37,7 +37,9 @@ impl Intruder {
         crypto.alpn_protocols = vec![alpn.to_vec()];
         let crypto = QuicClientConfig::try_from(crypto).map_err(|error| error.to_string())?;
         let client = quinn::ClientConfig::new(Arc::new(crypto));
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        // A thread of its own: what was written is sent while nobody waits here.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();

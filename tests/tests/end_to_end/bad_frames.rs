@@ -3,6 +3,7 @@
 
 use std::net::UdpSocket;
 
+use catchment_common::decimal::Value;
 use catchment_common::limits::FRAME_BYTES_MAX;
 use catchment_common::plan::{Components, SliceId};
 use catchment_common::stats::Stats;
@@ -15,6 +16,7 @@ use catchment_tests::aggregator::Aggregator;
 use catchment_tests::broker::Broker;
 use catchment_tests::intruder::Intruder;
 use catchment_tests::mqtt::Publisher;
+use catchment_tests::wait::until;
 use catchment_tests::world::{FLEET_PLAN, World};
 
 const EPOCH: u64 = 7;
@@ -34,12 +36,24 @@ fn batch(seq: u64, slice: u32, pane: i64, fields: usize) -> Vec<u8> {
     section.reset(SliceId(slice), Timestamp::clamped(pane), keep.into_iter());
     section.keys.push(b"berlin\0dev-1");
     section.readings.push(1);
-    section.stats.extend(vec![Stats::IDENTITY; fields]);
+    let mut stats = Stats::IDENTITY;
+    stats.lift(Components::STATS, Timestamp::clamped(pane), Value::ZERO);
+    section.stats.extend(vec![stats; fields]);
     let mut writer = BatchWriter::default();
     writer.push(&section);
     let mut frame = Vec::new();
     writer.seal(EPOCH, seq, &mut frame);
     frame
+}
+
+fn ack(seq: u64) -> Message {
+    Message::Ack(EpochRange {
+        epoch: EPOCH,
+        ranges: vec![SeqRange {
+            first: seq,
+            last: seq,
+        }],
+    })
 }
 
 /// Bytes with a right checksum behind them.
@@ -67,7 +81,6 @@ fn check_alive(world: &World, aggregator: &mut Aggregator) {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_bad_batch_is_refused_by_name_and_the_connection_goes_on() {
     let world = World::new();
     let mut aggregator = Aggregator::start(&world, FLEET_PLAN);
@@ -163,16 +176,57 @@ fn a_bad_batch_is_refused_by_name_and_the_connection_goes_on() {
             "{what}"
         );
     }
-    // A good one is taken on the same connection, and taken once.
-    for _ in 0..2 {
-        intruder.send_frame(&batch(20, 1, PANE, two_fields));
-        let ack = EpochRange {
-            epoch: EPOCH,
-            ranges: vec![SeqRange { first: 20, last: 20 }],
-        };
-        assert_eq!(intruder.receive(), Some(Message::Ack(ack)));
-    }
+    // A good one is taken on the same connection.
+    intruder.send_frame(&batch(20, 1, PANE, two_fields));
+    assert_eq!(intruder.receive(), Some(ack(20)));
     check_alive(&world, &mut aggregator);
+}
+
+/// The acknowledgement may be lost in any way: the batch comes again on the same connection, on the next one, and to an
+/// aggregator that was killed in between. Each time it is acknowledged again, and its reading counts once.
+#[test]
+fn a_batch_that_comes_again_is_merged_once() {
+    let world = World::new();
+    let mut aggregator = Aggregator::start(&world, FLEET_PLAN);
+    let frame = batch(1, 1, PANE, 2);
+    let mut intruder = Intruder::greeted(&world, "gw-1", aggregator.address());
+    for _ in 0..2 {
+        intruder.send_frame(&frame);
+        assert_eq!(intruder.receive(), Some(ack(1)));
+    }
+    drop(intruder);
+    let mut intruder = Intruder::greeted(&world, "gw-1", aggregator.address());
+    intruder.send_frame(&frame);
+    assert_eq!(intruder.receive(), Some(ack(1)));
+    aggregator.process().kill();
+    aggregator.restart(&world);
+    let mut intruder = Intruder::greeted(&world, "gw-1", aggregator.address());
+    intruder.send_frame(&frame);
+    assert_eq!(intruder.receive(), Some(ack(1)));
+    intruder.send_message(&Message::Heartbeat(Heartbeat {
+        watermarks: vec![(SliceId(1), Timestamp::clamped(PANE + 60_000_000))],
+        seq: 1,
+        ..heartbeat()
+    }));
+    let readings = until("the window's row", || {
+        let row = "SELECT readings FROM room_climate WHERE status = 'final' AND temp_count = readings";
+        let sql = aggregator.sql();
+        sql.query_row(row, [], |row| row.get::<_, i64>(0)).ok()
+    });
+    assert_eq!(readings, 1);
+}
+
+fn heartbeat() -> Heartbeat {
+    Heartbeat {
+        epoch: EPOCH,
+        counting: 1,
+        seq: 0,
+        oldest: 1,
+        watermarks: Vec::new(),
+        counters: Vec::new(),
+        backlog_batches: 0,
+        backlog_bytes: 0,
+    }
 }
 
 #[test]
@@ -184,16 +238,7 @@ fn bytes_that_are_no_frame_end_the_connection_and_nothing_else() {
     let mut old_hello = Message::Drain.emit();
     old_hello[0] = 1;
     old_hello[1] = 9;
-    let heartbeat = Message::Heartbeat(Heartbeat {
-        epoch: EPOCH,
-        counting: 1,
-        seq: 0,
-        oldest: 1,
-        watermarks: Vec::new(),
-        counters: Vec::new(),
-        backlog_batches: 0,
-        backlog_bytes: 0,
-    });
+    let heartbeat = Message::Heartbeat(heartbeat());
     let trailing = [heartbeat.emit(), vec![0]].concat();
     let cases: [(&str, &[u8], &str); 9] = [
         ("an empty frame", &[], "the frame ends too early"),
