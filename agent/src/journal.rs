@@ -326,3 +326,6 @@ impl Journal {
         self.oldest = self.oldest.max(needed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -589,6 +589,40 @@ impl Spool {
         segment
     }
 
+    /// Writes a record again, as it is, in the current segment.
+    fn rewrite(&mut self, slot: Slot, frame: Bytes) {
+        let Some(Held { stage, name, .. }) = self.records.get(&slot) else {
+            return;
+        };
+        let (stage, name) = (*stage, *name);
+        self.ordinal += 1;
+        let ordinal = self.ordinal;
+        let record = Record::Moved {
+            ordinal,
+            slot,
+            stage,
+            name,
+            frame: &frame,
+        };
+        let (segment, at) = self.append(&record, frame.len());
+        let Some(held) = self.records.get_mut(&slot) else {
+            return;
+        };
+        let before = std::mem::replace(&mut held.segment, segment);
+        self.held_bytes = self.held_bytes - u64::from(held.length) + frame.len() as u64;
+        self.cached = self.cached - held.frame.as_ref().map_or(0, Bytes::len) + frame.len();
+        (held.at, held.length, held.ordinal) = (at, frame.len() as u32, ordinal);
+        held.frame = Some(frame);
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.live += 1;
+        }
+        if let Some(segment) = self.segments.get_mut(&before) {
+            segment.live -= 1;
+        }
+        self.drop_if_done(before);
+        self.pin(segment, BTreeSet::from([before]));
+    }
+
     /// Appends a record of about `length` bytes to the current segment, or to the next one; returns the segment and
     /// where the batch's frame is in it.
     fn append(&mut self, record: &Record<'_>, length: usize) -> (u32, u64) {
@@ -684,13 +718,13 @@ impl Spool {
         let mut acted = false;
         while self.is_over(1, 1) {
             acted = true;
-            if !(self.drop_retained() || self.compact(disk) || self.drop_oldest(disk)) {
+            if !(self.drop_retained() || self.clean(disk) || self.compact(disk) || self.drop_oldest(disk)) {
                 return acted;
             }
         }
         // Merge before it is urgent: that needs some room itself.
         if self.is_over(5, 8) && !self.drop_retained() {
-            acted |= self.compact(disk);
+            acted |= self.clean(disk) || self.compact(disk);
         }
         acted
     }
@@ -736,3 +770,6 @@ impl Spool {
         while self.drop_retained() {}
     }
 }
+
+#[cfg(test)]
+mod tests;

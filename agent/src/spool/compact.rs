@@ -25,6 +25,8 @@ const PASS_BYTES_MAX: u64 = 256 << 10;
 const PASS_PARTIALS_MAX: usize = 16_384;
 /// Fewer batches than this of the last stage are not worth a pass of their own.
 const PASS_RECORDS_MIN: usize = 16;
+/// A segment of which one part in so many is in use is worth moving that part.
+const SPARSE_PART: u64 = 4;
 /// Entries of one record of a loss.
 const LOSS_ENTRIES_MAX: usize = 256;
 
@@ -216,7 +218,10 @@ impl Spool {
             };
             let is_last = part as usize == parts;
             let segment = self.write(slot, is_last, first.number, stage, None, frame.into(), false);
-            self.pin(segment, sources.clone());
+            // The last part says that all are there, so it must outlive what they replace; the others need not.
+            if is_last {
+                self.pin(segment, std::mem::take(&mut sources));
+            }
         }
         true
     }
@@ -258,6 +263,46 @@ impl Spool {
         // A run must not end within the parts of one pass: they are replaced together or not at all.
         let run = whole_numbers(run, &self.records);
         (!run.is_empty()).then_some((stage, run))
+    }
+
+    /// Moves what is left in a segment that is nearly empty, so that the segment can go; returns whether there was one.
+    pub(super) fn clean(&mut self, disk: &impl Disk) -> bool {
+        let mut live: BTreeMap<u32, (u64, bool)> = BTreeMap::new();
+        for held in self.records.values() {
+            let (bytes, durable) = live.entry(held.segment).or_insert((0, true));
+            *bytes += u64::from(held.length);
+            *durable &= held.ordinal <= self.durable;
+        }
+        let is_sparse = |(number, segment): &(&u32, &super::Segment)| {
+            let (bytes, durable) = live.get(number).copied().unwrap_or((0, true));
+            // What names or replaces records elsewhere cannot be moved, only outlived.
+            **number != self.current
+                && segment.after.is_empty()
+                && durable
+                && bytes * SPARSE_PART <= segment.bytes
+        };
+        let Some(segment) = self.segments.iter().find(is_sparse).map(|(&number, _)| number) else {
+            return false;
+        };
+        let slots: Vec<Slot> = self
+            .records
+            .iter()
+            .filter(|(_, held)| held.segment == segment)
+            .map(|(&slot, _)| slot)
+            .collect();
+        for slot in slots {
+            if self.records.get(&slot).is_some_and(|held| held.acknowledged) {
+                self.release(slot);
+                continue;
+            }
+            if let Some(frame) = self.frame(slot, disk) {
+                self.rewrite(slot, frame);
+            } else {
+                self.damaged += 1;
+                self.release(slot);
+            }
+        }
+        true
     }
 
     /// Drops the batches of the oldest segment and leaves records of their loss; returns whether there was one.

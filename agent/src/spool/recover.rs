@@ -164,6 +164,28 @@ impl Reader<'_> {
                     self.complete(from, slot.number, own);
                 }
             }
+            Record::Moved {
+                ordinal,
+                slot,
+                stage,
+                name,
+                frame,
+            } => {
+                let held = Held {
+                    segment,
+                    at: (body_at + body.len() - frame.len()) as u64,
+                    length: frame.len() as u32,
+                    ordinal,
+                    stage,
+                    name,
+                    acknowledged: false,
+                    is_loss: Loss::is_loss(frame),
+                    frame: None,
+                };
+                self.spool.next_number = self.spool.next_number.max(slot.number + 1);
+                self.remove(slot, own);
+                self.insert(slot, held, own);
+            }
             Record::Seal {
                 ordinal: _,
                 through,
