@@ -322,7 +322,7 @@ fn what_does_not_fit_even_so_is_lost_and_said() {
     let (readings, _, _, lost) = totals(&drain(&mut spool, &disk));
     assert_eq!(
         readings + lost,
-        400 * u64::from(keys),
+        150 * u64::from(keys),
         "each reading is there or said to be lost"
     );
     assert!(lost > 0 && readings > 0);
