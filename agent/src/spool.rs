@@ -367,6 +367,11 @@ impl Spool {
         self.first_steps.push(Step::Remove(file));
     }
 
+    /// A file that the next job must sync before all else.
+    pub fn sync_first(&mut self, file: File) {
+        self.first_steps.insert(0, Step::Sync(file));
+    }
+
     /// After a lost link nothing is under way any more.
     pub fn handle_disconnected(&mut self) {
         self.live.clear();

@@ -98,6 +98,12 @@ fn restart(spool: &Spool, disk: &MemoryDisk) -> Spool {
         again.segments,
         spool.segments
     );
+    let first = again.ordinal();
+    assert!(
+        again.next(Lane::Backlog, disk).is_none(),
+        "not before the first job has synced it"
+    );
+    again.handle_durable(first);
     again
 }
 
