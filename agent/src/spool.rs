@@ -367,6 +367,11 @@ impl Spool {
         self.first_steps.push(Step::Remove(file));
     }
 
+    /// A file that the next job must sync before all else.
+    pub fn sync_first(&mut self, file: File) {
+        self.first_steps.insert(0, Step::Sync(file));
+    }
+
     /// After a lost link nothing is under way any more.
     pub fn handle_disconnected(&mut self) {
         self.live.clear();
@@ -376,40 +381,31 @@ impl Spool {
         }
     }
 
-    /// The aggregator has said what of the batches in `asked` it has. The rest is sent, also what was acknowledged
-    /// once: an aggregator that was restored from a backup does not have it any more.
+    /// The aggregator has said which of the batches held here it has. The rest is sent, also what was acknowledged once:
+    /// an aggregator that was restored from a backup does not have it any more, and may not even know its epoch.
     pub fn resume(&mut self, committed: &[EpochRange], now: Instant) {
         for EpochRange { epoch, ranges } in committed {
             self.acknowledge(*epoch, ranges, now);
-            let within = |name: &Name| {
-                ranges
-                    .iter()
-                    .any(|range| (range.first..=range.last).contains(&name.seq))
-            };
-            let (first, last) = (
-                Name {
-                    epoch: *epoch,
-                    seq: 0,
-                },
-                Name {
-                    epoch: *epoch,
-                    seq: u64::MAX,
-                },
-            );
-            let missing: Vec<(Name, Slot)> = self
-                .retained
-                .range(first..=last)
-                .filter(|(name, _)| !within(name))
-                .map(|(&name, &slot)| (name, slot))
-                .collect();
-            for (name, slot) in missing {
-                self.retained.remove(&name);
-                self.held.insert(name, slot);
-                self.resent += 1;
-                if let Some(held) = self.records.get_mut(&slot) {
-                    held.acknowledged = false;
-                    self.held_bytes += u64::from(held.length);
-                }
+        }
+        let is_committed = |name: &Name| {
+            let of_epoch = committed.iter().filter(|held| held.epoch == name.epoch);
+            { of_epoch }
+                .flat_map(|held| &held.ranges)
+                .any(|range| (range.first..=range.last).contains(&name.seq))
+        };
+        let missing: Vec<(Name, Slot)> = self
+            .retained
+            .iter()
+            .filter(|(name, _)| !is_committed(name))
+            .map(|(&name, &slot)| (name, slot))
+            .collect();
+        for (name, slot) in missing {
+            self.retained.remove(&name);
+            self.held.insert(name, slot);
+            self.resent += 1;
+            if let Some(held) = self.records.get_mut(&slot) {
+                held.acknowledged = false;
+                self.held_bytes += u64::from(held.length);
             }
         }
         let waiting: BTreeSet<Name> = self.fresh.iter().map(|&(_, name, _)| name).collect();

@@ -23,7 +23,7 @@ use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::wire::{self, EpochRange, Loss, Message, SeqRange, WireFault};
 
 use self::sessions::{Session, Statement};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, RunningQuery};
 use crate::commit::{AppendedBatch, Commit, CommitId, PaneSource, SourceFault};
 use crate::frontier::Frontier;
 use crate::ledger::Ledger;
@@ -189,8 +189,21 @@ impl Aggregator {
         }
     }
 
-    /// Another plan is in force. Windows of queries that go on keep their horizon.
-    pub fn handle_catalog(&mut self, catalog: Catalog) {
+    /// Another plan is in force. Windows of queries that go on keep their horizon. A new one on a slice that was there
+    /// before begins where all its panes are in memory: earlier ones may have left it, and windows with holes must not
+    /// be shown.
+    pub fn handle_catalog(&mut self, now: Now, catalog: Catalog) {
+        let begin = |query: &RunningQuery| {
+            let readers = query.readers.iter();
+            let known = readers.filter(|reader| self.catalog.slices.contains_key(&reader.slice));
+            let whole_from = known.map(|reader| match self.needed_from(reader.slice) {
+                // Nobody read it, so any pane may have left: those to come will be whole.
+                Timestamp::MAX => now.wall.plus(query.query.max_ahead),
+                from => from,
+            });
+            whole_from.max()
+        };
+        let begins: Vec<Option<Timestamp>> = catalog.queries.iter().map(begin).collect();
         let mut before: BTreeMap<String, QueryWindows> = self
             .catalog
             .queries
@@ -201,7 +214,11 @@ impl Aggregator {
         self.windows = catalog
             .queries
             .iter()
-            .map(|query| before.remove(&query.query.name).unwrap_or_default())
+            .zip(begins)
+            .map(|(query, begin)| {
+                let held = before.remove(&query.query.name);
+                held.unwrap_or_else(|| QueryWindows::starting(begin, query.query.window))
+            })
             .collect();
         self.catalog = catalog;
         for (&connection, session) in self

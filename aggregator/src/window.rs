@@ -46,6 +46,20 @@ impl Default for QueryWindows {
 }
 
 impl QueryWindows {
+    /// A query that passes over windows that start before `from`, if there is such an instant. Data that still comes for
+    /// them shows them all the same.
+    pub fn starting(from: Option<Timestamp>, window: Window) -> Self {
+        let Some(from) = from.filter(|from| *from > Timestamp::MIN) else {
+            return Self::default();
+        };
+        // The window that starts on the step before is the last that is passed over.
+        let before = from.minus(Span::from_micros(1)).pane_start(window.every);
+        Self {
+            emitted_through: before.plus(window.size),
+            ..Self::default()
+        }
+    }
+
     /// What a store gave back: the horizon, and the provisional windows' starts with the coverage that they show.
     pub fn restore(
         &mut self,

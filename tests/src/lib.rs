@@ -24,3 +24,5 @@ pub mod aggregator;
 pub mod intruder;
 
 pub mod verdict;
+
+pub mod sim;

@@ -92,6 +92,10 @@ impl Agent {
         for &number in recovery.segments.broken() {
             agent.out.spool.remove_first(File::Journal(number));
         }
+        // A killed process may have written what it never synced: it counts from now on, so it must be made to last.
+        for number in recovery.segments.numbers() {
+            agent.out.spool.sync_first(File::Journal(number));
+        }
         agent
             .journal
             .snapshot(&snapshot(&agent.out, agent.counting, &agent.plan));

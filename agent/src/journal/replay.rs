@@ -63,6 +63,11 @@ impl Segments {
         self.numbers.last().map(|&(number, _)| number)
     }
 
+    /// The segments of the run, oldest first.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.numbers.iter().map(|&(number, _)| number)
+    }
+
     /// Segments that are left over and not read.
     pub fn broken(&self) -> &[u32] {
         &self.broken

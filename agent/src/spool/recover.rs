@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::Record;
-use super::{Held, Limits, Name, Slot, Spool};
+use super::{Held, Lane, Limits, Name, Slot, Spool};
 use crate::disk::{Disk, DiskFault, File, Step, frame};
 use catchment_common::wire::Loss;
 
@@ -51,18 +51,30 @@ impl Spool {
             parts: Vec::new(),
             cut: false,
         };
-        for (number, length) in files {
+        for &(number, length) in &files {
             reader.segment(number, length, disk);
         }
         let mut found = reader.found;
+        let kept = files
+            .iter()
+            .filter(|(number, _)| spool.segments.contains_key(number));
+        let syncs: Vec<Step> = kept.map(|&(number, _)| Step::Sync(File::Spool(number))).collect();
+        spool.first_steps.splice(..0, syncs);
         spool.finish_recovery();
         found.batches = spool.len();
         Ok((spool, found))
     }
 
+    /// What was read may be what a killed process wrote and never synced, and the next power failure may take it. So
+    /// nothing is sent, merged or dropped before the first job has synced all of it.
     fn finish_recovery(&mut self) {
-        self.durable = self.ordinal;
-        self.fresh.clear();
+        let mut oldest_first: Vec<(Slot, Name)> =
+            self.held.iter().map(|(&name, &slot)| (slot, name)).collect();
+        oldest_first.sort_unstable();
+        self.fresh = oldest_first
+            .into_iter()
+            .map(|(_, name)| (self.ordinal, name, Lane::Backlog))
+            .collect();
         for held in self.records.values() {
             if let Some(segment) = self.segments.get_mut(&held.segment) {
                 segment.live += 1;

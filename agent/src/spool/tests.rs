@@ -98,6 +98,12 @@ fn restart(spool: &Spool, disk: &MemoryDisk) -> Spool {
         again.segments,
         spool.segments
     );
+    let first = again.ordinal();
+    assert!(
+        again.next(Lane::Backlog, disk).is_none(),
+        "not before the first job has synced it"
+    );
+    again.handle_durable(first);
     again
 }
 
@@ -392,4 +398,19 @@ fn acknowledged_batches_make_room_before_anything_else() {
         "only the last segment is left: {:?}",
         spool.segments
     );
+}
+
+#[test]
+fn an_aggregator_that_does_not_even_know_the_epoch_gets_everything_again() {
+    let (mut spool, mut disk) = (new_spool(), MemoryDisk::default());
+    spool.push(frame(1, 2), Some(FIRST), Lane::Live);
+    commit(&mut spool, &mut disk);
+    let sent = drain(&mut spool, &disk);
+    let range = SeqRange { first: 1, last: 1 };
+    assert_eq!(spool.acknowledge(FIRST.epoch, &[range], now(1)), 1);
+    spool.handle_disconnected();
+    // Its backup is from before this epoch, so its welcome does not name it.
+    spool.resume(&[], now(2));
+    assert_eq!(spool.take_resent(), 1);
+    assert_eq!(drain(&mut spool, &disk), sent);
 }

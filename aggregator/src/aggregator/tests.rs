@@ -345,6 +345,42 @@ fn late_data_revises_even_after_its_pane_has_left_memory() {
 }
 
 #[test]
+fn a_query_that_comes_later_never_shows_a_window_with_holes() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    world.frame(1, 1, batch(1, 100, &[("x", &[1])])).unwrap();
+    world.heartbeat(1, 1, 1, 119);
+    world.settle(1);
+    world.settle(20);
+    world.settle(30);
+    world.frame(31, 1, batch(2, 110, &[("x", &[2])])).unwrap();
+    world.settle(31);
+    assert!(!world.aggregator.panes().holds(SLICE, at(100)));
+    let both = catalog(2, vec![query("q", 10, 10), query("wide", 20, 20)]);
+    world.aggregator.handle_catalog(now(32), both);
+    world.frame(32, 1, batch(3, 120, &[("x", &[4])])).unwrap();
+    world.heartbeat(32, 1, 3, 1_000);
+    world.settle(32);
+    let wide = |world: &World| -> Vec<(Timestamp, u64)> {
+        let rows = world.rows.iter().filter(|((query, ..), _)| *query == 1);
+        rows.map(|((_, start, ..), (_, _, readings, _))| (*start, *readings))
+            .collect()
+    };
+    assert_eq!(
+        wide(&world),
+        [(at(120), 1)],
+        "the window from 100 lacks a pane in memory"
+    );
+    world.frame(33, 1, batch(4, 110, &[("x", &[8])])).unwrap();
+    world.settle(33);
+    assert_eq!(
+        wide(&world),
+        [(at(100), 3), (at(120), 1)],
+        "data that still comes shows it whole"
+    );
+}
+
+#[test]
 fn hopping_windows_are_assembled_from_panes() {
     let mut world = World::new(vec![query("q", 30, 10)]);
     world.greet(1, "a", Vec::new());

@@ -317,7 +317,7 @@ impl Engine {
             let catalog = self.reader.load_catalog()?;
             info!(version, queries = catalog.queries.len(), "a new plan is in force");
             self.tables = tables(&catalog);
-            self.aggregator.handle_catalog(catalog);
+            self.aggregator.handle_catalog(self.clock.now(), catalog);
         }
         Ok(())
     }
