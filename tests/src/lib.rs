@@ -23,4 +23,6 @@ pub mod aggregator;
 
 pub mod intruder;
 
+pub mod proxy;
+
 pub mod verdict;
