@@ -104,6 +104,10 @@ pub struct RunArguments {
     /// 0: at most once; 1: at least once.
     #[arg(long, default_value = "1", value_parser = quality)]
     qos: QoS,
+    /// After each reconnect publish again what was published in so long a time before: a broker that died may have
+    /// forgotten what it acknowledged. The plan's `dedupe = "seq"` then counts it once.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    resend: Option<Duration>,
     /// Event time of the first reading, RFC 3339; default now.
     #[arg(long)]
     start: Option<jiff::Timestamp>,
@@ -221,6 +225,7 @@ impl RunArguments {
             brokers: self.broker.clone(),
             connections: self.connections,
             qos: self.qos,
+            resend: self.resend,
             unpaced: self.unpaced,
             truth: self.truth.clone(),
         }

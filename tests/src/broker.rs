@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::{Process, binary, program};
@@ -15,6 +15,7 @@ pub struct Broker {
     process: Process,
     address: SocketAddr,
     secure: Option<SocketAddr>,
+    config: Option<PathBuf>,
 }
 
 /// What a Mosquitto offers besides its open listener: TLS with these files, and this user alone.
@@ -37,19 +38,40 @@ impl Broker {
     /// A Mosquitto with its defaults (20 messages in flight), except that it queues without bound for clients that are
     /// slow: what it drops is not the agent's loss.
     pub fn mosquitto(world: &World, name: &str) -> Self {
-        Self::start(world, name, None)
+        Self::start(world, name, None, "persistence false\n")
+    }
+
+    /// The same with sessions and messages on disk, saved once a second: what Mosquitto acknowledged since, a kill makes
+    /// it forget.
+    pub fn persistent_mosquitto(world: &World, name: &str) -> Self {
+        let folder = world.path(&format!("{name}.store"));
+        std::fs::create_dir(&folder).unwrap();
+        let lines = format!(
+            "persistence true\npersistence_location {}/\nautosave_interval 1\n",
+            folder.display()
+        );
+        Self::start(world, name, None, &lines)
+    }
+
+    /// Starts a Mosquitto again on its port, after it has ended.
+    pub fn restart(&mut self, world: &World, name: &str) {
+        assert!(!self.process.is_running(), "kill it first");
+        let config = self.config.as_deref().expect("a Mosquitto");
+        let mut process = start_mosquitto(world, name, config);
+        assert!(is_up(&mut process, self.address), "{}", process.log());
+        self.process = process;
     }
 
     /// The same with a second listener that wants TLS and a password.
     pub fn secured_mosquitto(world: &World, name: &str, secured: &Secured) -> Self {
-        Self::start(world, name, Some(secured))
+        Self::start(world, name, Some(secured), "persistence false\n")
     }
 
-    fn start(world: &World, name: &str, secured: Option<&Secured>) -> Self {
+    fn start(world: &World, name: &str, secured: Option<&Secured>, persistence: &str) -> Self {
         for _ in 0..ATTEMPTS {
             let (address, second) = (free_port(), secured.map(|_| free_port()));
             let mut config = format!(
-                "per_listener_settings true\nuser root\npersistence false\nmax_queued_messages 0\nlog_dest stderr\n\
+                "per_listener_settings true\nuser root\n{persistence}max_queued_messages 0\nlog_dest stderr\n\
                  listener {} 127.0.0.1\nallow_anonymous true\n",
                 address.port()
             );
@@ -70,20 +92,13 @@ impl Broker {
                 );
             }
             let config = world.write(&format!("{name}.conf"), config);
-            let mut command = Command::new(program("mosquitto"));
-            let mut process = Process::start(name, world.folder(), command.arg("-c").arg(config));
-            let is_up = until("Mosquitto to listen", || {
-                if !process.is_running() {
-                    return Some(false);
-                }
-                let log = process.log();
-                (log.contains(" running") && TcpStream::connect(address).is_ok()).then_some(true)
-            });
-            if is_up {
+            let mut process = start_mosquitto(world, name, &config);
+            if is_up(&mut process, address) {
                 return Self {
                     process,
                     address,
                     secure: second,
+                    config: Some(config),
                 };
             }
             let log = process.log();
@@ -106,6 +121,7 @@ impl Broker {
             process,
             address,
             secure: None,
+            config: None,
         }
     }
 
@@ -129,6 +145,22 @@ impl Broker {
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+fn start_mosquitto(world: &World, name: &str, config: &Path) -> Process {
+    let mut command = Command::new(program("mosquitto"));
+    Process::start(name, world.folder(), command.arg("-c").arg(config))
+}
+
+/// Waits until it listens, or has ended.
+fn is_up(process: &mut Process, address: SocketAddr) -> bool {
+    until("Mosquitto to listen", || {
+        if !process.is_running() {
+            return Some(false);
+        }
+        let log = process.log();
+        (log.contains(" running") && TcpStream::connect(address).is_ok()).then_some(true)
+    })
 }
 
 fn free_port() -> SocketAddr {

@@ -23,6 +23,8 @@ pub mod aggregator;
 
 pub mod intruder;
 
+pub mod proxy;
+
 pub mod verdict;
 
 pub mod sim;

@@ -108,6 +108,33 @@ fn faults_leave_the_measured_values_alone() {
 }
 
 #[test]
+fn devices_number_their_readings_and_never_start_over() {
+    let number = |message: &Message| {
+        let json: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+        json["seq"].as_u64().unwrap()
+    };
+    let numbers = |settings: Settings, device: u32| -> Vec<u64> {
+        let all = all(settings).into_iter();
+        all.filter(|message| message.device == device)
+            .map(|message| number(&message))
+            .collect()
+    };
+    for device in [0, 7, 19] {
+        let first = numbers(settings(), device);
+        assert!(first.windows(2).all(|pair| pair[1] == pair[0] + 1));
+        let start_us = settings().start_us + 20_000_000;
+        let next = numbers(
+            Settings {
+                start_us,
+                ..settings()
+            },
+            device,
+        );
+        assert_eq!(next[0], first[199] + 1, "a run that follows goes on");
+    }
+}
+
+#[test]
 fn duplicates_and_late_readings_keep_their_content() {
     let faults = Faults {
         dropouts: Chance::NEVER,

@@ -246,6 +246,7 @@ impl Demo {
             brokers,
             connections,
             qos: QoS::AtLeastOnce,
+            resend: None,
             unpaced: false,
             truth,
         };
