@@ -84,8 +84,29 @@ pub struct Closable {
 }
 
 impl Intake {
-    /// Runs `plan` from `now` on, with open panes in `memory_bytes`. Watermarks of slices in `before` are carried on.
-    pub fn new(plan: &AgentPlan, before: Option<&Self>, limits: Limits, now: Now, tally: &mut Tally) -> Self {
+    /// Runs `plan` from `now` on, with open panes in `memory_bytes`. Watermarks of slices in `before` are carried on;
+    /// its panes, which must be closed, give their memory back first, so that the budget is never taken twice.
+    pub fn new(
+        plan: &AgentPlan,
+        mut before: Option<&mut Self>,
+        limits: Limits,
+        now: Now,
+        tally: &mut Tally,
+    ) -> Self {
+        if let Some(before) = before.as_deref_mut() {
+            debug_assert!(
+                before.panes.is_empty(),
+                "panes are closed before another plan takes over"
+            );
+            before.panes = OpenPanes::new(0, 1, limits.seed);
+        }
+        let before = before.as_deref();
+        // Without a slice nothing can be open.
+        let memory_bytes = if plan.slices.is_empty() {
+            0
+        } else {
+            limits.memory_bytes
+        };
         let fields = plan
             .slices
             .iter()
@@ -97,7 +118,7 @@ impl Intake {
             sources: Vec::new(),
             views: Vec::new(),
             slices: plan.slices.clone(),
-            panes: OpenPanes::new(limits.memory_bytes, fields, limits.seed),
+            panes: OpenPanes::new(memory_bytes, fields, limits.seed),
             decoded: Decoded::default(),
             devices: Devices::new(
                 if numbered {

@@ -27,8 +27,6 @@ const SECTION_STATS_MAX: usize = 4_096;
 pub struct OpenPanes {
     keys: Keys,
     table: PaneTable<FixedTable<PaneKey, PaneEntry>, Box<[Cell]>>,
-    /// For each key number the slot of the partial lifted into last: most readings find it there again.
-    hints: Box<[Slot]>,
     selected: Vec<PaneKey>,
     section: Section,
 }
@@ -77,7 +75,6 @@ impl OpenPanes {
                 FixedTable::new(capacity, seed.rotate_left(32)),
                 vec![Cell::VACANT; (capacity * fields).max(fields)].into_boxed_slice(),
             ),
-            hints: vec![Slot::MAX; capacity].into_boxed_slice(),
             selected: Vec::with_capacity(capacity),
             section: Section::default(),
         }
@@ -89,7 +86,6 @@ impl OpenPanes {
             + fields * size_of::<Cell>()
             + Keys::entry_bytes()
             + KEY_BYTES_TYPICAL
-            + size_of::<Slot>()
             + size_of::<PaneKey>()
     }
 
@@ -122,14 +118,14 @@ impl OpenPanes {
         let known = self.keys.find(place.key);
         if let Some(key) = known {
             let pane_key = place.pane_key(key);
-            let hint = self.hints[key as usize];
-            let slot = if self.table.is_at(hint, &pane_key) {
-                Some(hint)
-            } else {
-                self.table.find(&pane_key)
-            };
-            if let Some(slot) = slot {
-                self.hints[key as usize] = slot;
+            // Most readings find their partial where the key's last one did.
+            let hint = self.keys.hint(key);
+            if self.table.is_at(hint, &pane_key) {
+                self.table.lift(hint, at, &slice.fields, values);
+                return Ok(Lifted { key, is_new: false });
+            }
+            if let Some(slot) = self.table.find(&pane_key) {
+                self.keys.set_hint(key, slot);
                 self.table.lift(slot, at, &slice.fields, values);
                 return Ok(Lifted { key, is_new: false });
             }
@@ -175,7 +171,7 @@ impl OpenPanes {
         self.keys.retain(key);
         let opened = self.table.open(place.pane_key(key), fields, mark);
         match opened {
-            Ok(slot) => self.hints[key as usize] = slot,
+            Ok(slot) => self.keys.set_hint(key, slot),
             Err(Full) => self.keys.release(key),
         }
         opened.map(|slot| (slot, key))

@@ -9,10 +9,10 @@ use alloc::vec;
 use core::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
+use crate::index::{INDEX_BYTES_PER_ENTRY, Index};
 use crate::limits::KEY_BYTES_MAX;
-use crate::table::{Full, INDEX_BYTES_PER_ENTRY};
+use crate::table::{Full, Slot};
 
 /// What stands between two tag values.
 pub const SEPARATOR: u8 = 0;
@@ -92,7 +92,7 @@ pub type KeyId = u32;
 pub struct Keys {
     entries: Box<[KeyEntry]>,
     vacant: alloc::vec::Vec<KeyId>,
-    index: HashTable<KeyId>,
+    index: Index,
     hasher: FixedState,
     arena: Box<[u8]>,
     /// The arena is in use up to here.
@@ -105,6 +105,8 @@ pub struct Keys {
 struct KeyEntry {
     users: u32,
     offset: u32,
+    /// See [`Keys::hint`]; here because who has looked at the key's bytes has it at hand.
+    hint: Slot,
     length: u16,
 }
 
@@ -122,7 +124,7 @@ impl Keys {
         Self {
             entries: vec![KeyEntry::default(); capacity].into_boxed_slice(),
             vacant: (0..capacity as KeyId).rev().collect(),
-            index: HashTable::with_capacity(capacity * 2),
+            index: Index::new(capacity),
             hasher: FixedState::with_seed(seed),
             arena: vec![0; bytes.min(u32::MAX as usize)].into_boxed_slice(),
             end: 0,
@@ -155,8 +157,20 @@ impl Keys {
     #[inline]
     pub fn find(&self, key: &[u8]) -> Option<KeyId> {
         let (entries, arena) = (&self.entries, &self.arena);
-        let is_key = |&id: &KeyId| bytes_of(arena, entries[id as usize]) == key;
-        self.index.find(self.hasher.hash_one(key), is_key).copied()
+        let is_key = |id: KeyId| bytes_of(arena, entries[id as usize]) == key;
+        self.index.find(self.hasher.hash_one(key), is_key)
+    }
+
+    /// Where the caller has last found something of this key; [`Slot::MAX`] at first.
+    #[inline]
+    pub fn hint(&self, id: KeyId) -> Slot {
+        self.entries[id as usize].hint
+    }
+
+    /// Remembers where something of this key is.
+    #[inline]
+    pub fn set_hint(&mut self, id: KeyId, slot: Slot) {
+        self.entries[id as usize].hint = slot;
     }
 
     /// Takes a key into use without users yet; it must not be in use. Call [`Keys::retain`] next.
@@ -180,13 +194,12 @@ impl Keys {
         self.entries[id as usize] = KeyEntry {
             users: 0,
             offset: (self.end + HEAD) as u32,
+            hint: Slot::MAX,
             length,
         };
         self.end += need;
         self.live += need;
-        let (entries, arena, hasher) = (&self.entries, &self.arena, &self.hasher);
-        let rehash = |&id: &KeyId| hasher.hash_one(bytes_of(arena, entries[id as usize]));
-        self.index.insert_unique(self.hasher.hash_one(key), id, rehash);
+        self.index.insert(self.hasher.hash_one(key), id);
         Ok(id)
     }
 
@@ -205,9 +218,7 @@ impl Keys {
         }
         let entry = *entry;
         let hash = self.hasher.hash_one(bytes_of(&self.arena, entry));
-        if let Ok(found) = self.index.find_entry(hash, |&held| held == id) {
-            found.remove();
-        }
+        self.index.remove(hash, id);
         let head = entry.offset as usize - HEAD;
         self.arena[head..head + 4].copy_from_slice(&NOBODY.to_le_bytes());
         self.live -= HEAD + usize::from(entry.length);

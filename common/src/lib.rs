@@ -28,6 +28,8 @@ pub mod ratio;
 
 pub mod stats;
 
+mod index;
+
 pub mod table;
 
 pub mod pane;
