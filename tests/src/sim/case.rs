@@ -275,6 +275,14 @@ impl Case {
             self.faults.extend(fault.map(|fault| (at, fault)));
         }
         self.faults.sort_by_key(|(at, _)| *at);
+        let is_restored = { self.faults.iter() }.any(|(_, fault)| matches!(fault, Fault::Restore { .. }));
+        if is_restored {
+            // A disk that runs full, or a small spool, lets go of what is kept for an aggregator that loses its last
+            // commits: then nothing is promised.
+            self.faults
+                .retain(|(_, fault)| !matches!(fault, Fault::Full { .. }));
+            self.spool_bytes = 16 << 20;
+        }
     }
 }
 
