@@ -114,6 +114,10 @@ impl Agent {
     /// The journal refers to the plan by index: another plan needs another segment, and what has been written before it
     /// must end with the old one.
     pub(super) fn begin_journal_of_plan(&mut self) {
+        // The group says that all panes went to the spool, so it must say how far the spool had come: the snapshot that
+        // says so too is in another file, and may not become durable with it.
+        self.spooled = self.out.spool.ordinal();
+        self.journal.spooled(self.spooled);
         self.journal.counts(&mut self.out.tally);
         self.journal.end_group();
         self.journal.begin_segment(self.intake.panes().capacity());

@@ -162,7 +162,7 @@ impl Case {
         let kind = match dice.below(100) {
             0..70 => Kind::Usual,
             70..80 => Kind::Fleet,
-            80..92 => Kind::Heavy,
+            80..93 => Kind::Heavy,
             _ => Kind::Outage,
         };
         let gateways = match kind {
@@ -200,8 +200,8 @@ impl Case {
             plan: if kind == Kind::Outage {
                 [
                     plans::Variant::Ladder,
-                    plans::Variant::Ladder,
-                    plans::Variant::Climate,
+                    plans::Variant::ShortLadder,
+                    plans::Variant::Rooms,
                 ][dice.below(3) as usize]
             } else {
                 plans::Variant::ALL[dice.below(plans::Variant::ALL.len() as u32) as usize]
@@ -232,12 +232,19 @@ impl Case {
             Kind::Outage => 80,
             Kind::Usual | Kind::Fleet => 1 + dice.below(2) * dice.below(4),
         };
+        // Long names make batches large, so that few readings fill a spool.
+        let padding = if kind == Kind::Outage { 150 } else { 0 };
+        let devices = Devices {
+            count: devices,
+            readings,
+            padding,
+        };
         let mut number = 0;
         for gateway in 0..self.gateways {
             let mut at = u64::from(dice.below(gap)) * MS;
             while at < self.end {
                 number += 1;
-                let publish = message(at, gateway, devices, readings, number, dice);
+                let publish = message(at, gateway, devices, number, dice);
                 self.publishes.push(publish);
                 at += u64::from(1 + dice.below(2 * gap)) * MS;
             }
@@ -268,11 +275,34 @@ impl Case {
             self.faults.extend(fault.map(|fault| (at, fault)));
         }
         self.faults.sort_by_key(|(at, _)| *at);
+        let is_restored = { self.faults.iter() }.any(|(_, fault)| matches!(fault, Fault::Restore { .. }));
+        if is_restored {
+            // A disk that runs full, or a small spool, lets go of what is kept for an aggregator that loses its last
+            // commits: then nothing is promised.
+            self.faults
+                .retain(|(_, fault)| !matches!(fault, Fault::Full { .. }));
+            self.spool_bytes = 16 << 20;
+        }
     }
 }
 
-fn message(at: u64, gateway: usize, devices: u32, readings: u32, number: u32, dice: &mut Dice) -> Publish {
-    let device = dice.below(devices);
+/// The devices of a gateway.
+#[derive(Clone, Copy)]
+struct Devices {
+    count: u32,
+    /// Readings in one message.
+    readings: u32,
+    /// Bytes of a room's name.
+    padding: usize,
+}
+
+fn message(at: u64, gateway: usize, devices: Devices, number: u32, dice: &mut Dice) -> Publish {
+    let Devices {
+        count,
+        readings,
+        padding,
+    } = devices;
+    let device = dice.below(count);
     let (site, kind) = (device % 3, dice.below(10));
     let topic = if kind == 0 {
         format!("s/site{site}/g{gateway}d{device}/power")
@@ -303,10 +333,10 @@ fn message(at: u64, gateway: usize, devices: u32, readings: u32, number: u32, di
             ["", ".25", ".5", ".75"][(quarters.abs() % 4) as usize],
         );
         let sign = if quarters < 0 { "-" } else { "" };
-        let room = dice.below(devices);
+        let room = dice.below(count);
         let hum = dice.below(100);
         format!(
-            "{{\"ts\":{ts},\"temp\":{sign}{whole}{part},\"watts\":{},\"hum\":{hum}.1{},\"room\":\"r{room}\"}}",
+            "{{\"ts\":{ts},\"temp\":{sign}{whole}{part},\"watts\":{},\"hum\":{hum}.1{},\"room\":\"r{room:x<padding$}\"}}",
             dice.below(3_000),
             number % 10,
         )

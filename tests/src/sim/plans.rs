@@ -18,6 +18,8 @@ pub enum Variant {
     Fine,
     /// Readings may be coarsened.
     Ladder,
+    /// Readings may be coarsened a little.
+    ShortLadder,
 }
 
 impl Variant {
@@ -66,6 +68,7 @@ impl Variant {
             Self::All => climate + &quick + &sites + &rooms + &power,
             Self::Fine => climate + &fine + &power,
             Self::Ladder => ladder,
+            Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", ""),
         };
         plan_toml::parse(&text, "simulated")
             .expect("the plans are good")

@@ -56,6 +56,8 @@ pub(super) enum Event {
 
 /// Events after which a run counts as one that never settles.
 const EVENTS_MAX: u64 = 2_000_000;
+/// So many more for each second of a long run.
+const EVENTS_PER_SECOND_MAX: u64 = 100;
 /// After the faults, panes close within this time.
 const CLOSE_WAIT: u64 = 60 * SECOND;
 /// After that, everything is delivered within this time.
@@ -155,7 +157,7 @@ impl<'c> World<'c> {
         while let Some(((at, _), event)) = self.queue.pop_first() {
             self.now = self.now.max(at);
             self.figures.events += 1;
-            if self.figures.events > EVENTS_MAX {
+            if self.figures.events > EVENTS_MAX + self.case.end / SECOND * EVENTS_PER_SECOND_MAX {
                 return Err(format!("too many events: at {} us {event:?}", self.now));
             }
             self.handle(event);
