@@ -198,6 +198,14 @@ pub mod frame {
         // A run of zeros, as a file system may leave it, is no frame.
         (!body.is_empty() && checksum(body) == u32::from_le_bytes(*crc)).then_some(body)
     }
+
+    /// What follows the frame at the start of `bytes`, whole or not, by its length; nothing if it says none.
+    pub fn skip(bytes: &[u8]) -> &[u8] {
+        let length = bytes
+            .first_chunk::<4>()
+            .map_or(0, |length| u32::from_le_bytes(*length));
+        bytes.get(HEAD + length as usize..).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

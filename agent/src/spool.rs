@@ -246,6 +246,19 @@ impl Spool {
         }
     }
 
+    /// Tells the aggregator that something was lost, and that nothing more is known of it.
+    pub fn push_loss_of_unknown_size(&mut self) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let loss = Loss {
+            epoch: 0,
+            seq: 0,
+            entries: Vec::new(),
+        };
+        let slot = Slot { number, part: 0 };
+        self.write(slot, true, number, 0, None, loss.emit().into(), true);
+    }
+
     /// Gives all unsealed batches their names, from `first` on; returns how many there were.
     pub fn seal_all(&mut self, first: Name) -> u64 {
         let unsealed: Vec<Slot> = self

@@ -71,8 +71,18 @@ impl AgentConfig {
 
     /// Starts the agent.
     pub fn start(&self, world: &World) -> Process {
+        self.start_within(world, &[])
+    }
+
+    /// Starts the agent behind a command that runs it, such as `nsenter`.
+    pub fn start_within(&self, world: &World, wrapper: &[String]) -> Process {
         let config = self.write(world);
-        start(&self.name, world, &config)
+        start(&self.name, world, &config, wrapper)
+    }
+
+    /// Where it keeps its state.
+    pub fn state(&self, world: &World) -> PathBuf {
+        world.path(&format!("{}.state", self.name))
     }
 
     /// Starts the agent and waits until it reads what the plan wants.
@@ -83,8 +93,16 @@ impl AgentConfig {
     }
 }
 
-fn start(name: &str, world: &World, config: &Path) -> Process {
-    let mut command = Command::new(binary("catchment-agent"));
+fn start(name: &str, world: &World, config: &Path, wrapper: &[String]) -> Process {
+    let agent = binary("catchment-agent");
+    let mut command = match wrapper.split_first() {
+        Some((program, arguments)) => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(agent);
+            command
+        }
+        None => Command::new(agent),
+    };
     command
         .args(["run", "--config"])
         .arg(config)

@@ -25,6 +25,8 @@ pub mod intruder;
 
 pub mod proxy;
 
+pub mod small_disk;
+
 pub mod verdict;
 
 pub mod sim;

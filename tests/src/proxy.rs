@@ -45,6 +45,7 @@ struct Shared {
     routes: Mutex<HashMap<SocketAddr, Route>>,
     carried: AtomicU64,
     lost: AtomicU64,
+    addresses: AtomicU64,
 }
 
 /// A client's way to the aggregator.
@@ -99,6 +100,7 @@ impl Proxy {
             routes: Mutex::new(HashMap::new()),
             carried: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            addresses: AtomicU64::new(0),
         });
         runtime.spawn(carry_in(Arc::new(front), Arc::clone(&shared)));
         Self {
@@ -122,6 +124,11 @@ impl Proxy {
     /// forgotten its table. What comes back to the old addresses is lost.
     pub fn rebind(&self) {
         self.shared.routes().clear();
+    }
+
+    /// How many addresses the aggregator has seen.
+    pub fn addresses(&self) -> u64 {
+        self.shared.addresses.load(Ordering::Relaxed)
     }
 
     /// Packets carried and lost so far.
@@ -168,6 +175,7 @@ impl Shared {
             socket: Arc::clone(&socket),
             back,
         };
+        self.addresses.fetch_add(1, Ordering::Relaxed);
         let mut routes = self.routes();
         assert!(routes.len() < ROUTES_MAX, "one test has not so many agents");
         routes.insert(client, route);

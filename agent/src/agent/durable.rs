@@ -100,6 +100,11 @@ impl Agent {
             .journal
             .snapshot(&snapshot(&agent.out, agent.counting, &agent.plan));
         agent.out.count(Counter::Damaged, started.damaged as u64);
+        // Batches without a journal that knows them: it was removed, and with it what was in no batch yet.
+        let is_journal_gone = recovery.counting.is_none() && started.batches > 0;
+        if found.lost || recovery.replayed.lost || is_journal_gone {
+            agent.out.spool.push_loss_of_unknown_size();
+        }
         for (slice, section) in &rest {
             agent.journal.taken(*slice, section.pane, section.keys.iter());
             agent.out.push(section);

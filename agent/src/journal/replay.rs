@@ -25,6 +25,8 @@ pub struct Replayed {
     pub spooled: Option<u64>,
     /// Segments that end in a torn or damaged group. One of them, the last, is what a crash leaves.
     pub damaged: usize,
+    /// Whole groups follow a damaged one, so it is no torn tail: something is lost.
+    pub lost: bool,
     /// Groups read.
     pub groups: usize,
     /// The last plan.
@@ -92,6 +94,7 @@ impl Segments {
                 }
             }
             replayed.damaged += usize::from(!rest.is_empty());
+            replayed.lost |= frame::body(frame::skip(rest)).is_some();
         }
         replayed
     }

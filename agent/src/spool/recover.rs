@@ -23,6 +23,8 @@ pub struct Recovered {
     pub damaged: usize,
     /// Records after the journal's history, which are cut off.
     pub cut_off: usize,
+    /// Records that were durable cannot be read back: something is lost. A torn tail is not that.
+    pub lost: bool,
 }
 
 impl Spool {
@@ -50,10 +52,13 @@ impl Spool {
             found: Recovered::default(),
             parts: Vec::new(),
             cut: false,
+            last: 0,
+            gap: false,
         };
         for &(number, length) in &files {
             reader.segment(number, length, disk);
         }
+        reader.settle(through.map_or(0, |through| through + 1));
         let mut found = reader.found;
         let kept = files
             .iter()
@@ -94,9 +99,18 @@ struct Reader<'s> {
     /// Parts of a merge that is not complete yet.
     parts: Vec<(Slot, Held)>,
     cut: bool,
+    /// The last ordinal read.
+    last: u64,
+    /// A segment ended in damage after it.
+    gap: bool,
 }
 
 impl Reader<'_> {
+    /// Ordinals have no gaps: if the `next` after damage is not the one that follows, what lay between is lost.
+    fn settle(&mut self, next: u64) {
+        self.found.lost |= std::mem::take(&mut self.gap) && self.last > 0 && next > self.last + 1;
+    }
+
     fn segment(&mut self, number: u32, length: u64, disk: &impl Disk) {
         let file = File::Spool(number);
         if self.cut {
@@ -118,6 +132,8 @@ impl Reader<'_> {
                 self.cut = true;
                 break;
             }
+            self.settle(record.ordinal());
+            self.last = record.ordinal();
             at = body_at + body.len();
             self.spool.ordinal = self.spool.ordinal.max(record.ordinal());
             self.record(number, body_at, body, record, &mut segment);
@@ -130,6 +146,7 @@ impl Reader<'_> {
             self.spool.first_steps.push(Step::Sync(file));
         } else if at < bytes.len() || (bytes.len() as u64) < length {
             self.found.damaged += 1;
+            self.gap = true;
         }
         segment.bytes = if self.cut { at as u64 } else { length };
         self.spool.bytes += segment.bytes;

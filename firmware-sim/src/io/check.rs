@@ -78,10 +78,20 @@ pub fn audit(truth: &[PathBuf], database: &Path, out: &mut impl Write) -> Result
     let mut verdict = Verdict::Right;
     for expected in oracle.queries() {
         let name = &expected.query.name;
-        let (rows, lost) = (database.row_readings(name)?, database.losses(name)?.readings);
+        let (rows, losses) = (database.row_readings(name)?, database.losses(name)?);
         let slice = database.slice(name)?;
-        let account = Account::new(&expected.query, &expected.tally, rows, lost, slice, &counters);
+        let account = Account::new(
+            &expected.query,
+            &expected.tally,
+            rows,
+            losses.readings,
+            slice,
+            &counters,
+        );
         write!(out, "{}", account.show())?;
+        if losses.unknown > 0 {
+            writeln!(out, "  agents report {} losses of unknown size", losses.unknown)?;
+        }
         if !account.is_balanced() {
             verdict = Verdict::Wrong;
         }
