@@ -223,9 +223,8 @@ impl Case {
         };
         let gap = match kind {
             Kind::Usual => 100 + dice.below(400),
-            Kind::Fleet => 1_000,
             Kind::Heavy => 300,
-            Kind::Outage => 1_000,
+            Kind::Fleet | Kind::Outage => 1_000,
         };
         let readings = match kind {
             Kind::Heavy => 150,

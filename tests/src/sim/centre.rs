@@ -106,7 +106,9 @@ impl World<'_> {
             self.centre.store.commit(&commit, &names);
         }
         let links: Vec<u64> = self.links.keys().copied().collect();
-        links.into_iter().for_each(|link| self.break_link(link));
+        for link in links {
+            self.break_link(link);
+        }
         self.at(self.now + down + 1, Event::RestartCentre);
     }
 

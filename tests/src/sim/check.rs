@@ -89,7 +89,7 @@ impl World<'_> {
         let added = self.centre.added.get(name).copied();
         let mut faults = Vec::new();
         if coarse > 0 || lost > 0 {
-            check_totals(&running.query, expected, table, lost, &mut faults);
+            check_totals(&running.query, &expected, table, lost, &mut faults);
         } else {
             check_windows(&running.query, expected, table, added, &mut faults);
         }
@@ -231,7 +231,7 @@ fn check_windows(
 }
 
 /// A window of a tumbling query that is cut into coarser panes: within each of the widest panes all adds up.
-fn check_totals(query: &Query, expected: Expected, table: &Table, lost: u64, faults: &mut Vec<String>) {
+fn check_totals(query: &Query, expected: &Expected, table: &Table, lost: u64, faults: &mut Vec<String>) {
     if !query.window.is_tumbling() {
         return;
     }

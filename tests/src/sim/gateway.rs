@@ -190,10 +190,10 @@ impl World<'_> {
         let broker = &mut self.gateways[gateway].broker;
         self.accepted[index] = broker.accept(&publish.topic, index);
         let sent = broker.send();
-        self.from_broker(gateway, sent);
+        self.come_down(gateway, sent);
     }
 
-    fn from_broker(&mut self, index: usize, count: usize) {
+    fn come_down(&mut self, index: usize, count: usize) {
         let life = self.gateways[index].life;
         for _ in 0..count {
             self.soon(2_000, Event::FromBroker(index, life));
@@ -211,7 +211,7 @@ impl World<'_> {
         }
         let forget = std::mem::take(&mut gateway.forget_session);
         let sent = gateway.broker.connect(forget);
-        self.from_broker(index, sent);
+        self.come_down(index, sent);
     }
 
     pub(super) fn cut_broker(&mut self, index: usize, forget: bool, down: u64) {
@@ -219,7 +219,7 @@ impl World<'_> {
         gateway.broker.closed_until = self.now + down;
         gateway.forget_session |= forget;
         if gateway.broker.cut(&mut self.dice) {
-            self.from_broker(index, 1);
+            self.come_down(index, 1);
         }
         self.at(self.now + down + 1, Event::BrokerTry(index));
     }
@@ -275,7 +275,7 @@ impl World<'_> {
         let broker = &mut self.gateways[index].broker;
         broker.handle_acknowledgement();
         let sent = broker.send();
-        self.from_broker(index, sent);
+        self.come_down(index, sent);
     }
 
     // Its disk.
@@ -333,6 +333,16 @@ impl World<'_> {
         let bytes = self.gateways[index].disk.bytes();
         self.figures.disk_bytes_max = self.figures.disk_bytes_max.max(bytes);
         let budget = self.case.spool_bytes + self.case.journal_bytes + DISK_SLACK;
+        let spool = self.gateways[index]
+            .agent
+            .as_ref()
+            .map_or(0, |agent| agent.spool().bytes());
+        if spool > self.case.spool_bytes {
+            self.fail(format!(
+                "gw-{index}'s spool takes {spool} bytes, more than {}",
+                self.case.spool_bytes
+            ));
+        }
         if bytes > budget {
             self.fail(format!(
                 "gw-{index} takes {bytes} bytes of disk, more than {budget}"

@@ -84,7 +84,7 @@ pub struct Figures {
     pub resent: u64,
     /// Readings given up and reported.
     pub lost: u64,
-    /// Readings that a full spool let go, and whose loss is not in doubt.
+    /// Most bytes that a gateway's files took.
     pub disk_bytes_max: u64,
     /// Jobs that failed.
     pub disk_faults: u64,
