@@ -1,34 +1,53 @@
-//! The agent: intake, outbox, spool and uplink composed into one machine.
+//! The agent: intake, journal, outbox, spool and uplink composed into one machine.
 //!
 //! The caller hands in what happened (`handle_*`, with `now`), then drains what the machine wants (`poll_*`), then
 //! sleeps until [`Agent::poll_timeout`]. The machine never blocks, and holds no socket, file or clock.
 //!
 //! ```
 //! use catchment_agent::agent::Agent;
+//! use catchment_agent::disk::MemoryDisk;
+//! use catchment_agent::redelivery::Packet;
 //! use catchment_agent::settings::Settings;
-//! use catchment_common::time::{Instant, Now, Timestamp};
+//! use catchment_common::time::{Instant, Now, Span, Timestamp};
 //!
 //! let settings = Settings {
-//!     name: "gw-1".into(), memory_bytes: 1 << 20, spool_bytes: 1 << 20, payload_bytes_max: 1 << 16,
+//!     name: "gw-1".into(), memory_bytes: 1 << 20, payload_bytes_max: 1 << 16, spool_bytes: 1 << 20,
+//!     retain_acked: Span::ZERO, journal_bytes: 1 << 20, commit_delay: Span::ZERO, redelivery_window: 20,
 //! };
 //! let now = Now { monotonic: Instant::from_micros(0), wall: Timestamp::clamped(0) };
-//! let mut agent = Agent::new(settings, 7, 42, now);
-//! agent.handle_publish(now, "sensors/berlin/env", b"{}");
+//! let mut disk = MemoryDisk::default();
+//! let (mut agent, _) = Agent::start(settings, 7, 42, None, now, &disk).unwrap();
+//! agent.handle_publish(now, "sensors/berlin/env", b"{}", Some(Packet { id: 1, duplicate: false }));
 //! assert!(agent.poll_connect(now), "a link to the aggregator is wanted at once");
+//! assert_eq!(agent.poll_acknowledgement(), None, "not before it is durable");
+//! let job = agent.poll_job(now, &disk).unwrap();
+//! disk.execute(&job);
+//! agent.handle_job_done(job.id);
+//! assert_eq!(agent.poll_acknowledgement(), Some(1));
 //! ```
+
+mod durable;
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::limits::{COUNTERS_MAX, RANGES_MAX};
 use catchment_common::time::{Instant, Now};
-use catchment_common::wire::{AgentPlan, Heartbeat, Hello, Message, Section};
+use catchment_common::wire::{AgentPlan, Heartbeat, Hello, Message, Refusal, Section};
 
+use crate::commit::Commits;
+use crate::disk::Disk;
 use crate::intake::{Closable, Intake, Limits};
+use crate::journal::{GROUP_BYTES_MAX, Journal};
 use crate::outbox::Outbox;
+use crate::redelivery::{Packet, Tail};
 use crate::settings::{IDLE_CHECK, LATE_SEAL_DELAY, Settings};
-use crate::spool::{Lane, Spool};
+use crate::spool::{Lane, Name, Spool};
 use crate::tally::{AGENT, Tally};
 use crate::uplink::Uplink;
+
+pub use self::durable::Started;
 
 /// Name and version, as a hello gives them.
 pub const SOFTWARE: &str = concat!("catchment-agent ", env!("CARGO_PKG_VERSION"));
@@ -38,8 +57,24 @@ pub const SOFTWARE: &str = concat!("catchment-agent ", env!("CARGO_PKG_VERSION")
 pub struct Agent {
     settings: Settings,
     seed: u64,
-    plan_version: u64,
+    plan: AgentPlan,
+    /// The era of the counters.
+    counting: u64,
     intake: Intake,
+    journal: Journal,
+    tail: Tail,
+    commits: Commits,
+    /// Messages taken since the start, and of those the durable ones.
+    taken: u64,
+    durable: u64,
+    /// Packets to acknowledge on this connection, each once so many messages are durable.
+    packets: VecDeque<(u64, u16)>,
+    /// Messages were left to the broker, which sends them again on a new connection.
+    held_back: bool,
+    /// Something left the open panes since journal segments were last looked at.
+    trim: bool,
+    /// The spool's ordinal that the journal has been told of.
+    spooled: u64,
     out: Out,
     uplink: Uplink,
     replies: Vec<Message>,
@@ -70,36 +105,17 @@ pub enum Outcome {
 }
 
 impl Agent {
-    /// An agent without a plan. `epoch` names this run and `seed` sets hashing and jitter: draw both at random.
-    pub fn new(settings: Settings, epoch: u64, seed: u64, now: Now) -> Self {
-        let mut tally = Tally::default();
-        let limits = limits(&settings, seed);
-        Self {
-            intake: Intake::new(&AgentPlan::default(), None, limits, now, &mut tally),
-            out: Out {
-                outbox: Outbox::new(epoch),
-                spool: Spool::new(settings.spool_bytes),
-                tally,
-                lane: Lane::Backlog,
-            },
-            uplink: Uplink::new(now, seed),
-            settings,
-            seed,
-            plan_version: 0,
-            replies: Vec::new(),
-            close_now: false,
-            close_late_at: None,
-            idle_check_at: now.monotonic + IDLE_CHECK,
-            link_bytes_noted: 0,
-        }
-    }
-
     // What happened.
 
-    /// A message came from the broker.
+    /// A message came from the broker; with a packet id if it must be acknowledged.
     #[inline]
-    pub fn handle_publish(&mut self, now: Now, topic: &str, payload: &[u8]) {
-        let Self { intake, out, .. } = self;
+    pub fn handle_publish(&mut self, now: Now, topic: &str, payload: &[u8], packet: Option<Packet>) {
+        if !self.admit(topic, payload, packet) {
+            return;
+        }
+        let Self {
+            intake, journal, out, ..
+        } = self;
         let Out {
             outbox,
             spool,
@@ -107,15 +123,77 @@ impl Agent {
             lane,
         } = out;
         let spill = |section: &Section, tally: &mut Tally| push(outbox, spool, *lane, section, tally);
-        let Closable { on_time, late } = intake.handle_publish(now, topic, payload, tally, spill);
+        let Closable {
+            on_time,
+            late,
+            spilled,
+        } = intake.handle_publish(now, topic, payload, tally, journal, spill);
+        if spilled {
+            self.out.finish();
+            self.trim = true;
+        }
         self.close_now |= on_time;
         if late && self.close_late_at.is_none() {
             self.close_late_at = Some(now.monotonic + LATE_SEAL_DELAY);
         }
     }
 
-    /// A message had to be dropped before it was looked at.
-    pub fn handle_dropped(&mut self, reason: Reason) {
+    /// Whether a message is to be looked at: not when it was taken before, nor when the disk does not keep up.
+    #[inline]
+    fn admit(&mut self, topic: &str, payload: &[u8], packet: Option<Packet>) -> bool {
+        let has_room = self.journal.waiting() < GROUP_BYTES_MAX;
+        let Some(packet) = packet else {
+            if !has_room {
+                self.reject_unseen(Reason::JournalFull);
+            }
+            return has_room;
+        };
+        let hash = Tail::hash(topic, payload);
+        if self.tail.has(packet, hash) {
+            self.out.count(Counter::Redelivered, 1);
+            self.acknowledge_later(packet);
+            return false;
+        }
+        if !has_room {
+            self.out.count(Counter::HeldBack, 1);
+            self.held_back = true;
+            return false;
+        }
+        self.tail.push(packet.id, hash, self.journal.segment());
+        self.journal.message(packet.id, hash);
+        self.acknowledge_later(packet);
+        true
+    }
+
+    fn acknowledge_later(&mut self, packet: Packet) {
+        self.taken += 1;
+        self.packets.push_back((self.taken, packet.id));
+    }
+
+    /// A message had to be dropped before it was looked at; with a packet id if it must be acknowledged.
+    pub fn handle_dropped(&mut self, reason: Reason, packet: Option<Packet>) {
+        self.reject_unseen(reason);
+        if let Some(packet) = packet {
+            self.acknowledge_later(packet);
+        }
+    }
+
+    /// The broker has a session for us: the one that was there before (`resumed`), or a new one.
+    pub fn handle_broker_connected(&mut self, resumed: bool) {
+        self.packets.clear();
+        self.held_back = false;
+        if !resumed {
+            self.tail.clear();
+            self.journal.session();
+        }
+    }
+
+    /// The connection to the broker is gone. What was not acknowledged on it comes again.
+    pub fn handle_broker_lost(&mut self) {
+        self.packets.clear();
+    }
+
+    fn reject_unseen(&mut self, reason: Reason) {
         let agent = self.out.tally.place(AGENT);
         self.out.tally.add(agent, Counter::Messages, 1);
         self.out.tally.add(agent, Counter::Received, 1);
@@ -125,29 +203,38 @@ impl Agent {
     /// A plan was found on disk or came from the aggregator. Open panes are closed first: deltas of the old plan are
     /// as good as any.
     pub fn handle_plan(&mut self, now: Now, plan: &AgentPlan) {
+        self.close_all();
         let Self { intake, out, .. } = self;
-        intake.close_all(|section| out.push(section));
-        out.seal();
         let limits = limits(&self.settings, self.seed);
         *intake = Intake::new(plan, Some(intake), limits, now, &mut out.tally);
-        self.plan_version = plan.version;
+        out.spool.add_ladders(plan);
+        self.plan = plan.clone();
+        self.begin_journal_of_plan();
         self.uplink.tell_news();
+    }
+
+    fn close_all(&mut self) {
+        let Self {
+            intake, journal, out, ..
+        } = self;
+        intake.close_all(journal, |section| out.push(section));
+        out.finish();
+        self.trim = true;
     }
 
     /// The link is up and its hello can be sent.
     pub fn handle_connected(&mut self) {
         self.uplink.handle_connected();
         self.link_bytes_noted = 0;
-        self.out.spool.requeue();
+        self.out.spool.handle_disconnected();
         self.out.tally.report_all();
-        let epoch = self.out.outbox.epoch();
         self.replies.clear();
         self.replies.push(Message::Hello(Hello {
             agent: self.settings.name.clone(),
             software: SOFTWARE.into(),
-            epoch,
-            plan_version: self.plan_version,
-            held: self.out.spool.ranges(epoch, RANGES_MAX - 1),
+            epoch: self.out.outbox.epoch(),
+            plan_version: self.plan.version,
+            held: self.out.spool.ranges(RANGES_MAX - 1),
         }));
     }
 
@@ -159,39 +246,38 @@ impl Agent {
     }
 
     /// A message came from the aggregator.
-    pub fn handle_message(&mut self, now: Now, message: Message) -> Outcome {
+    pub fn handle_message(&mut self, now: Now, message: Message, disk: &impl Disk) -> Outcome {
         match message {
             Message::Welcome(welcome) => {
-                for epoch in welcome
-                    .committed
-                    .iter()
-                    .filter(|held| held.epoch == self.out.outbox.epoch())
-                {
-                    self.out.spool.acknowledge(&epoch.ranges);
-                }
                 self.out.count(Counter::Connects, 1);
+                self.out.spool.resume(&welcome.committed, now.monotonic);
+                let first = self.out.outbox.take_names(0);
+                let sealed = self.out.spool.seal_all(first);
+                self.out.outbox.take_names(sealed);
                 self.out.lane = Lane::Live;
                 self.uplink.handle_welcome(now, welcome.heartbeat);
                 welcome.plan.map_or(Outcome::Done, |plan| self.adopt(now, plan))
             }
-            Message::Ack(ack) if ack.epoch == self.out.outbox.epoch() => {
-                let count = self.out.spool.acknowledge(&ack.ranges);
+            Message::Ack(ack) => {
+                let count = self.out.spool.acknowledge(ack.epoch, &ack.ranges, now.monotonic);
                 self.out.count(Counter::Acknowledged, count as u64);
+                self.trim = true;
                 Outcome::Done
             }
-            Message::Reject(refusal) if refusal.epoch == self.out.outbox.epoch() => {
-                let lost = self.out.spool.remove(refusal.seq);
-                count_lost(
-                    &mut self.out.tally,
-                    Reason::BatchRefused,
-                    lost.into_iter().flatten(),
-                );
+            Message::Reject(refusal) => {
+                let Refusal { epoch, seq, .. } = refusal;
+                for (slice, readings) in self.out.spool.refuse(Name { epoch, seq }, disk) {
+                    let place = self.out.tally.place(slice);
+                    self.out
+                        .tally
+                        .add(place, Counter::Rejected(Reason::BatchRefused), readings);
+                }
                 Outcome::Done
             }
             Message::Plan(plan) => self.adopt(now, plan),
             Message::Drain => Outcome::Drain,
-            // Of another epoch, or not for an agent.
-            Message::Ack(_) | Message::Reject(_) | Message::Hello(_) | Message::Heartbeat(_) => Outcome::Done,
+            // Not for an agent.
+            Message::Hello(_) | Message::Heartbeat(_) => Outcome::Done,
         }
     }
 
@@ -211,22 +297,36 @@ impl Agent {
         }
         if std::mem::take(&mut self.close_now) {
             self.close_late_at = None;
-            let out = &mut self.out;
-            self.intake.close_due(|section| out.push(section));
-            out.seal();
+            let Self {
+                intake, journal, out, ..
+            } = self;
+            intake.close_due(journal, |section| out.push(section));
+            out.finish();
+            self.trim = true;
             self.uplink.tell_news();
         }
     }
 
     /// The process is about to end: closes all panes, so that what is gathered can still be sent.
     pub fn handle_shutdown(&mut self) {
-        let out = &mut self.out;
-        self.intake.close_all(|section| out.push(section));
-        out.seal();
+        self.close_all();
         self.uplink.tell_news();
     }
 
     // What it wants.
+
+    /// The next packet to acknowledge to the broker, in the order of arrival: its message is durable.
+    pub fn poll_acknowledgement(&mut self) -> Option<u16> {
+        let (_, id) = self.packets.pop_front_if(|(number, _)| *number <= self.durable)?;
+        Some(id)
+    }
+
+    /// Whether the connection to the broker is to be made anew, so that the broker sends again what was left to it.
+    pub fn poll_redelivery(&mut self) -> bool {
+        let is_due = self.held_back && self.journal.waiting() < GROUP_BYTES_MAX / 2;
+        self.held_back &= !is_due;
+        is_due
+    }
 
     /// Whether a link to the aggregator should be made now.
     pub fn poll_connect(&mut self, now: Now) -> bool {
@@ -241,35 +341,44 @@ impl Agent {
         if !self.uplink.poll_heartbeat(now) {
             return None;
         }
+        let (epoch, seq) = (self.out.outbox.epoch(), self.out.outbox.seq());
+        let spool = &self.out.spool;
+        // A watermark speaks for this epoch's seqs. While anything else waits to be sent there is none to give.
+        let settled = !spool.holds_others(epoch);
         Some(Message::Heartbeat(Heartbeat {
-            epoch: self.out.outbox.epoch(),
-            seq: self.out.outbox.seq(),
-            oldest: self.out.spool.oldest().unwrap_or(self.out.outbox.seq() + 1),
-            watermarks: self.intake.watermarks().collect(),
+            epoch,
+            counting: self.counting,
+            seq,
+            oldest: spool.oldest(epoch).unwrap_or(seq + 1),
+            watermarks: self.intake.watermarks().filter(|_| settled).collect(),
+            backlog_batches: spool.len() as u64,
+            backlog_bytes: spool.held_bytes(),
             counters: self.out.tally.report(COUNTERS_MAX),
-            backlog_batches: self.out.spool.len() as u64,
-            backlog_bytes: self.out.spool.bytes() as u64,
         }))
     }
 
     /// The next batch for this lane, once the aggregator has welcomed the agent.
-    pub fn poll_batch(&mut self, lane: Lane) -> Option<Bytes> {
+    pub fn poll_batch(&mut self, lane: Lane, disk: &impl Disk) -> Option<Bytes> {
         if self.uplink.is_ready() {
-            self.out.spool.next(lane)
+            self.out.spool.next(lane, disk)
         } else {
             None
         }
     }
 
-    /// When the machine next wants [`Agent::handle_timeout`] or [`Agent::poll_connect`].
+    /// When the machine next wants [`Agent::handle_timeout`], [`Agent::poll_connect`] or [`Agent::poll_job`].
     pub fn poll_timeout(&self, now: Now) -> Instant {
         if self.close_now {
             return now.monotonic;
         }
-        [self.close_late_at, self.uplink.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .fold(self.idle_check_at, Instant::min)
+        [
+            self.close_late_at,
+            self.uplink.poll_timeout(),
+            self.commits.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.idle_check_at, Instant::min)
     }
 
     // How it is.
@@ -308,6 +417,16 @@ impl Agent {
         &self.out.spool
     }
 
+    /// The plan that runs.
+    pub fn plan(&self) -> &AgentPlan {
+        &self.plan
+    }
+
+    /// Whether everything taken is durable.
+    pub fn is_durable(&self) -> bool {
+        !self.commits.is_busy() && self.journal.waiting() == 0 && !self.out.spool.has_work()
+    }
+
     /// Whether the aggregator has welcomed the agent.
     pub fn is_linked(&self) -> bool {
         self.uplink.is_ready()
@@ -325,12 +444,9 @@ impl Out {
         );
     }
 
-    fn seal(&mut self) {
-        if let Some(sealed) = self.outbox.seal(&mut self.tally) {
-            let tally = &mut self.tally;
-            self.spool.push(sealed, self.lane, |slice, readings| {
-                count_lost(tally, Reason::SpoolFull, [(slice, readings)]);
-            });
+    fn finish(&mut self) {
+        if let Some(finished) = self.outbox.finish(self.lane, &mut self.tally) {
+            self.spool.push(finished.frame, finished.name, self.lane);
         }
     }
 
@@ -341,22 +457,8 @@ impl Out {
 }
 
 fn push(outbox: &mut Outbox, spool: &mut Spool, lane: Lane, section: &Section, tally: &mut Tally) {
-    if let Some(sealed) = outbox.push(section, tally) {
-        spool.push(sealed, lane, |slice, readings| {
-            count_lost(tally, Reason::SpoolFull, [(slice, readings)]);
-        });
-    }
-}
-
-/// Readings that had been lifted and are lost after all.
-fn count_lost(
-    tally: &mut Tally,
-    reason: Reason,
-    lost: impl IntoIterator<Item = (catchment_common::plan::SliceId, u64)>,
-) {
-    for (slice, readings) in lost {
-        let place = tally.place(slice);
-        tally.add(place, Counter::Rejected(reason), readings);
+    if let Some(finished) = outbox.push(section, lane, tally) {
+        spool.push(finished.frame, finished.name, lane);
     }
 }
 

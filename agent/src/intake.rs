@@ -5,19 +5,27 @@
 
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::decimal::{Resolution, Value};
-use catchment_common::key::KeyBuffer;
+use catchment_common::key::{KeyBuffer, SEPARATOR};
 use catchment_common::limits::TAGS_MAX;
 use catchment_common::pane::PaneKey;
 use catchment_common::plan::{Format, KeyPart, Slice, SliceId, TimeSource, TimeUnit};
+use catchment_common::stats::Stats;
+use catchment_common::table::Full;
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::topic::{Captures, TopicTemplate};
 use catchment_common::wire::{AgentPlan, Section};
 
 use crate::decode::{Decoded, PathTree};
+use crate::devices::{Devices, IDENTITY_BYTES_MAX};
+use crate::journal::Journal;
 use crate::panes::{OpenPanes, Place as PanePlace};
 use crate::reading;
+use crate::settings::READINGS_PER_MESSAGE_MAX;
 use crate::tally::{AGENT, Place, Tally};
 use crate::watermark::Watermark;
+
+/// Most devices that number their messages.
+const DEVICES_MAX: usize = 65_536;
 
 /// A running plan with its open panes.
 #[derive(Debug)]
@@ -27,6 +35,9 @@ pub struct Intake {
     slices: Vec<(SliceId, Slice)>,
     panes: OpenPanes,
     decoded: Decoded,
+    devices: Devices,
+    identity: Vec<u8>,
+    messages: u64,
     payload_bytes_max: usize,
     agent: Place,
 }
@@ -46,6 +57,7 @@ struct View {
     place: Place,
     time: Option<(usize, TimeUnit)>,
     key: Vec<TagFrom>,
+    sequence: Option<usize>,
     fields: Vec<(usize, Option<Resolution>)>,
     watermark: Watermark,
     /// The end of the pane that holds the watermark: when the watermark reaches it, panes can be closed.
@@ -63,6 +75,8 @@ enum TagFrom {
 /// What a message did that asks for closing panes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Closable {
+    /// Partials had to leave early.
+    pub spilled: bool,
     /// A watermark has passed the end of a pane.
     pub on_time: bool,
     /// A reading came behind the watermark.
@@ -71,7 +85,7 @@ pub struct Closable {
 
 impl Intake {
     /// Runs `plan` from `now` on, with open panes in `memory_bytes`. Watermarks of slices in `before` are carried on;
-    /// its panes, which must be closed, give their memory back first, so that the budget is never taken twice.
+    /// its panes, which had better be closed, give their memory back first, so that the budget is never taken twice.
     pub fn new(
         plan: &AgentPlan,
         mut before: Option<&mut Self>,
@@ -80,10 +94,6 @@ impl Intake {
         tally: &mut Tally,
     ) -> Self {
         if let Some(before) = before.as_deref_mut() {
-            debug_assert!(
-                before.panes.is_empty(),
-                "panes are closed before another plan takes over"
-            );
             before.panes = OpenPanes::new(0, 1, limits.seed);
         }
         let before = before.as_deref();
@@ -99,15 +109,29 @@ impl Intake {
             .map(|(_, slice)| slice.fields.len())
             .max()
             .unwrap_or(1);
+        let numbered = plan.slices.iter().any(|(_, slice)| slice.dedupe.is_some());
         let mut intake = Self {
             sources: Vec::new(),
             views: Vec::new(),
             slices: plan.slices.clone(),
             panes: OpenPanes::new(memory_bytes, fields, limits.seed),
             decoded: Decoded::default(),
+            devices: Devices::new(
+                if numbered {
+                    DEVICES_MAX.min(limits.memory_bytes / 1_024)
+                } else {
+                    0
+                },
+                limits.seed.rotate_left(16),
+            ),
+            identity: Vec::new(),
+            messages: 0,
             payload_bytes_max: limits.payload_bytes_max,
             agent: tally.place(AGENT),
         };
+        if let Some(before) = before {
+            intake.devices.adopt(&before.devices);
+        }
         for (id, slice) in &plan.slices {
             let watermark = before.and_then(|before| before.watermark(*id));
             intake.add_view(
@@ -148,6 +172,7 @@ impl Intake {
                     KeyPart::Payload(path) => TagFrom::Path(tree.add(path)),
                 })
                 .collect(),
+            sequence: slice.dedupe.as_ref().map(|path| tree.add(path)),
             fields: slice
                 .fields
                 .iter()
@@ -203,6 +228,7 @@ impl Intake {
         topic: &str,
         payload: &[u8],
         tally: &mut Tally,
+        journal: &mut Journal,
         mut spilled: impl FnMut(&Section, &mut Tally),
     ) -> Closable {
         tally.add(self.agent, Counter::Messages, 1);
@@ -215,8 +241,13 @@ impl Intake {
             slices,
             panes,
             decoded,
+            devices,
+            identity,
+            messages,
             ..
         } = self;
+        *messages += 1;
+        let mark = journal.segment() as u16;
         for source in sources.iter() {
             let Some(captures) = source.topic.matches(topic) else {
                 continue;
@@ -243,26 +274,46 @@ impl Intake {
                     }
                 };
                 for reading in 0..decoded.readings() {
-                    let result = view.take(&message, reading, &slices[index].1, now, tally);
-                    let (at, late) = match result {
-                        Ok(taken) => taken,
+                    let slice = &slices[index].1;
+                    let taken = view.read(&message, reading, slice, now).and_then(|read| {
+                        if let Some(path) = view.sequence {
+                            let number = reading::sequence(decoded.raw(message.text, reading, path))?;
+                            identify(identity, topic, view.key_buffer.as_bytes())?;
+                            let stamp = *messages * READINGS_PER_MESSAGE_MAX as u64 + reading as u64;
+                            if !devices.take(identity, number, stamp, journal) {
+                                return Err(Reason::Repeated);
+                            }
+                        }
+                        Ok(read)
+                    });
+                    let (at, late) = match taken {
+                        Ok(read) => view.count(&read, now, tally),
                         Err(reason) => {
                             reject(tally, view.place, reason);
                             continue;
                         }
                     };
-                    let slice = &slices[index].1;
-                    let pane = at.pane_start(slice.pane);
+                    let key = view.key_buffer.as_bytes();
                     let place = PanePlace {
                         slice: index as u16,
-                        pane,
-                        key: view.key_buffer.as_bytes(),
+                        pane: at.pane_start(slice.pane),
+                        key,
                     };
-                    while panes.lift(place, slice, at, &view.values).is_err() {
-                        let place = view.place;
-                        let count = panes.spill(slices, |section| spilled(section, tally));
-                        tally.add(place, Counter::Spilled, count as u64);
+                    let lifted = loop {
+                        if let Ok(lifted) = panes.lift(place, slice, at, &view.values, mark) {
+                            break lifted;
+                        }
+                        let count = panes.spill(slices, |index, section| {
+                            journal.taken(index, section.pane, section.keys.iter());
+                            spilled(section, tally);
+                        });
+                        tally.add(view.place, Counter::Spilled, count as u64);
+                        closable.spilled = true;
+                    };
+                    if lifted.is_new {
+                        journal.forget_key(lifted.key);
                     }
+                    journal.reading(index as u16, (lifted.key, key), at, &slice.fields, &view.values);
                     closable.late |= late;
                     closable.on_time |= view.watermark.value() >= view.next_close;
                 }
@@ -283,23 +334,120 @@ impl Intake {
     }
 
     /// Closes every pane that its slice's watermark has passed and hands it to `sink`.
-    pub fn close_due(&mut self, sink: impl FnMut(&Section)) {
+    pub fn close_due(&mut self, journal: &mut Journal, mut sink: impl FnMut(&Section)) {
         let Self {
             views, slices, panes, ..
         } = self;
         for (view, (_, slice)) in views.iter_mut().zip(slices.iter()) {
             view.next_close = close_after(view.watermark.value(), slice);
         }
-        let is_due = |key: &PaneKey| {
+        let is_due = |key: &PaneKey, _| {
             let index = usize::from(key.slice);
             key.pane.plus(slices[index].1.pane) <= views[index].watermark.value()
         };
-        panes.close(slices, is_due, sink);
+        let mut closed = None;
+        panes.close(slices, is_due, |index, section| {
+            if closed != Some(index) {
+                closed = Some(index);
+                journal.closed(index, views[usize::from(index)].watermark.value());
+            }
+            sink(section);
+        });
     }
 
     /// Closes every pane, whether due or not: before another plan takes over.
-    pub fn close_all(&mut self, sink: impl FnMut(&Section)) {
-        self.panes.close(&self.slices, |_| true, sink);
+    pub fn close_all(&mut self, journal: &mut Journal, mut sink: impl FnMut(&Section)) {
+        let before = self.panes.len();
+        self.panes
+            .close(&self.slices, |_, _| true, |_, section| sink(section));
+        if before > 0 {
+            journal.closed_all();
+        }
+    }
+
+    /// Closes the partials whose first readings are in old segments of the journal.
+    pub fn close_marked(
+        &mut self,
+        journal: &mut Journal,
+        is_old: impl Fn(u16) -> bool,
+        mut sink: impl FnMut(&Section),
+    ) {
+        self.panes.close(
+            &self.slices,
+            |_, mark| is_old(mark),
+            |index, section| {
+                journal.taken(index, section.pane, section.keys.iter());
+                sink(section);
+            },
+        );
+    }
+
+    // What a start needs.
+
+    /// Lifts a reading that was taken before the restart.
+    pub(crate) fn replay(
+        &mut self,
+        slice: u16,
+        key: &[u8],
+        at: Timestamp,
+        values: &[Option<Value>],
+        mark: u16,
+        now: Now,
+    ) -> Result<(), Full> {
+        let (view, (_, running)) = (
+            &mut self.views[usize::from(slice)],
+            &self.slices[usize::from(slice)],
+        );
+        let place = PanePlace {
+            slice,
+            pane: at.pane_start(running.pane),
+            key,
+        };
+        self.panes.lift(place, running, at, values, mark)?;
+        view.watermark.observe(at, now);
+        Ok(())
+    }
+
+    /// Lets the coldest partials go.
+    pub(crate) fn spill(&mut self, sink: impl FnMut(u16, &Section)) {
+        self.panes.spill(&self.slices, sink);
+    }
+
+    /// Merges a partial back in that had to go.
+    pub(crate) fn absorb(
+        &mut self,
+        slice: u16,
+        pane: Timestamp,
+        key: &[u8],
+        readings: u64,
+        stats: &[Stats],
+        mark: u16,
+    ) -> Result<(), Full> {
+        self.panes
+            .absorb(PanePlace { slice, pane, key }, stats.len(), readings, stats, mark)
+    }
+
+    /// Forgets a slice's partials that end by `watermark`: they are in the spool.
+    pub(crate) fn discard_due(&mut self, slice: u16, watermark: Timestamp) {
+        let width = self.slices[usize::from(slice)].1.pane;
+        let is_due = |key: &PaneKey, _| key.slice == slice && key.pane.plus(width) <= watermark;
+        self.panes.close(&self.slices, is_due, |_, _| {});
+    }
+
+    /// Forgets all partials: they are in the spool.
+    pub(crate) fn discard_all(&mut self) {
+        self.panes.close(&self.slices, |_, _| true, |_, _| {});
+    }
+
+    /// Forgets one partial: it is in the spool.
+    pub(crate) fn discard_one(&mut self, slice: u16, pane: Timestamp, key: &[u8]) {
+        self.panes
+            .close_one(&self.slices, PanePlace { slice, pane, key }, |_, _| {});
+    }
+
+    /// The devices that number their messages.
+    pub fn devices(&mut self) -> &mut Devices {
+        &mut self.devices
     }
 }
 
@@ -323,16 +471,15 @@ struct Message<'m> {
 }
 
 impl View {
-    /// Takes one reading: leaves its key and values in the view and returns its event time and whether it is late.
+    /// Reads one reading: leaves its key and values in the view.
     #[inline]
-    fn take(
+    fn read(
         &mut self,
         message: &Message<'_>,
         reading: usize,
         slice: &Slice,
         now: Now,
-        tally: &mut Tally,
-    ) -> Result<(Timestamp, bool), Reason> {
+    ) -> Result<Read, Reason> {
         let raw = |path: usize| message.decoded.raw(message.text, reading, path);
         let at = match self.time {
             Some((path, unit)) => reading::time(raw(path), unit)?,
@@ -364,15 +511,41 @@ impl View {
         if present == 0 && absent > 0 {
             return Err(Reason::MissingField);
         }
-        let late = at < self.watermark.value();
-        self.watermark.observe(at, now);
+        Ok(Read { at, rounded, absent })
+    }
+
+    /// Counts a reading that is taken; returns its event time and whether it is late.
+    #[inline]
+    fn count(&mut self, read: &Read, now: Now, tally: &mut Tally) -> (Timestamp, bool) {
+        let late = read.at < self.watermark.value();
+        self.watermark.observe(read.at, now);
         tally.add(self.place, Counter::Received, 1);
         tally.add(self.place, Counter::Lifted, 1);
         tally.add(self.place, Counter::Late, u64::from(late));
-        tally.add(self.place, Counter::Rounded, rounded);
-        tally.add(self.place, Counter::Absent, absent);
-        Ok((at, late))
+        tally.add(self.place, Counter::Rounded, read.rounded);
+        tally.add(self.place, Counter::Absent, read.absent);
+        (read.at, late)
     }
+}
+
+/// What a view read of a reading, besides its key and values.
+#[derive(Clone, Copy)]
+struct Read {
+    at: Timestamp,
+    rounded: u64,
+    absent: u64,
+}
+
+/// Puts a device's identity together: its topic and its key.
+fn identify(identity: &mut Vec<u8>, topic: &str, key: &[u8]) -> Result<(), Reason> {
+    if topic.len() + 1 + key.len() > IDENTITY_BYTES_MAX {
+        return Err(Reason::BadKey);
+    }
+    identity.clear();
+    identity.extend_from_slice(topic.as_bytes());
+    identity.push(SEPARATOR);
+    identity.extend_from_slice(key);
+    Ok(())
 }
 
 fn reject(tally: &mut Tally, place: Place, reason: Reason) {

@@ -8,6 +8,8 @@ pub mod clock;
 
 pub mod config;
 
+pub mod disk;
+
 pub mod mqtt;
 
 pub mod plan_file;

@@ -1,26 +1,24 @@
-//! From closed panes to sealed batches: sections gather until a batch is worth its frame, then it gets its name.
+//! From closed panes to batches: sections gather until a batch is worth its frame.
 //!
-//! A batch is named (epoch, seq) and immutable from then on. The epoch is drawn anew at each start; seq counts up by
-//! one from 1 inside it. For each batch the outbox remembers how many readings of which slice it holds, so that if it
-//! is ever lost, what was lost can be said.
+//! A batch that closes while the link is up gets its name at once: (epoch, seq). The epoch is drawn anew at each start
+//! and seq counts up by one from 1 inside it. While the link is down batches stay without a name, so that the spool may
+//! still merge them.
 
 use bytes::Bytes;
 use catchment_common::counter::Counter;
 use catchment_common::limits::{BATCH_BYTES_TARGET, BATCH_DELTAS_MAX, BATCH_SECTIONS_MAX};
-use catchment_common::plan::SliceId;
 use catchment_common::wire::{BatchWriter, Section};
 
-use crate::tally::Tally;
+use crate::spool::{Lane, Name};
+use crate::tally::{AGENT, Tally};
 
-/// A sealed batch.
+/// A finished batch: its frame, and its name unless it has none yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sealed {
-    /// Its number in the agent's epoch.
-    pub seq: u64,
-    /// Its frame.
+pub struct Finished {
+    /// The frame, under its name or under (0, 0).
     pub frame: Bytes,
-    /// How many readings of which slice it holds.
-    pub readings: Vec<(SliceId, u64)>,
+    /// The name.
+    pub name: Option<Name>,
 }
 
 /// Gathers sections into batches.
@@ -29,7 +27,6 @@ pub struct Outbox {
     epoch: u64,
     seq: u64,
     writer: BatchWriter,
-    readings: Vec<(SliceId, u64)>,
 }
 
 impl Outbox {
@@ -39,59 +36,62 @@ impl Outbox {
             epoch,
             seq: 0,
             writer: BatchWriter::default(),
-            readings: Vec::new(),
         }
     }
 
-    /// The epoch of all batches.
+    /// The epoch of all names.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// The number of the last sealed batch; 0 before the first.
+    /// The last seq given out; 0 before the first.
     pub fn seq(&self) -> u64 {
         self.seq
     }
 
+    /// The name that comes next; `count` names from it on are given out.
+    pub fn take_names(&mut self, count: u64) -> Name {
+        let first = Name {
+            epoch: self.epoch,
+            seq: self.seq + 1,
+        };
+        self.seq += count;
+        first
+    }
+
     /// Adds a section; returns a batch if that filled one.
-    pub fn push(&mut self, section: &Section, tally: &mut Tally) -> Option<Sealed> {
+    pub fn push(&mut self, section: &Section, lane: Lane, tally: &mut Tally) -> Option<Finished> {
         // A batch that this section would overfill goes first.
         let full = self.writer.deltas() + section.rows() > BATCH_DELTAS_MAX
             || self.writer.sections() + 1 > BATCH_SECTIONS_MAX;
-        let sealed = if full { self.seal(tally) } else { None };
+        let finished = if full { self.finish(lane, tally) } else { None };
         self.writer.push(section);
-        let readings: u64 = section.readings.iter().sum();
-        match self
-            .readings
-            .iter_mut()
-            .find(|(slice, _)| *slice == section.slice)
-        {
-            Some((_, count)) => *count += readings,
-            None => self.readings.push((section.slice, readings)),
-        }
         let place = tally.place(section.slice);
         tally.add(place, Counter::Deltas, section.rows() as u64);
-        if sealed.is_none() && self.writer.bytes() >= BATCH_BYTES_TARGET {
-            self.seal(tally)
+        if finished.is_none() && self.writer.bytes() >= BATCH_BYTES_TARGET {
+            self.finish(lane, tally)
         } else {
-            sealed
+            finished
         }
     }
 
-    /// Seals what has been gathered, if anything.
-    pub fn seal(&mut self, tally: &mut Tally) -> Option<Sealed> {
+    /// Finishes what has been gathered, if anything.
+    pub fn finish(&mut self, lane: Lane, tally: &mut Tally) -> Option<Finished> {
         if self.writer.is_empty() {
             return None;
         }
-        self.seq += 1;
+        let name = match lane {
+            Lane::Live => Some(self.take_names(1)),
+            Lane::Backlog => None,
+        };
         let mut frame = Vec::with_capacity(self.writer.bytes() + FRAME_HEAD);
-        self.writer.seal(self.epoch, self.seq, &mut frame);
-        let place = tally.place(crate::tally::AGENT);
+        let Name { epoch, seq } = name.unwrap_or(Name { epoch: 0, seq: 0 });
+        self.writer.seal(epoch, seq, &mut frame);
+        let place = tally.place(AGENT);
         tally.add(place, Counter::Batches, 1);
-        Some(Sealed {
-            seq: self.seq,
+        Some(Finished {
             frame: frame.into(),
-            readings: std::mem::take(&mut self.readings),
+            name,
         })
     }
 }

@@ -42,6 +42,25 @@ pub struct Place<'k> {
     pub key: &'k [u8],
 }
 
+/// Where a reading went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lifted {
+    /// Its key's number.
+    pub key: KeyId,
+    /// Whether the number was given to this key just now.
+    pub is_new: bool,
+}
+
+impl Place<'_> {
+    fn pane_key(&self, key: KeyId) -> PaneKey {
+        PaneKey {
+            slice: self.slice,
+            pane: self.pane,
+            key,
+        }
+    }
+}
+
 impl OpenPanes {
     /// Takes `memory_bytes` for partials of slices with at most `fields` fields. `seed` should be random.
     pub fn new(memory_bytes: usize, fields: usize, seed: u64) -> Self {
@@ -85,7 +104,8 @@ impl OpenPanes {
         self.table.capacity()
     }
 
-    /// Lifts a reading. When there is no room for its partial nothing has changed; make room and try again.
+    /// Lifts a reading; returns its key's number. A partial that has to be opened for it remembers `mark`. When there is
+    /// no room nothing has changed; make room and try again.
     #[inline]
     pub fn lift(
         &mut self,
@@ -93,67 +113,112 @@ impl OpenPanes {
         slice: &Slice,
         at: Timestamp,
         values: &[Option<Value>],
-    ) -> Result<(), Full> {
+        mark: u16,
+    ) -> Result<Lifted, Full> {
         let known = self.keys.find(place.key);
         if let Some(key) = known {
-            let pane_key = PaneKey {
-                slice: place.slice,
-                pane: place.pane,
-                key,
-            };
+            let pane_key = place.pane_key(key);
             // Most readings find their partial where the key's last one did.
             let hint = self.keys.hint(key);
             if self.table.is_at(hint, &pane_key) {
                 self.table.lift(hint, at, &slice.fields, values);
-                return Ok(());
+                return Ok(Lifted { key, is_new: false });
             }
             if let Some(slot) = self.table.find(&pane_key) {
                 self.keys.set_hint(key, slot);
                 self.table.lift(slot, at, &slice.fields, values);
-                return Ok(());
+                return Ok(Lifted { key, is_new: false });
             }
         }
-        let slot = self.open(place, known, slice.fields.len())?;
+        let (slot, key) = self.open(place, known, slice.fields.len(), mark)?;
         self.table.lift(slot, at, &slice.fields, values);
+        Ok(Lifted {
+            key,
+            is_new: known.is_none(),
+        })
+    }
+
+    /// Merges a partial that was taken out before back in, or opens it again.
+    pub fn absorb(
+        &mut self,
+        place: Place<'_>,
+        fields: usize,
+        readings: u64,
+        stats: &[Stats],
+        mark: u16,
+    ) -> Result<(), Full> {
+        let known = self.keys.find(place.key);
+        let open = known.and_then(|key| self.table.find(&place.pane_key(key)));
+        let slot = match open {
+            Some(slot) => slot,
+            None => self.open(place, known, fields, mark)?.0,
+        };
+        self.table.absorb(slot, readings, stats);
         Ok(())
     }
 
-    fn open(&mut self, place: Place<'_>, known: Option<KeyId>, fields: usize) -> Result<Slot, Full> {
+    fn open(
+        &mut self,
+        place: Place<'_>,
+        known: Option<KeyId>,
+        fields: usize,
+        mark: u16,
+    ) -> Result<(Slot, KeyId), Full> {
         let key = match known {
             Some(key) => key,
             None => self.keys.insert(place.key)?,
         };
         self.keys.retain(key);
-        let opened = self.table.open(
-            PaneKey {
-                slice: place.slice,
-                pane: place.pane,
-                key,
-            },
-            fields,
-        );
+        let opened = self.table.open(place.pane_key(key), fields, mark);
         match opened {
             Ok(slot) => self.keys.set_hint(key, slot),
             Err(Full) => self.keys.release(key),
         }
-        opened
+        opened.map(|slot| (slot, key))
     }
 
-    /// Closes the partials that `is_due` selects: hands them to `sink` as sections, in the order of slice, pane and
-    /// key, and frees their room.
+    /// Closes the partials that `is_due` selects by place and mark: hands them to `sink` as sections with their slice's
+    /// index, in the order of slice, pane and key, and frees their room.
     pub fn close(
         &mut self,
         slices: &[(SliceId, Slice)],
-        is_due: impl Fn(&PaneKey) -> bool,
-        sink: impl FnMut(&Section),
+        is_due: impl Fn(&PaneKey, u16) -> bool,
+        sink: impl FnMut(u16, &Section),
     ) {
         self.selected.clear();
-        self.selected.extend(self.table.keys().filter(is_due));
+        let due = self.table.marks().filter(|(key, mark)| is_due(key, *mark));
+        self.selected.extend(due.map(|(key, _)| key));
         self.hand_out(slices, sink);
     }
 
+    /// Closes one partial, if it is open.
+    pub fn close_one(
+        &mut self,
+        slices: &[(SliceId, Slice)],
+        place: Place<'_>,
+        sink: impl FnMut(u16, &Section),
+    ) {
+        self.selected.clear();
+        if let Some(key) = self.keys.find(place.key) {
+            let pane_key = place.pane_key(key);
+            self.selected.extend(self.table.find(&pane_key).map(|_| pane_key));
+        }
+        self.hand_out(slices, sink);
+    }
+
+    /// The marks of all open partials.
+    pub fn marks(&self) -> impl Iterator<Item = u16> {
+        self.table.marks().map(|(_, mark)| mark)
+    }
+
+    /// The bytes of a key in use.
+    #[inline]
+    pub fn key(&self, key: KeyId) -> &[u8] {
+        self.keys.bytes(key)
+    }
+
     /// Closes the coldest partials to make room; returns how many.
-    pub fn spill(&mut self, slices: &[(SliceId, Slice)], sink: impl FnMut(&Section)) -> usize {
+    pub fn spill(&mut self, slices: &[(SliceId, Slice)], sink: impl FnMut(u16, &Section)) -> usize {
         let part = (self.table.capacity() / SPILL_PART).max(1);
         let Self { selected, table, .. } = self;
         selected.clear();
@@ -166,7 +231,7 @@ impl OpenPanes {
         count
     }
 
-    fn hand_out(&mut self, slices: &[(SliceId, Slice)], mut sink: impl FnMut(&Section)) {
+    fn hand_out(&mut self, slices: &[(SliceId, Slice)], mut sink: impl FnMut(u16, &Section)) {
         let Self {
             keys,
             table,
@@ -180,7 +245,8 @@ impl OpenPanes {
                 .then_with(|| keys.bytes(a.key).cmp(keys.bytes(b.key)))
         });
         for group in selected.chunk_by(|a, b| (a.slice, a.pane) == (b.slice, b.pane)) {
-            let (id, slice) = &slices[usize::from(group[0].slice)];
+            let index = group[0].slice;
+            let (id, slice) = &slices[usize::from(index)];
             let rows = (SECTION_STATS_MAX / slice.fields.len().max(1)).min(BATCH_DELTAS_MAX);
             for part in group.chunks(rows) {
                 section.reset(*id, part[0].pane, kept(&slice.fields));
@@ -193,7 +259,7 @@ impl OpenPanes {
                     section.keys.push(keys.bytes(pane_key.key));
                     keys.release(pane_key.key);
                 }
-                sink(section);
+                sink(index, section);
             }
         }
         selected.clear();

@@ -71,6 +71,12 @@ pub fn time(raw: Raw<'_>, unit: TimeUnit) -> Result<Timestamp, Reason> {
     Timestamp::from_micros(micros).ok_or(Reason::BadTime)
 }
 
+/// A device's sequence number: a whole number from 0 on.
+pub fn sequence(raw: Raw<'_>) -> Result<u64, Reason> {
+    let text = present(raw)?.ok_or(Reason::MissingField)?;
+    text.parse().map_err(|_| Reason::WrongType)
+}
+
 fn present(raw: Raw<'_>) -> Result<Option<&str>, Reason> {
     match raw {
         Raw::Absent => Ok(None),

@@ -9,16 +9,26 @@ pub struct Settings {
     pub name: String,
     /// Bytes for open panes and their keys, taken at start. At least [`MEMORY_BYTES_MIN`].
     pub memory_bytes: usize,
-    /// Bytes of batches held until they are acknowledged. At least [`SPOOL_BYTES_MIN`].
-    pub spool_bytes: usize,
     /// Largest payload that is looked at.
     pub payload_bytes_max: usize,
+    /// Bytes on disk (or in memory, for an agent that keeps nothing) of batches. At least [`SPOOL_BYTES_MIN`].
+    pub spool_bytes: u64,
+    /// How long acknowledged batches are kept within those bytes.
+    pub retain_acked: Span,
+    /// Bytes on disk of readings that are not in batches yet, at least [`JOURNAL_BYTES_MIN`]; 0 keeps none.
+    pub journal_bytes: u64,
+    /// How long readings gather before they are made durable together.
+    pub commit_delay: Span,
+    /// Most QoS 1 messages that the broker sends ahead of their acknowledgement.
+    pub redelivery_window: usize,
 }
 
 /// Least memory for open panes: a plan of one field then still fits some hundred keys.
 pub const MEMORY_BYTES_MIN: usize = 64 << 10;
-/// Least memory for batches: some of the largest size.
-pub const SPOOL_BYTES_MIN: usize = 1 << 20;
+/// Least spool: some batches of the largest size.
+pub const SPOOL_BYTES_MIN: u64 = 1 << 20;
+/// Least journal.
+pub const JOURNAL_BYTES_MIN: u64 = 256 << 10;
 /// Most readings in one message.
 pub const READINGS_PER_MESSAGE_MAX: usize = 10_000;
 /// Readings that come behind the watermark are gathered this long before they leave as late deltas, so that a burst
@@ -30,3 +40,7 @@ pub const RETRY_MIN: Span = Span::from_millis(250);
 pub const RETRY_MAX: Span = Span::from_secs(30);
 /// How often watermarks of silent sources are looked at.
 pub const IDLE_CHECK: Span = Span::from_millis(250);
+/// With so many bytes waiting, readings are made durable before the delay is over.
+pub const COMMIT_BYTES: usize = 64 << 10;
+/// After the disk failed, the next attempt waits this long.
+pub const DISK_RETRY: Span = Span::from_secs(1);

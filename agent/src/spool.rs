@@ -1,19 +1,36 @@
-//! Sealed batches, held until the aggregator has committed them.
+//! Batches on disk, held until the aggregator has committed them, and a while longer.
 //!
-//! This spool is in memory: it survives a lost link and a restarted aggregator, not the agent's own death. Its byte
-//! bound is hard. When an outage fills it, the oldest batches go, and every reading in them is counted under its
-//! reason, never silently. A spool on disk takes this one's place behind the same methods.
+//! A batch that closes while the link is up is *sealed*: it has its name (epoch, seq) from the start. While the link is
+//! down batches stay *unsealed*; when it is up again, one small record names them all. Nothing is sent before it is
+//! durable under its name, so a name means one content for ever.
 //!
-//! Live batches were sealed while the link was up; the rest is backlog. They travel on streams of their own, so that
-//! after an outage the newest data does not wait behind the oldest.
+//! The spool never takes more than its budget of bytes. As it fills, in this order: acknowledged batches that were only
+//! kept in case the aggregator loses its last commits go; unsealed ones are merged, first with the same pane and key,
+//! then step by step into the wider panes of the plan's ladder; and only then the oldest go, each replaced by a small
+//! record of what was lost, which the aggregator stores under the lost batch's name. Were that batch to have arrived
+//! after all, its name is taken and the record of its loss counts for nothing.
+//!
+//! On disk it is a log of segments ([`record`]). A segment goes when all in it is done with, and when no earlier
+//! segment is left whose records it names, merges or replaces.
 
-use std::collections::{BTreeMap, VecDeque};
+mod compact;
+
+mod record;
+
+mod recover;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use catchment_common::plan::SliceId;
-use catchment_common::wire::{EpochRange, SeqRange};
+use catchment_common::time::{Instant, Span};
+use catchment_common::wire::{EpochRange, Loss, SeqRange, rename};
 
-use crate::outbox::Sealed;
+use self::record::Record;
+use crate::disk::{Disk, File, Step};
+
+pub use self::compact::Ladders;
+pub use self::recover::Recovered;
 
 /// Which stream a batch takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,109 +41,400 @@ pub enum Lane {
     Backlog,
 }
 
-/// Batches waiting for their acknowledgement.
+/// A batch's name: (epoch, seq).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Name {
+    /// The run of the agent that sealed it.
+    pub epoch: u64,
+    /// Its number in that run, from 1.
+    pub seq: u64,
+}
+
+/// A record's place in time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Slot {
+    number: u64,
+    part: u32,
+}
+
+/// The spool's bounds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes of all its files. At least [`crate::settings::SPOOL_BYTES_MIN`].
+    pub bytes: u64,
+    /// How long acknowledged batches are kept.
+    pub retain: Span,
+}
+
+/// Most records that are remembered, whatever the budget: each takes memory.
+const RECORDS_MAX: usize = 32_768;
+/// Segments are a part of the budget of this size, within bounds.
+const SEGMENT_PART: u64 = 16;
+const SEGMENT_BYTES: (u64, u64) = (32 << 10, 1 << 20);
+/// Frames that are kept in memory until they have been sent once.
+const CACHE_BYTES_MAX: usize = 1 << 20;
+
+/// One batch, or one record of a loss.
+#[derive(Debug)]
+struct Held {
+    segment: u32,
+    /// Where its frame is in the segment.
+    at: u64,
+    length: u32,
+    ordinal: u64,
+    /// How often it was merged: 0 as closed, 1 with equal panes and keys merged, then one more for each step of the
+    /// ladder.
+    stage: u8,
+    name: Option<Name>,
+    acknowledged: bool,
+    is_loss: bool,
+    frame: Option<Bytes>,
+}
+
+#[derive(Debug, Default)]
+struct Segment {
+    bytes: u64,
+    live: usize,
+    /// Segments that must go before this one: it names or replaces what is in them.
+    after: BTreeSet<u32>,
+}
+
+/// The spool.
 #[derive(Debug)]
 pub struct Spool {
-    held: BTreeMap<u64, Sealed>,
-    bytes: usize,
-    bytes_max: usize,
-    live: VecDeque<u64>,
-    backlog: VecDeque<u64>,
+    limits: Limits,
+    records: BTreeMap<Slot, Held>,
+    /// Named and not acknowledged.
+    held: BTreeMap<Name, Slot>,
+    /// Acknowledged and kept.
+    retained: BTreeMap<Name, Slot>,
+    expiry: VecDeque<(Instant, Name)>,
+    segments: BTreeMap<u32, Segment>,
+    current: u32,
+    bytes: u64,
+    held_bytes: u64,
+    next_number: u64,
+    ordinal: u64,
+    durable: u64,
+    /// Written since the last job: one run of bytes for each segment.
+    writes: Vec<(u32, u64, Vec<u8>)>,
+    first_steps: Vec<Step>,
+    removals: Vec<Step>,
+    live: VecDeque<Name>,
+    backlog: VecDeque<Name>,
+    /// Named, but not durable yet.
+    fresh: VecDeque<(u64, Name, Lane)>,
+    cached: usize,
+    ladders: Ladders,
+    lost: BTreeMap<SliceId, u64>,
+    damaged: u64,
+    resent: u64,
 }
 
 impl Spool {
-    /// A spool of at most `bytes_max` bytes of frames.
-    pub fn new(bytes_max: usize) -> Self {
+    /// An empty spool whose first segment has this number.
+    pub fn new(limits: Limits, first_segment: u32) -> Self {
         Self {
+            limits,
+            records: BTreeMap::new(),
             held: BTreeMap::new(),
+            retained: BTreeMap::new(),
+            expiry: VecDeque::new(),
+            segments: BTreeMap::new(),
+            current: first_segment,
             bytes: 0,
-            bytes_max,
+            held_bytes: 0,
+            next_number: 1,
+            ordinal: 0,
+            durable: 0,
+            writes: Vec::new(),
+            first_steps: Vec::new(),
+            removals: Vec::new(),
             live: VecDeque::new(),
             backlog: VecDeque::new(),
+            fresh: VecDeque::new(),
+            cached: 0,
+            ladders: Ladders::default(),
+            lost: BTreeMap::new(),
+            damaged: 0,
+            resent: 0,
         }
     }
 
-    /// How many batches are held.
+    /// The ladders of a plan, besides those of earlier ones.
+    pub fn add_ladders(&mut self, plan: &catchment_common::wire::AgentPlan) {
+        self.ladders.add(plan);
+    }
+
+    // What it holds.
+
+    /// How many batches are not acknowledged.
     pub fn len(&self) -> usize {
-        self.held.len()
+        self.records.len() - self.retained.len()
     }
 
-    /// Whether none is held.
+    /// Whether all batches are acknowledged.
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.len() == 0
     }
 
-    /// Bytes of frames held.
-    pub fn bytes(&self) -> usize {
+    /// Bytes of frames that are not acknowledged.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The oldest batch held.
-    pub fn oldest(&self) -> Option<u64> {
-        self.held.first_key_value().map(|(&seq, _)| seq)
+    /// The oldest batch of this epoch that is not acknowledged.
+    pub fn oldest(&self, epoch: u64) -> Option<u64> {
+        let first = Name { epoch, seq: 0 };
+        let last = Name { epoch, seq: u64::MAX };
+        self.held.range(first..=last).next().map(|(name, _)| name.seq)
     }
 
-    /// Takes a batch in, for this lane. What had to go to make room is handed to `lost`, slice by slice.
-    pub fn push(&mut self, sealed: Sealed, lane: Lane, mut lost: impl FnMut(SliceId, u64)) {
-        while self.bytes + sealed.frame.len() > self.bytes_max {
-            let Some((&oldest, _)) = self.held.first_key_value() else {
-                break;
-            };
-            for (slice, readings) in self.remove(oldest).into_iter().flatten() {
-                lost(slice, readings);
+    /// Whether something is held that no seq of this epoch speaks for: unsealed, or of an earlier epoch.
+    pub fn holds_others(&self, epoch: u64) -> bool {
+        let unsealed = self.records.len() - self.retained.len() - self.held.len();
+        let first = self.held.first_key_value().map(|(name, _)| name.epoch);
+        let last = self.held.last_key_value().map(|(name, _)| name.epoch);
+        unsealed > 0 || [first, last].into_iter().flatten().any(|held| held != epoch)
+    }
+
+    /// The last record's ordinal, for the journal.
+    pub fn ordinal(&self) -> u64 {
+        self.ordinal
+    }
+
+    /// Whether a job has something to do here.
+    pub fn has_work(&self) -> bool {
+        !self.writes.is_empty() || !self.removals.is_empty() || !self.first_steps.is_empty()
+    }
+
+    /// Whether batches wait to become durable.
+    pub fn has_writes(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    /// Readings lost since the last call, by slice: they were in batches that a full spool let go.
+    pub fn take_lost(&mut self) -> BTreeMap<SliceId, u64> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Records that could not be read back since the last call.
+    pub fn take_damaged(&mut self) -> u64 {
+        std::mem::take(&mut self.damaged)
+    }
+
+    /// Acknowledged batches that the aggregator had lost again, since the last call.
+    pub fn take_resent(&mut self) -> u64 {
+        std::mem::take(&mut self.resent)
+    }
+
+    // What comes in.
+
+    /// Takes a batch in: with its name, for this lane, or unsealed.
+    pub fn push(&mut self, frame: Bytes, name: Option<Name>, lane: Lane) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let slot = Slot { number, part: 0 };
+        self.write(slot, true, number, 0, name, frame, false);
+        if let Some(name) = name {
+            self.fresh.push_back((self.ordinal, name, lane));
+        }
+    }
+
+    /// Gives all unsealed batches their names, from `first` on; returns how many there were.
+    pub fn seal_all(&mut self, first: Name) -> u64 {
+        let unsealed: Vec<Slot> = self
+            .records
+            .iter()
+            .filter(|(_, held)| held.name.is_none())
+            .map(|(&slot, _)| slot)
+            .collect();
+        let Some(&Slot { number: through, .. }) = unsealed.last() else {
+            return 0;
+        };
+        self.ordinal += 1;
+        let ordinal = self.ordinal;
+        let seal = Record::Seal {
+            ordinal,
+            through,
+            first,
+        };
+        let (segment, _) = self.append(&seal, 32);
+        let mut sources = BTreeSet::new();
+        for (slot, seq) in unsealed.iter().zip(first.seq..) {
+            let name = Name { seq, ..first };
+            if let Some(held) = self.records.get_mut(slot) {
+                held.name = Some(name);
+                sources.insert(held.segment);
+                self.held.insert(name, *slot);
+                self.fresh.push_back((ordinal, name, Lane::Backlog));
             }
         }
-        match lane {
-            Lane::Live => self.live.push_back(sealed.seq),
-            Lane::Backlog => self.backlog.push_back(sealed.seq),
+        self.pin(segment, sources);
+        unsealed.len() as u64
+    }
+
+    /// Everything written before this ordinal is durable now; what is named may be sent.
+    pub fn handle_durable(&mut self, ordinal: u64) {
+        self.durable = ordinal;
+        while let Some(&(at, name, lane)) = self.fresh.front()
+            && at <= ordinal
+        {
+            self.fresh.pop_front();
+            match lane {
+                Lane::Live => self.live.push_back(name),
+                Lane::Backlog => self.backlog.push_back(name),
+            }
         }
-        self.bytes += sealed.frame.len();
-        self.held.insert(sealed.seq, sealed);
+        if self.cached > CACHE_BYTES_MAX {
+            for held in self.records.values_mut().filter(|held| held.ordinal <= ordinal) {
+                self.cached -= held.frame.take().map_or(0, |frame| frame.len());
+            }
+        }
     }
 
-    /// The next batch to send on this lane. It stays held until it is removed.
-    pub fn next(&mut self, lane: Lane) -> Option<Bytes> {
-        let queue = match lane {
-            Lane::Live => &mut self.live,
-            Lane::Backlog => &mut self.backlog,
-        };
-        // Batches that were removed while they waited are passed over.
-        std::iter::from_fn(|| queue.pop_front())
-            .find_map(|seq| self.held.get(&seq))
-            .map(|sealed| sealed.frame.clone())
-    }
-
-    /// Lets go of the batches in these ranges; returns how many there were.
-    pub fn acknowledge(&mut self, ranges: &[SeqRange]) -> usize {
+    /// The aggregator has committed these; returns how many were held.
+    pub fn acknowledge(&mut self, epoch: u64, ranges: &[SeqRange], now: Instant) -> usize {
         let before = self.held.len();
         for range in ranges {
+            let (first, last) = (
+                Name {
+                    epoch,
+                    seq: range.first,
+                },
+                Name {
+                    epoch,
+                    seq: range.last,
+                },
+            );
             // Not the range's length decides the cost, but what is held of it: a peer may claim any range.
-            while let Some((&seq, _)) = self.held.range(range.first..=range.last).next() {
-                self.remove(seq);
+            while let Some((&name, &slot)) = self.held.range(first..=last).next() {
+                self.settle(name, slot, now);
             }
         }
         before - self.held.len()
     }
 
-    /// Lets go of one batch and says what it held, slice by slice.
-    pub fn remove(&mut self, seq: u64) -> Option<Vec<(SliceId, u64)>> {
-        let sealed = self.held.remove(&seq)?;
-        self.bytes -= sealed.frame.len();
-        Some(sealed.readings)
+    fn settle(&mut self, name: Name, slot: Slot, now: Instant) {
+        self.held.remove(&name);
+        let Some(held) = self.records.get_mut(&slot) else {
+            return;
+        };
+        self.held_bytes -= u64::from(held.length);
+        self.cached -= held.frame.take().map_or(0, |frame| frame.len());
+        held.acknowledged = true;
+        self.retained.insert(name, slot);
+        self.expiry.push_back((now + self.limits.retain, name));
+        if held.is_loss || self.limits.retain == Span::ZERO {
+            self.release(slot);
+        }
     }
 
-    /// After a lost link: everything held is backlog and must be sent again, unless the aggregator says otherwise.
-    pub fn requeue(&mut self) {
+    /// Lets go of what was kept long enough.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some(&(at, name)) = self.expiry.front()
+            && at <= now
+        {
+            self.expiry.pop_front();
+            if let Some(&slot) = self.retained.get(&name) {
+                self.release(slot);
+            }
+        }
+    }
+
+    /// The aggregator will never take this batch: lets go of it and says what it held, slice by slice.
+    pub fn refuse(&mut self, name: Name, disk: &impl Disk) -> Vec<(SliceId, u64)> {
+        let Some(&slot) = self.held.get(&name) else {
+            return Vec::new();
+        };
+        let frame = self.frame(slot, disk);
+        self.release(slot);
+        let entries = frame.and_then(|frame| compact::entries_of(&frame, &self.ladders).ok());
+        entries
+            .unwrap_or_default()
+            .into_iter()
+            .map(|entry| (entry.slice, entry.readings))
+            .collect()
+    }
+
+    /// A file that the next job must remove before all else.
+    pub fn remove_first(&mut self, file: File) {
+        self.first_steps.push(Step::Remove(file));
+    }
+
+    /// A file that the next job must sync before all else.
+    pub fn sync_first(&mut self, file: File) {
+        self.first_steps.insert(0, Step::Sync(file));
+    }
+
+    /// After a lost link nothing is under way any more.
+    pub fn handle_disconnected(&mut self) {
         self.live.clear();
         self.backlog.clear();
-        self.backlog.extend(self.held.keys());
+        for (_, _, lane) in &mut self.fresh {
+            *lane = Lane::Backlog;
+        }
     }
 
-    /// What is held, for the next hello. At most `limit` ranges; of more, the gaps between the oldest are closed, which
-    /// asks about too much and never about too little.
-    pub fn ranges(&self, epoch: u64, limit: usize) -> Vec<EpochRange> {
-        let mut ranges: Vec<SeqRange> = Vec::new();
-        for &seq in self.held.keys() {
+    /// The aggregator has said which of the batches held here it has. The rest is sent, also what was acknowledged once:
+    /// an aggregator that was restored from a backup does not have it any more, and may not even know its epoch.
+    pub fn resume(&mut self, committed: &[EpochRange], now: Instant) {
+        for EpochRange { epoch, ranges } in committed {
+            self.acknowledge(*epoch, ranges, now);
+        }
+        let is_committed = |name: &Name| {
+            let of_epoch = committed.iter().filter(|held| held.epoch == name.epoch);
+            { of_epoch }
+                .flat_map(|held| &held.ranges)
+                .any(|range| (range.first..=range.last).contains(&name.seq))
+        };
+        let missing: Vec<(Name, Slot)> = self
+            .retained
+            .iter()
+            .filter(|(name, _)| !is_committed(name))
+            .map(|(&name, &slot)| (name, slot))
+            .collect();
+        for (name, slot) in missing {
+            self.retained.remove(&name);
+            self.held.insert(name, slot);
+            self.resent += 1;
+            if let Some(held) = self.records.get_mut(&slot) {
+                held.acknowledged = false;
+                self.held_bytes += u64::from(held.length);
+            }
+        }
+        let waiting: BTreeSet<Name> = self.fresh.iter().map(|&(_, name, _)| name).collect();
+        self.live.clear();
+        let mut oldest_first: Vec<(Slot, Name)> = self
+            .held
+            .iter()
+            .filter(|(name, _)| !waiting.contains(name))
+            .map(|(&name, &slot)| (slot, name))
+            .collect();
+        oldest_first.sort_unstable();
+        self.backlog = oldest_first.into_iter().map(|(_, name)| name).collect();
+    }
+
+    /// What is there under a name, for the next hello. At most `limit` ranges; of more, the gaps between the oldest
+    /// are closed, which asks about too much and never about too little.
+    pub fn ranges(&self, limit: usize) -> Vec<EpochRange> {
+        let names: BTreeSet<Name> = self.held.keys().chain(self.retained.keys()).copied().collect();
+        let mut epochs: Vec<EpochRange> = Vec::new();
+        for Name { epoch, seq } in names {
+            if epochs.last().is_none_or(|last| last.epoch != epoch) {
+                epochs.push(EpochRange {
+                    epoch,
+                    ranges: Vec::new(),
+                });
+            }
+            let Some(EpochRange { ranges, .. }) = epochs.last_mut() else {
+                continue;
+            };
             match ranges.last_mut() {
                 Some(last) if last.last + 1 == seq => last.last = seq,
                 _ => ranges.push(SeqRange {
@@ -135,98 +443,329 @@ impl Spool {
                 }),
             }
         }
-        if ranges.len() > limit {
-            let surplus = ranges.len() - limit;
-            let first = ranges[0].first;
-            ranges.drain(..surplus);
-            ranges[0].first = first;
+        // Of more epochs than that some are not asked about: their batches are sent, and found to be known.
+        epochs.truncate(limit);
+        let each = (limit / epochs.len().max(1)).max(1);
+        for EpochRange { ranges, .. } in &mut epochs {
+            let surplus = ranges.len().saturating_sub(each);
+            if surplus > 0 {
+                let first = ranges[0].first;
+                ranges.drain(..surplus);
+                ranges[0].first = first;
+            }
         }
-        if ranges.is_empty() {
-            Vec::new()
-        } else {
-            vec![EpochRange { epoch, ranges }]
+        epochs
+    }
+
+    // What goes out.
+
+    /// The next batch to send on this lane, under its name. It stays held until it is acknowledged.
+    pub fn next(&mut self, lane: Lane, disk: &impl Disk) -> Option<Bytes> {
+        loop {
+            let queue = match lane {
+                Lane::Live => &mut self.live,
+                Lane::Backlog => &mut self.backlog,
+            };
+            let name = queue.pop_front()?;
+            // Batches that were settled while they waited are passed over.
+            let Some(&slot) = self.held.get(&name) else {
+                continue;
+            };
+            let Some(frame) = self.frame(slot, disk) else {
+                self.replace_damaged(name, slot);
+                continue;
+            };
+            if let Some(held) = self.records.get_mut(&slot) {
+                self.cached -= held.frame.take().map_or(0, |frame| frame.len());
+            }
+            return Some(frame);
         }
+    }
+
+    /// A record's frame under its own name, from memory or disk; `None` when it cannot be read back whole.
+    fn frame(&self, slot: Slot, disk: &impl Disk) -> Option<Bytes> {
+        let held = self.records.get(&slot)?;
+        let stored = match &held.frame {
+            Some(frame) => frame.clone(),
+            None => disk
+                .read(File::Spool(held.segment), held.at, held.length as usize)
+                .ok()?,
+        };
+        let name = held.name.unwrap_or(Name { epoch: 0, seq: 0 });
+        let mut frame = Vec::with_capacity(stored.len() + 16);
+        rename(&stored, name.epoch, name.seq, &mut frame).ok()?;
+        Some(frame.into())
+    }
+
+    /// What a batch held is not known any more: its name must be settled all the same.
+    fn replace_damaged(&mut self, name: Name, slot: Slot) {
+        self.damaged += 1;
+        let number = slot.number;
+        let source = self.records.get(&slot).map(|held| held.segment);
+        self.release(slot);
+        let empty = Loss {
+            epoch: name.epoch,
+            seq: name.seq,
+            entries: Vec::new(),
+        };
+        let slot = Slot {
+            number,
+            part: u32::MAX - 1 - slot.part,
+        };
+        let written = self.write(slot, true, number, 0, Some(name), empty.emit().into(), true);
+        self.pin(written, source.into_iter().collect());
+        self.fresh.push_back((self.ordinal, name, Lane::Backlog));
+    }
+
+    /// The steps of the next job that must come before the journal's.
+    pub fn take_writes(&mut self, steps: &mut Vec<Step>) {
+        steps.append(&mut self.first_steps);
+        for (segment, at, bytes) in self.writes.drain(..) {
+            let file = File::Spool(segment);
+            steps.push(Step::Write {
+                file,
+                at,
+                bytes: bytes.into(),
+            });
+            steps.push(Step::Sync(file));
+        }
+    }
+
+    /// The steps of the next job that may come last.
+    pub fn take_removals(&mut self, steps: &mut Vec<Step>) {
+        steps.append(&mut self.removals);
+    }
+
+    // The log.
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one record")]
+    fn write(
+        &mut self,
+        slot: Slot,
+        last: bool,
+        from: u64,
+        stage: u8,
+        name: Option<Name>,
+        frame: Bytes,
+        is_loss: bool,
+    ) -> u32 {
+        self.ordinal += 1;
+        let ordinal = self.ordinal;
+        let record = Record::Batch {
+            ordinal,
+            slot,
+            last,
+            from,
+            stage,
+            name,
+            frame: &frame,
+        };
+        let (segment, at) = self.append(&record, frame.len());
+        let length = frame.len() as u32;
+        self.cached += frame.len();
+        self.held_bytes += u64::from(length);
+        if let Some(name) = name {
+            self.held.insert(name, slot);
+        }
+        let held = Held {
+            segment,
+            at,
+            length,
+            ordinal,
+            stage,
+            name,
+            acknowledged: false,
+            is_loss,
+            frame: Some(frame),
+        };
+        self.records.insert(slot, held);
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.live += 1;
+        }
+        segment
+    }
+
+    /// Writes a record again, as it is, in the current segment.
+    fn rewrite(&mut self, slot: Slot, frame: Bytes) {
+        let Some(Held { stage, name, .. }) = self.records.get(&slot) else {
+            return;
+        };
+        let (stage, name) = (*stage, *name);
+        self.ordinal += 1;
+        let ordinal = self.ordinal;
+        let record = Record::Moved {
+            ordinal,
+            slot,
+            stage,
+            name,
+            frame: &frame,
+        };
+        let (segment, at) = self.append(&record, frame.len());
+        let Some(held) = self.records.get_mut(&slot) else {
+            return;
+        };
+        let before = std::mem::replace(&mut held.segment, segment);
+        self.held_bytes = self.held_bytes - u64::from(held.length) + frame.len() as u64;
+        self.cached = self.cached - held.frame.as_ref().map_or(0, Bytes::len) + frame.len();
+        (held.at, held.length, held.ordinal) = (at, frame.len() as u32, ordinal);
+        held.frame = Some(frame);
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.live += 1;
+        }
+        if let Some(segment) = self.segments.get_mut(&before) {
+            segment.live -= 1;
+        }
+        self.drop_if_done(before);
+        self.pin(segment, BTreeSet::from([before]));
+    }
+
+    /// Appends a record of about `length` bytes to the current segment, or to the next one; returns the segment and
+    /// where the batch's frame is in it.
+    fn append(&mut self, record: &Record<'_>, length: usize) -> (u32, u64) {
+        let full = self
+            .segments
+            .get(&self.current)
+            .is_some_and(|segment| segment.bytes > 0 && segment.bytes + length as u64 > self.segment_bytes());
+        if full {
+            self.begin_segment();
+        }
+        let number = self.current;
+        let segment = self.segments.entry(number).or_default();
+        if self.writes.last().is_none_or(|(last, _, _)| *last != number) {
+            self.writes.push((number, segment.bytes, Vec::new()));
+        }
+        let (_, start, bytes) = self.writes.last_mut().expect("just pushed");
+        let before = bytes.len();
+        let at = *start + record.put(bytes) as u64;
+        let more = (bytes.len() - before) as u64;
+        segment.bytes += more;
+        self.bytes += more;
+        (number, at)
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        (self.limits.bytes / SEGMENT_PART).clamp(SEGMENT_BYTES.0, SEGMENT_BYTES.1)
+    }
+
+    fn begin_segment(&mut self) {
+        let before = self.current;
+        self.current += 1;
+        self.drop_if_done(before);
+    }
+
+    /// A record is done with.
+    fn release(&mut self, slot: Slot) {
+        let Some(held) = self.records.remove(&slot) else {
+            return;
+        };
+        if let Some(name) = held.name {
+            // A later record may have taken over the name.
+            if self.held.get(&name) == Some(&slot) {
+                self.held.remove(&name);
+            }
+            if self.retained.get(&name) == Some(&slot) {
+                self.retained.remove(&name);
+            }
+        }
+        if !held.acknowledged {
+            self.held_bytes -= u64::from(held.length);
+        }
+        self.cached -= held.frame.map_or(0, |frame| frame.len());
+        if let Some(segment) = self.segments.get_mut(&held.segment) {
+            segment.live -= 1;
+        }
+        self.drop_if_done(held.segment);
+    }
+
+    /// The segment speaks for records in `sources`: it must outlive them.
+    fn pin(&mut self, segment: u32, mut sources: BTreeSet<u32>) {
+        sources.remove(&segment);
+        sources.retain(|source| self.segments.contains_key(source));
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.after.extend(sources);
+        }
+    }
+
+    /// Removes a segment if all in it is done with, and those that waited for it.
+    fn drop_if_done(&mut self, number: u32) {
+        let mut candidates = vec![number];
+        while let Some(number) = candidates.pop() {
+            let done = |segment: &Segment| segment.live == 0 && segment.after.is_empty();
+            if number == self.current || !self.segments.get(&number).is_some_and(done) {
+                continue;
+            }
+            if let Some(segment) = self.segments.remove(&number) {
+                self.bytes -= segment.bytes;
+                self.writes.retain(|(written, _, _)| *written != number);
+                self.removals.push(Step::Remove(File::Spool(number)));
+            }
+            for (&other, segment) in &mut self.segments {
+                if segment.after.remove(&number) {
+                    candidates.push(other);
+                }
+            }
+        }
+    }
+
+    // The budget.
+
+    /// Keeps the spool within its budget; returns whether it had to merge or drop anything.
+    pub fn keep_within_budget(&mut self, disk: &impl Disk) -> bool {
+        let mut acted = false;
+        while self.is_over(1, 1) {
+            acted = true;
+            if !(self.drop_retained() || self.clean(disk) || self.compact(disk) || self.drop_oldest(disk)) {
+                return acted;
+            }
+        }
+        // Merge before it is urgent: that needs some room itself.
+        if self.is_over(5, 8) && !self.drop_retained() {
+            acted |= self.clean(disk) || self.compact(disk);
+        }
+        acted
+    }
+
+    /// Whether more than this part of the budget is used, a segment's room kept free.
+    fn is_over(&self, part: u64, of: u64) -> bool {
+        let usable = self.limits.bytes - 2 * self.segment_bytes();
+        let records_max = RECORDS_MAX.min((self.limits.bytes / 64) as usize);
+        self.bytes > usable * part / of || self.records.len() > records_max * part as usize / of as usize
+    }
+
+    /// Lets the oldest segment go that holds only acknowledged batches.
+    fn drop_retained(&mut self) -> bool {
+        let mut pending: BTreeSet<u32> = BTreeSet::new();
+        for held in self.records.values().filter(|held| !held.acknowledged) {
+            pending.insert(held.segment);
+        }
+        let oldest = self
+            .retained
+            .values()
+            .filter_map(|slot| self.records.get(slot))
+            .map(|held| held.segment);
+        let Some(segment) = oldest.filter(|segment| !pending.contains(segment)).min() else {
+            return false;
+        };
+        let slots: Vec<Slot> = self
+            .records
+            .iter()
+            .filter(|(_, held)| held.segment == segment)
+            .map(|(&slot, _)| slot)
+            .collect();
+        if segment == self.current {
+            self.begin_segment();
+        }
+        for &slot in &slots {
+            self.release(slot);
+        }
+        !slots.is_empty()
+    }
+
+    /// After the disk said that it is full although the budget is not used up: what is only kept goes.
+    pub fn handle_full(&mut self) {
+        while self.drop_retained() {}
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sealed(seq: u64, length: usize) -> Sealed {
-        Sealed {
-            seq,
-            frame: vec![seq as u8; length].into(),
-            readings: vec![(SliceId(1), 10 * seq)],
-        }
-    }
-
-    fn push(spool: &mut Spool, seq: u64, lane: Lane) -> Vec<u64> {
-        let mut lost = Vec::new();
-        spool.push(sealed(seq, 100), lane, |_, readings| lost.push(readings));
-        lost
-    }
-
-    fn first_byte(frame: Option<Bytes>) -> Option<u8> {
-        frame.map(|frame| frame[0])
-    }
-
-    #[test]
-    fn batches_stay_until_acknowledged() {
-        let mut spool = Spool::new(1_000);
-        for seq in 1..=3 {
-            push(&mut spool, seq, Lane::Live);
-        }
-        assert_eq!(first_byte(spool.next(Lane::Live)), Some(1));
-        assert_eq!(
-            spool.acknowledge(&[SeqRange {
-                first: 2,
-                last: u64::MAX
-            }]),
-            2
-        );
-        assert_eq!(spool.next(Lane::Live), None, "what is acknowledged is not sent");
-        assert_eq!(spool.len(), 1);
-        spool.requeue();
-        assert_eq!(first_byte(spool.next(Lane::Backlog)), Some(1));
-        assert_eq!(spool.bytes(), 100);
-    }
-
-    #[test]
-    fn a_full_spool_lets_the_oldest_go_and_says_so() {
-        let mut spool = Spool::new(250);
-        assert!(push(&mut spool, 1, Lane::Backlog).is_empty());
-        assert!(push(&mut spool, 2, Lane::Backlog).is_empty());
-        assert_eq!(push(&mut spool, 3, Lane::Backlog), [10]);
-        assert!(spool.bytes() <= 250);
-        assert_eq!(first_byte(spool.next(Lane::Backlog)), Some(2));
-    }
-
-    #[test]
-    fn live_batches_do_not_wait_behind_the_backlog() {
-        let mut spool = Spool::new(1_000);
-        push(&mut spool, 1, Lane::Backlog);
-        push(&mut spool, 2, Lane::Live);
-        assert_eq!(first_byte(spool.next(Lane::Live)), Some(2));
-        assert_eq!(first_byte(spool.next(Lane::Backlog)), Some(1));
-    }
-
-    #[test]
-    fn ranges_name_what_is_held_and_are_bounded() {
-        let mut spool = Spool::new(10_000);
-        for seq in [1, 2, 4, 6, 8, 9] {
-            push(&mut spool, seq, Lane::Live);
-        }
-        let ranges = |limit| {
-            let epochs = spool.ranges(7, limit);
-            epochs[0]
-                .ranges
-                .iter()
-                .map(|range| (range.first, range.last))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(ranges(9), [(1, 2), (4, 4), (6, 6), (8, 9)]);
-        assert_eq!(ranges(2), [(1, 6), (8, 9)]);
-        assert!(Spool::new(1).ranges(7, 2).is_empty());
-    }
-}
+mod tests;

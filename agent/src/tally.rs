@@ -19,9 +19,11 @@ const CODES: usize = 128;
 struct Row {
     values: [u64; CODES],
     reported: [u64; CODES],
+    /// As of the journal's last group.
+    journalled: [u64; CODES],
 }
 
-/// All counters of an agent, cumulative since its start. Slices that a plan no longer has keep theirs.
+/// All counters of an agent, cumulative over its restarts as long as its journal is kept. Slices that a plan no longer has keep theirs.
 #[derive(Debug, Default)]
 pub struct Tally {
     rows: Vec<Row>,
@@ -41,6 +43,7 @@ impl Tally {
             self.rows.push(Row {
                 values: [0; CODES],
                 reported: [0; CODES],
+                journalled: [0; CODES],
             });
         }
         Place(place)
@@ -85,7 +88,7 @@ impl Tally {
     pub fn report(&mut self, limit: usize) -> Vec<CounterSample> {
         let mut samples = Vec::new();
         for (&slice, &place) in &self.places {
-            let Row { values, reported } = &mut self.rows[place];
+            let Row { values, reported, .. } = &mut self.rows[place];
             for (code, (&value, reported)) in values.iter().zip(reported).enumerate() {
                 if value != *reported && samples.len() < limit {
                     *reported = value;
@@ -98,6 +101,62 @@ impl Tally {
             }
         }
         samples
+    }
+
+    /// By how much each counter has grown since the last call, and no more than once.
+    pub fn increases(&mut self) -> Vec<CounterSample> {
+        let mut samples = Vec::new();
+        for (&slice, &place) in &self.places {
+            let Row {
+                values, journalled, ..
+            } = &mut self.rows[place];
+            if values == journalled {
+                continue;
+            }
+            for (code, (&value, before)) in values.iter().zip(journalled).enumerate() {
+                // Counters that are set and not added to may fall; such are not of the journal.
+                let increase = value.saturating_sub(*before);
+                *before = value;
+                if increase > 0 {
+                    let counter = code as u8;
+                    samples.push(CounterSample {
+                        slice,
+                        counter,
+                        value: increase,
+                    });
+                }
+            }
+        }
+        samples
+    }
+
+    /// All counters that are not zero.
+    pub fn all(&self) -> Vec<CounterSample> {
+        let mut samples = Vec::new();
+        for (&slice, &place) in &self.places {
+            let values = self.rows[place].values.iter().enumerate();
+            samples.extend(
+                values
+                    .filter(|(_, value)| **value > 0)
+                    .map(|(code, &value)| CounterSample {
+                        slice,
+                        counter: code as u8,
+                        value,
+                    }),
+            );
+        }
+        samples
+    }
+
+    /// Adds what a journal has: all counters of a snapshot, or the increases since.
+    pub fn restore(&mut self, samples: &[CounterSample]) {
+        for sample in samples {
+            let place = self.place(sample.slice);
+            let code = usize::from(sample.counter).min(CODES - 1);
+            let row = &mut self.rows[place.0];
+            row.values[code] += sample.value;
+            row.journalled[code] = row.values[code];
+        }
     }
 
     /// Forgets what was reported, so that the next report is complete: a new link may lead to another aggregator.

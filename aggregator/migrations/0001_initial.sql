@@ -9,11 +9,21 @@ CREATE TABLE catchment_plan (
     definition BLOB NOT NULL
 );
 
--- Slices ever given out. A definition keeps its number for ever.
+-- Slices ever given out. A definition keeps its number for ever. A rung of a coarsening ladder names the slice that it
+-- is a rung of, others 0.
 CREATE TABLE catchment_slice (
     id         INTEGER PRIMARY KEY,
-    definition BLOB NOT NULL UNIQUE
+    definition BLOB NOT NULL,
+    coarser_of INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (definition, coarser_of)
 );
+
+-- Numbers up to which a database may have given out that a restored backup replaced: of slices, and of plans. Agents
+-- still know them, so they are not given out again.
+CREATE TABLE catchment_floor (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) WITHOUT ROWID;
 
 -- One row for each query that ever was: its current slice, and up to where its windows have been shown.
 CREATE TABLE catchment_query (
@@ -29,12 +39,30 @@ CREATE TABLE catchment_reader (
     PRIMARY KEY (query, slice)
 ) WITHOUT ROWID;
 
+-- `retired` is set by an operator and cleared by the agent's next hello. `conflicts` counts how often a second agent
+-- with the same name was found alive.
 CREATE TABLE catchment_agent (
-    name          TEXT PRIMARY KEY,
-    last_heard_us INTEGER NOT NULL,
-    plan_version  INTEGER NOT NULL,
-    software      TEXT NOT NULL,
-    retired       INTEGER NOT NULL DEFAULT 0
+    name            TEXT PRIMARY KEY,
+    last_heard_us   INTEGER NOT NULL,
+    plan_version    INTEGER NOT NULL,
+    software        TEXT NOT NULL,
+    retired         INTEGER NOT NULL DEFAULT 0,
+    backlog_batches INTEGER NOT NULL DEFAULT 0,
+    backlog_bytes   INTEGER NOT NULL DEFAULT 0,
+    conflicts       INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+-- What agents had to give up, by the name of the batch that held it: readings of a slice within a range of event time.
+-- A record that could not say what was lost has one row of slice 0.
+CREATE TABLE catchment_loss (
+    agent    TEXT NOT NULL,
+    epoch    INTEGER NOT NULL,
+    seq      INTEGER NOT NULL,
+    slice    INTEGER NOT NULL,
+    from_us  INTEGER NOT NULL,
+    to_us    INTEGER NOT NULL,
+    readings INTEGER NOT NULL,
+    PRIMARY KEY (agent, epoch, seq, slice, from_us)
 ) WITHOUT ROWID;
 
 -- Which batches have been merged, as ranges of seqs. Never expired by time.
@@ -53,14 +81,15 @@ CREATE TABLE catchment_watermark (
     PRIMARY KEY (agent, slice)
 ) WITHOUT ROWID;
 
--- What agents count, cumulative for each of their epochs. Slice 0 is the agent itself.
+-- What agents count, cumulative for each era of counting (an agent's state directory, across its restarts). Slice 0 is
+-- the agent itself.
 CREATE TABLE catchment_counter (
-    agent TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
-    slice INTEGER NOT NULL,
-    name  TEXT NOT NULL,
-    value INTEGER NOT NULL,
-    PRIMARY KEY (agent, epoch, slice, name)
+    agent    TEXT NOT NULL,
+    counting INTEGER NOT NULL,
+    slice    INTEGER NOT NULL,
+    name     TEXT NOT NULL,
+    value    INTEGER NOT NULL,
+    PRIMARY KEY (agent, counting, slice, name)
 ) WITHOUT ROWID;
 
 -- Batches merged since the last checkpoint, as they came.

@@ -5,27 +5,32 @@
 //! sleeps until [`Aggregator::poll_timeout`]. One commit is under way at a time; what comes meanwhile gathers for the
 //! next, and that is where the speed comes from.
 
+mod checkpoint;
+
+mod intake;
+
+mod restart;
+
+mod sessions;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use catchment_common::counter::Counter;
+use catchment_common::limits::RANGES_MAX;
 use catchment_common::plan::SliceId;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
-use catchment_common::wire::{
-    Batch, EpochRange, Heartbeat, Hello, Message, Refusal, RejectReason, SeqRange, Welcome, WireFault,
-};
+use catchment_common::wire::{self, EpochRange, Loss, Message, SeqRange, WireFault};
 
-use crate::catalog::Catalog;
-use crate::commit::{
-    AgentRow, AppendedBatch, Checkpoint, Commit, CommitId, Expired, PaneSource, SourceFault,
-};
-use crate::frontier::{Frontier, Standing};
+use self::sessions::{Session, Statement};
+use crate::catalog::{Catalog, RunningQuery};
+use crate::commit::{AppendedBatch, Commit, CommitId, PaneSource, SourceFault};
+use crate::frontier::Frontier;
 use crate::ledger::Ledger;
 use crate::limits::{
-    AGENTS_MAX, CHECKPOINT_INTERVAL, COMMIT_BYTES_MAX, COMMIT_RETRY, EPOCHS_MAX, JOURNAL_BYTES_MAX,
-    LAZY_COMMIT_INTERVAL, STATEMENTS_MAX,
+    ACKS_MAX, CHECKPOINT_INTERVAL, COMMIT_BYTES_MAX, COMMIT_RETRY, JOURNAL_BYTES_MAX, LAZY_COMMIT_INTERVAL,
 };
-use crate::merge::{Panes, Refused};
+use crate::merge::Panes;
 use crate::window::QueryWindows;
 
 /// Names a connection.
@@ -50,6 +55,8 @@ pub struct Aggregator {
     frontier: Frontier,
     windows: Vec<QueryWindows>,
     sessions: BTreeMap<ConnectionId, Session>,
+    /// Epochs that have greeted, for each agent, the newest first.
+    epochs: BTreeMap<String, VecDeque<u64>>,
     pending: Pending,
     in_flight: Option<InFlight>,
     next_commit: CommitId,
@@ -57,6 +64,8 @@ pub struct Aggregator {
     journal_bytes: usize,
     next_checkpoint: Instant,
     next_lazy: Instant,
+    /// A pane that a commit needs could not be read: wait until then.
+    hold_until: Option<Instant>,
     transmits: VecDeque<(ConnectionId, Transmit)>,
 }
 
@@ -67,6 +76,11 @@ pub enum Transmit {
     Message(Message),
     /// Nothing more: close it, for this reason.
     Close(&'static str),
+    /// Close it: another agent of the same name is alive on the other connection.
+    Conflict {
+        /// The connection that stays.
+        with: ConnectionId,
+    },
 }
 
 /// A connection ends because of what came on it. The process goes on.
@@ -83,31 +97,20 @@ pub enum Fault {
     Source(#[from] SourceFault),
 }
 
-#[derive(Debug)]
-struct Session {
-    agent: String,
-    greeted: bool,
-    software: String,
-    plan_version: u64,
-    statements: VecDeque<Statement>,
-}
-
-/// Watermarks that hold once the seqs are committed.
-#[derive(Clone, Debug)]
-struct Statement {
-    epoch: u64,
-    seqs: SeqRange,
-    watermarks: Vec<(SliceId, Timestamp)>,
-}
-
 /// What gathers for the next commit.
 #[derive(Debug, Default)]
 struct Pending {
     batches: Vec<AppendedBatch>,
     bytes: usize,
-    claimed: BTreeSet<(String, u64)>,
-    acks: BTreeMap<(ConnectionId, u64), Vec<u64>>,
+    /// Seqs that the ledger holds and the store does not yet, by agent and epoch.
+    claimed: Claims,
+    acks: Acks,
+    /// How many seqs `acks` holds.
+    ack_count: usize,
+    losses: Vec<(String, Loss)>,
     heard: BTreeSet<String>,
+    /// Agents that have said hello.
+    returned: BTreeSet<String>,
     counters: BTreeMap<(String, u64, SliceId, Counter), u64>,
     /// Something that somebody waits for.
     urgent: bool,
@@ -118,8 +121,13 @@ struct InFlight {
     commit: Option<Commit>,
     retry_at: Option<Instant>,
     id: CommitId,
-    acks: BTreeMap<(ConnectionId, u64), Vec<u64>>,
+    acks: Acks,
+    claimed: Claims,
+    returned: BTreeSet<String>,
 }
+
+type Acks = BTreeMap<(ConnectionId, u64), Vec<u64>>;
+type Claims = BTreeMap<(String, u64), Vec<u64>>;
 
 impl Aggregator {
     /// A machine with nothing stored yet. Restore it before anything is handled.
@@ -133,101 +141,19 @@ impl Aggregator {
             frontier: Frontier::new(settings.lease),
             windows,
             sessions: BTreeMap::new(),
+            epochs: BTreeMap::new(),
             pending: Pending::default(),
             in_flight: None,
             next_commit: 1,
             journal_bytes: 0,
             next_checkpoint: now.monotonic + CHECKPOINT_INTERVAL,
             next_lazy: now.monotonic + LAZY_COMMIT_INTERVAL,
+            hold_until: None,
             transmits: VecDeque::new(),
         }
     }
 
-    // What the store gave back.
-
-    /// A stored seq range.
-    pub fn restore_range(&mut self, agent: &str, epoch: u64, range: SeqRange) {
-        self.ledger.set_mut(agent, epoch).insert_range(range);
-    }
-
-    /// A stored agent.
-    pub fn restore_agent(&mut self, agent: String, standing: Standing) {
-        self.frontier.restore(agent, standing);
-    }
-
-    /// A query's horizon, and its provisional windows' starts with the coverage that they show.
-    pub fn restore_query(
-        &mut self,
-        index: usize,
-        emitted_through: Timestamp,
-        provisional: impl Iterator<Item = (Timestamp, f64)>,
-    ) {
-        let window = self.catalog.queries[index].query.window;
-        self.windows[index].restore(emitted_through, provisional, window);
-    }
-
-    /// A stored chunk of a pane that may still be needed.
-    pub fn restore_chunk(&mut self, columns: &[u8]) -> Result<(), WireFault> {
-        self.panes.restore(columns)
-    }
-
-    /// A batch that was appended after the last checkpoint: merged again, and nothing else, because its seq and its
-    /// results were committed with it.
-    pub fn replay(&mut self, agent: &str, frame: &[u8], source: &impl PaneSource) -> Result<(), Fault> {
-        let batch = Batch::parse(frame).map_err(Fault::Wire)?;
-        self.journal_bytes += frame.len();
-        for view in batch.sections() {
-            let view = view.map_err(Fault::Wire)?;
-            load(&mut self.panes, source, view.slice, view.pane)?;
-            self.panes.merge(agent, &view).map_err(Fault::Wire)?;
-        }
-        Ok(())
-    }
-
-    /// Panes that start before this need not be loaded at start.
-    pub fn needed_from(&self, slice: SliceId) -> Timestamp {
-        let reading = self
-            .catalog
-            .queries
-            .iter()
-            .zip(&self.windows)
-            .filter(|(query, _)| query.reader(slice).is_some());
-        reading
-            .map(|(query, windows)| windows.needed_from(query.query.window))
-            .min()
-            .unwrap_or(Timestamp::MAX)
-    }
-
     // What happened.
-
-    /// A connection was made by an agent whose certificate names it. An older connection under the same name is
-    /// closed: the newer one is the one that works.
-    pub fn handle_connected(&mut self, connection: ConnectionId, agent: &str) {
-        let older: Vec<ConnectionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.agent == agent)
-            .map(|(&id, _)| id)
-            .collect();
-        for id in older {
-            self.sessions.remove(&id);
-            self.transmits
-                .push_back((id, Transmit::Close("another connection uses this identity")));
-        }
-        let session = Session {
-            agent: agent.to_owned(),
-            greeted: false,
-            software: String::new(),
-            plan_version: 0,
-            statements: VecDeque::new(),
-        };
-        self.sessions.insert(connection, session);
-    }
-
-    /// A connection ended.
-    pub fn handle_disconnected(&mut self, connection: ConnectionId) {
-        self.sessions.remove(&connection);
-    }
 
     /// A frame came. On a fault the caller closes the connection.
     pub fn handle_frame(
@@ -243,11 +169,15 @@ impl Aggregator {
         let agent = session.agent.clone();
         self.frontier.hear(&agent, now);
         self.pending.heard.insert(agent.clone());
-        if Batch::is_batch(&frame) {
-            if !session.greeted {
+        if wire::named(&frame) {
+            if session.epoch.is_none() {
                 return Err(Fault::Unexpected("a batch before the hello"));
             }
-            return self.handle_batch(connection, agent, frame, source);
+            return if Loss::is_loss(&frame) {
+                self.handle_loss(connection, agent, &frame)
+            } else {
+                self.handle_batch(connection, agent, frame, source)
+            };
         }
         match Message::parse(&frame).map_err(Fault::Wire)? {
             Message::Hello(hello) => self.handle_hello(now, connection, &hello),
@@ -259,185 +189,21 @@ impl Aggregator {
         }
     }
 
-    fn handle_hello(&mut self, now: Now, connection: ConnectionId, hello: &Hello) -> Result<(), Fault> {
-        let Some(session) = self.sessions.get_mut(&connection) else {
-            return Ok(());
+    /// Another plan is in force. Windows of queries that go on keep their horizon. A new one on a slice that was there
+    /// before begins where all its panes are in memory: earlier ones may have left it, and windows with holes must not
+    /// be shown.
+    pub fn handle_catalog(&mut self, now: Now, catalog: Catalog) {
+        let begin = |query: &RunningQuery| {
+            let readers = query.readers.iter();
+            let known = readers.filter(|reader| self.catalog.slices.contains_key(&reader.slice));
+            let whole_from = known.map(|reader| match self.needed_from(reader.slice) {
+                // Nobody read it, so any pane may have left: those to come will be whole.
+                Timestamp::MAX => now.wall.plus(query.query.max_ahead),
+                from => from,
+            });
+            whole_from.max()
         };
-        if hello.agent != session.agent {
-            return Err(Fault::Unexpected("the hello's name is not the certificate's"));
-        }
-        if self.frontier.len() > AGENTS_MAX || self.ledger.epochs(&session.agent) > EPOCHS_MAX {
-            return Err(Fault::Unexpected(
-                "too many agents or epochs are remembered; retire some",
-            ));
-        }
-        session.greeted = true;
-        session.software.clone_from(&hello.software);
-        session.plan_version = self.catalog.version;
-        session.statements.clear();
-        // What is claimed but not durable yet must not be forgotten by the agent: that is acknowledged later.
-        let settled = self.in_flight.is_none() && self.pending.claimed.is_empty();
-        let committed = hello
-            .held
-            .iter()
-            .filter(|_| settled)
-            .map(|held| EpochRange {
-                epoch: held.epoch,
-                ranges: self
-                    .ledger
-                    .set(&session.agent, held.epoch)
-                    .map_or(Vec::new(), |set| {
-                        held.ranges.iter().flat_map(|&range| set.within(range)).collect()
-                    }),
-            })
-            .collect();
-        let plan = (hello.plan_version != self.catalog.version).then(|| self.catalog.agent_plan());
-        let welcome = Welcome {
-            plan,
-            committed,
-            server_time: now.wall,
-            heartbeat: self.settings.heartbeat,
-        };
-        self.transmits
-            .push_back((connection, Transmit::Message(Message::Welcome(welcome))));
-        Ok(())
-    }
-
-    fn handle_heartbeat(&mut self, connection: ConnectionId, agent: &str, heartbeat: Heartbeat) {
-        for sample in &heartbeat.counters {
-            // A newer agent may count what this aggregator has no name for.
-            if let Some(counter) = Counter::from_code(sample.counter) {
-                let key = (agent.to_owned(), heartbeat.epoch, sample.slice, counter);
-                self.pending.counters.insert(key, sample.value);
-            }
-        }
-        let Some(session) = self.sessions.get_mut(&connection) else {
-            return;
-        };
-        if session.statements.len() == STATEMENTS_MAX {
-            // The newest says more than any before it; the oldest may be the first to hold. One between goes.
-            session.statements.remove(STATEMENTS_MAX / 2);
-        }
-        session.statements.push_back(Statement {
-            epoch: heartbeat.epoch,
-            seqs: SeqRange {
-                first: heartbeat.oldest,
-                last: heartbeat.seq,
-            },
-            watermarks: heartbeat.watermarks,
-        });
-        self.pending.urgent = true;
-    }
-
-    fn handle_batch(
-        &mut self,
-        connection: ConnectionId,
-        agent: String,
-        frame: Bytes,
-        source: &impl PaneSource,
-    ) -> Result<(), Fault> {
-        let name = Batch::claimed_name(&frame).ok_or(Fault::Wire(WireFault::Truncated))?;
-        let batch = match Batch::parse(&frame) {
-            Ok(batch) => batch,
-            Err(fault) => {
-                self.refuse(connection, &agent, name, reason_of(fault));
-                return Ok(());
-            }
-        };
-        let (epoch, seq) = (batch.epoch, batch.seq);
-        self.pending.urgent = true;
-        if self
-            .ledger
-            .set(&agent, epoch)
-            .is_some_and(|set| set.contains(seq))
-        {
-            // Merged before. If that commit is still under way, so will be this acknowledgement's.
-            self.pending
-                .acks
-                .entry((connection, epoch))
-                .or_default()
-                .push(seq);
-            return Ok(());
-        }
-        if let Err(reason) = self.check(&agent, &batch) {
-            self.refuse(connection, &agent, (epoch, seq), reason);
-            return Ok(());
-        }
-        // Loading may fail, and must do so before anything is merged.
-        for view in batch.sections() {
-            let view = view.map_err(Fault::Wire)?;
-            load(&mut self.panes, source, view.slice, view.pane)?;
-        }
-        for (nth, view) in batch.sections().enumerate() {
-            let view = view.map_err(Fault::Wire)?;
-            let keys = self
-                .panes
-                .merge_checked(&agent, &view, nth)
-                .map_err(Fault::Wire)?;
-            for (query, windows) in self.catalog.queries.iter().zip(&mut self.windows) {
-                if query.reader(view.slice).is_some() {
-                    windows.touch(query.query.window, view.slice, view.pane, keys);
-                }
-            }
-        }
-        self.ledger.set_mut(&agent, epoch).insert(seq);
-        self.pending.claimed.insert((agent.clone(), epoch));
-        self.pending
-            .acks
-            .entry((connection, epoch))
-            .or_default()
-            .push(seq);
-        self.pending.bytes += frame.len();
-        self.pending.batches.push(AppendedBatch {
-            agent,
-            epoch,
-            seq,
-            frame,
-        });
-        Ok(())
-    }
-
-    /// Checks a whole batch before any of it is merged.
-    fn check(&mut self, agent: &str, batch: &Batch<'_>) -> Result<(), RejectReason> {
-        self.panes.start_batch();
-        for view in batch.sections() {
-            let view = view.map_err(reason_of)?;
-            let slice = self
-                .catalog
-                .slices
-                .get(&view.slice)
-                .ok_or(RejectReason::UnknownSlice)?;
-            self.panes
-                .check(agent, &view, slice)
-                .map_err(|refused| match refused {
-                    Refused::Wire(fault) => reason_of(fault),
-                    Refused::OtherSlice => RejectReason::UnknownSlice,
-                    Refused::BadPane => RejectReason::BadPane,
-                })?;
-        }
-        Ok(())
-    }
-
-    /// Tells the agent that a batch will never be taken. Its seq counts as settled, so that watermarks need not wait
-    /// for it.
-    fn refuse(
-        &mut self,
-        connection: ConnectionId,
-        agent: &str,
-        (epoch, seq): (u64, u64),
-        reason: RejectReason,
-    ) {
-        if self.ledger.set_mut(agent, epoch).insert(seq) {
-            self.pending.claimed.insert((agent.to_owned(), epoch));
-            self.pending.urgent = true;
-        }
-        let refusal = Refusal { epoch, seq, reason };
-        self.transmits
-            .push_back((connection, Transmit::Message(Message::Reject(refusal))));
-    }
-
-    /// Another plan is in force. Windows of queries that go on keep their horizon.
-    pub fn handle_catalog(&mut self, catalog: Catalog) {
+        let begins: Vec<Option<Timestamp>> = catalog.queries.iter().map(begin).collect();
         let mut before: BTreeMap<String, QueryWindows> = self
             .catalog
             .queries
@@ -448,11 +214,19 @@ impl Aggregator {
         self.windows = catalog
             .queries
             .iter()
-            .map(|query| before.remove(&query.query.name).unwrap_or_default())
+            .zip(begins)
+            .map(|(query, begin)| {
+                let held = before.remove(&query.query.name);
+                held.unwrap_or_else(|| QueryWindows::starting(begin, query.query.window))
+            })
             .collect();
         self.catalog = catalog;
-        for (&connection, session) in self.sessions.iter_mut().filter(|(_, session)| session.greeted) {
-            session.plan_version = self.catalog.version;
+        for (&connection, session) in self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.epoch.is_some())
+        {
+            self.frontier.about_mut(&session.agent).plan_version = self.catalog.version;
             let plan = Message::Plan(self.catalog.agent_plan());
             self.transmits.push_back((connection, Transmit::Message(plan)));
         }
@@ -465,10 +239,13 @@ impl Aggregator {
             return;
         };
         for ((connection, epoch), seqs) in in_flight.acks {
-            if self.sessions.contains_key(&connection) {
+            if !self.sessions.contains_key(&connection) {
+                continue;
+            }
+            for ranges in ranges_of(seqs).chunks(RANGES_MAX) {
                 let ack = Message::Ack(EpochRange {
                     epoch,
-                    ranges: ranges_of(seqs),
+                    ranges: ranges.to_vec(),
                 });
                 self.transmits.push_back((connection, Transmit::Message(ack)));
             }
@@ -496,14 +273,18 @@ impl Aggregator {
 
     /// Whether frames may be handed in; when not, so much waits to be made durable that they had better wait outside.
     pub fn has_room(&self) -> bool {
-        self.pending.bytes < COMMIT_BYTES_MAX
+        self.pending.bytes < COMMIT_BYTES_MAX && self.pending.ack_count < ACKS_MAX
     }
 
-    /// The next commit to make durable, if there is one and none is under way.
+    /// The next commit to make durable, if there is one and none is under way. When a pane that it needs cannot be read,
+    /// nothing is lost: it is tried again after [`COMMIT_RETRY`].
     pub fn poll_commit(&mut self, now: Now, source: &impl PaneSource) -> Result<Option<Commit>, SourceFault> {
         if let Some(in_flight) = &mut self.in_flight {
             let due = in_flight.retry_at.is_some_and(|at| at <= now.monotonic);
             return Ok(if due { in_flight.commit.take() } else { None });
+        }
+        if self.hold_until.is_some_and(|until| until > now.monotonic) {
+            return Ok(None);
         }
         let lazy = self.next_lazy <= now.monotonic;
         let deadline = self.window_deadline().is_some_and(|at| at <= now.monotonic);
@@ -514,17 +295,21 @@ impl Aggregator {
         if lazy {
             self.next_lazy = now.monotonic + LAZY_COMMIT_INTERVAL;
         }
+        self.hold_until = Some(now.monotonic + COMMIT_RETRY);
         self.load_touched(source)?;
+        self.hold_until = None;
         let commit = self.build(now, checkpoint);
         if commit.is_empty() && self.pending.acks.is_empty() {
             return Ok(None);
         }
-        let acks = std::mem::take(&mut self.pending.acks);
+        self.pending.ack_count = 0;
         self.in_flight = Some(InFlight {
             commit: None,
             retry_at: None,
             id: commit.id,
-            acks,
+            acks: std::mem::take(&mut self.pending.acks),
+            claimed: std::mem::take(&mut self.pending.claimed),
+            returned: std::mem::take(&mut self.pending.returned),
         });
         self.next_commit += 1;
         Ok(Some(commit))
@@ -532,6 +317,9 @@ impl Aggregator {
 
     /// When [`Aggregator::poll_commit`] next has something to look at.
     pub fn poll_timeout(&self) -> Instant {
+        if let Some(until) = self.hold_until {
+            return until;
+        }
         if let Some(in_flight) = &self.in_flight {
             // The end of the commit wakes the loop.
             return in_flight
@@ -554,6 +342,11 @@ impl Aggregator {
     /// Revising a window needs all its panes, of which some may have left memory.
     fn load_touched(&mut self, source: &impl PaneSource) -> Result<(), SourceFault> {
         for (query, windows) in self.catalog.queries.iter().zip(&self.windows) {
+            for (width, start) in windows.touched_coarse() {
+                for reader in query.coarse.iter().filter(|reader| reader.pane == width) {
+                    load(&mut self.panes, source, reader.slice, start)?;
+                }
+            }
             let size = query.query.window.size;
             for start in windows.touched_windows() {
                 for reader in &query.readers {
@@ -584,18 +377,19 @@ impl Aggregator {
         }
         commit.batches = std::mem::take(&mut self.pending.batches);
         self.journal_bytes += std::mem::take(&mut self.pending.bytes);
-        for (agent, epoch) in std::mem::take(&mut self.pending.claimed) {
+        for (agent, epoch) in self.pending.claimed.keys() {
             let ranges = self
                 .ledger
-                .set(&agent, epoch)
+                .set(agent, *epoch)
                 .map_or(Vec::new(), |set| set.ranges().collect());
-            commit.ledger.push((agent, epoch, ranges));
+            commit.ledger.push((agent.clone(), *epoch, ranges));
         }
+        commit.losses = std::mem::take(&mut self.pending.losses);
         commit.agents = self.heard_agents();
         let counters = std::mem::take(&mut self.pending.counters);
         commit.counters = counters
             .into_iter()
-            .map(|((agent, epoch, slice, counter), value)| (agent, epoch, slice, counter, value))
+            .map(|((agent, counting, slice, counter), value)| (agent, counting, slice, counter, value))
             .collect();
         self.pending.urgent = false;
         if checkpoint {
@@ -636,68 +430,6 @@ impl Aggregator {
         advanced
     }
 
-    fn heard_agents(&mut self) -> Vec<AgentRow> {
-        let heard = std::mem::take(&mut self.pending.heard);
-        let row = |name: String| {
-            let session = self.sessions.values().find(|session| session.agent == name);
-            Some(AgentRow {
-                heard: self.frontier.standing(&name)?.heard,
-                plan_version: session.map_or(0, |session| session.plan_version),
-                software: session.map_or(String::new(), |session| session.software.clone()),
-                name,
-            })
-        };
-        heard.into_iter().filter_map(row).collect()
-    }
-
-    /// Dirty panes as columns; panes that no window needs any more leave memory.
-    fn checkpoint(&mut self, now: Now) -> Option<Checkpoint> {
-        if self.journal_bytes == 0 {
-            return None;
-        }
-        let mut checkpoint = Checkpoint::default();
-        self.panes
-            .take_dirty(&self.catalog.slices, |slice, pane, chunk, columns| {
-                checkpoint.chunks.push((slice, pane, chunk, columns));
-            });
-        self.journal_bytes = 0;
-        checkpoint.expired = self.expired(now);
-        let needed: Vec<(SliceId, Timestamp)> = self
-            .catalog
-            .slices
-            .keys()
-            .map(|&slice| (slice, self.needed_from(slice)))
-            .collect();
-        for (slice, from) in needed {
-            self.panes.forget(slice, from);
-        }
-        Some(checkpoint)
-    }
-
-    /// What retention says may go. Panes go with the last query that reads them; without retention they stay.
-    fn expired(&self, now: Now) -> Expired {
-        let queries = self.catalog.queries.iter().enumerate();
-        let rows = queries
-            .filter_map(|(index, query)| Some((index, now.wall.minus(query.query.retention?))))
-            .collect();
-        let panes = self.catalog.slices.keys().filter_map(|&slice| {
-            let mut readers = self
-                .catalog
-                .queries
-                .iter()
-                .filter(|query| query.reader(slice).is_some())
-                .peekable();
-            readers.peek()?;
-            let longest = readers.map(|query| Some(query.query.retention?.plus(query.query.window.size)));
-            let longest = longest.collect::<Option<Vec<Span>>>()?.into_iter().max()?;
-            Some((slice, now.wall.minus(longest)))
-        });
-        Expired {
-            rows,
-            panes: panes.collect(),
-        }
-    }
-
     // How it is.
 
     /// The running plan.
@@ -732,14 +464,6 @@ fn load(
             .map_err(|fault| SourceFault(fault.to_string()))?;
     }
     Ok(())
-}
-
-fn reason_of(fault: WireFault) -> RejectReason {
-    match fault {
-        WireFault::Checksum => RejectReason::Checksum,
-        WireFault::Version(_) => RejectReason::Version,
-        _ => RejectReason::Malformed,
-    }
 }
 
 fn ranges_of(mut seqs: Vec<u64>) -> Vec<SeqRange> {

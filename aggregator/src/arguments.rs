@@ -46,6 +46,49 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Show agents: when each was heard, its plan, backlog, losses, and conflicts over its name.
+    Agents {
+        #[command(flatten)]
+        place: Place,
+        /// How to show them.
+        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+        format: OutputFormat,
+    },
+    /// Show what agents had to give up when an outage outlasted their disks.
+    Losses {
+        /// Only this agent's.
+        #[arg(long)]
+        agent: Option<String>,
+        #[command(flatten)]
+        place: Place,
+        /// How to show them.
+        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+        format: OutputFormat,
+    },
+    /// Wait for an agent no longer: windows are final without it. Its next hello brings it back.
+    Retire {
+        /// The agent's name.
+        agent: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Copy the database to a file, also while it is served.
+    Backup {
+        /// The file to write.
+        file: PathBuf,
+        /// Replace the file if it is there.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Put a backup in the database's place. The server must be stopped; the former database is kept beside it.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Make certificates.
     Pki {
         #[command(subcommand)]

@@ -3,11 +3,16 @@
 //! A query reads its own slice and those that it read under earlier plans. An agent counts each reading under exactly
 //! one plan, so the panes of old and new slice together hold each reading once, and a change of plan tears no window
 //! apart.
+//!
+//! Each slice has a coarsening ladder of *coarser slices* with numbers of their own: an agent whose spool runs full
+//! ships old readings under those. A query also reads the coarser ones of all its slices: where their panes fit its
+//! windows they are as good as any, and where not, they give rows of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_common::plan::{Plan, Query, Slice, SliceId};
-use catchment_common::wire::AgentPlan;
+use catchment_common::time::Span;
+use catchment_common::wire::{AgentPlan, Coarser};
 
 /// The plan in force with its slices.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +25,17 @@ pub struct Catalog {
     pub queries: Vec<RunningQuery>,
     /// The slices in force.
     pub current: Vec<SliceId>,
+    /// The ladders in force.
+    pub ladders: Vec<Coarser>,
+}
+
+/// Slices and what is known of their numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Slices {
+    /// Every slice that was ever given out, coarser ones included.
+    pub all: BTreeMap<SliceId, Slice>,
+    /// Of the coarser ones: which slice each is a rung of.
+    pub coarser_of: BTreeMap<SliceId, SliceId>,
 }
 
 /// A query and what it reads.
@@ -27,8 +43,10 @@ pub struct Catalog {
 pub struct RunningQuery {
     /// What was asked for.
     pub query: Query,
-    /// The slices it reads, the current one first.
+    /// The slices whose panes fit its windows, the current one first.
     pub readers: Vec<Reader>,
+    /// The coarser slices whose panes do not: each of their panes gives rows of its own.
+    pub coarse: Vec<Reader>,
 }
 
 /// How a query reads one slice.
@@ -36,23 +54,49 @@ pub struct RunningQuery {
 pub struct Reader {
     /// The slice.
     pub slice: SliceId,
+    /// Its pane width.
+    pub pane: Span,
     /// For each field of the query its place in the slice; none if the slice did not have it.
     pub fields: Vec<Option<usize>>,
 }
 
 impl RunningQuery {
-    /// A query on its own slice and on the earlier ones among `before` that fit its windows.
-    pub fn new(query: Query, own: SliceId, before: &[SliceId], slices: &BTreeMap<SliceId, Slice>) -> Self {
-        let readers = std::iter::once(own)
+    /// A query on its own slice, on the earlier ones among `before`, and on the coarser ones of all of them.
+    pub fn new(query: Query, own: SliceId, before: &[SliceId], slices: &Slices) -> Self {
+        let fine: Vec<SliceId> = std::iter::once(own)
             .chain(before.iter().copied().filter(|&id| id != own))
-            .filter_map(|id| slices.get(&id).and_then(|slice| reader(&query, id, slice)))
             .collect();
-        Self { query, readers }
+        let coarser = slices
+            .coarser_of
+            .iter()
+            .filter(|(_, of)| fine.contains(of))
+            .map(|(&id, _)| id);
+        let all: Vec<Reader> = fine
+            .iter()
+            .copied()
+            .chain(coarser)
+            .filter_map(|id| slices.all.get(&id).and_then(|slice| reader(&query, id, slice)))
+            .collect();
+        let window = query.window;
+        let fits = |reader: &Reader| {
+            window.size.is_multiple_of(reader.pane) && window.every.is_multiple_of(reader.pane)
+        };
+        let (readers, coarse) = all.into_iter().partition(fits);
+        Self {
+            query,
+            readers,
+            coarse,
+        }
     }
 
-    /// How this query reads a slice, if it does.
+    /// How this query reads a slice into its windows, if it does.
     pub fn reader(&self, slice: SliceId) -> Option<&Reader> {
         self.readers.iter().find(|reader| reader.slice == slice)
+    }
+
+    /// How this query reads a slice whose panes do not fit its windows, if it does.
+    pub fn coarse_reader(&self, slice: SliceId) -> Option<&Reader> {
+        self.coarse.iter().find(|reader| reader.slice == slice)
     }
 }
 
@@ -63,9 +107,12 @@ fn reader(query: &Query, id: SliceId, slice: &Slice) -> Option<Reader> {
             .iter()
             .position(|held| (&held.path, held.resolution) == (&field.path, field.resolution))
     };
-    let fits = query.window.size.is_multiple_of(slice.pane) && query.window.every.is_multiple_of(slice.pane);
     let fields = query.fields.iter().map(place).collect();
-    (fits && slice.key.len() == query.key.len()).then_some(Reader { slice: id, fields })
+    (slice.key.len() == query.key.len()).then_some(Reader {
+        slice: id,
+        pane: slice.pane,
+        fields,
+    })
 }
 
 impl Catalog {
@@ -79,20 +126,17 @@ impl Catalog {
         AgentPlan {
             version: self.version,
             slices,
+            coarser: self.ladders.clone(),
         }
     }
 
     /// Puts `plan` into force. `own` is the slice of each query and `before` what each read under earlier plans, both
     /// in the plan's order.
-    pub fn new(
-        plan: Plan,
-        slices: BTreeMap<SliceId, Slice>,
-        own: &[SliceId],
-        before: &[Vec<SliceId>],
-    ) -> Self {
+    pub fn new(plan: Plan, slices: Slices, own: &[SliceId], before: &[Vec<SliceId>]) -> Self {
         let mut current = own.to_vec();
         current.sort_unstable();
         current.dedup();
+        let ladders = ladders(&plan, &slices, own);
         let queries = plan
             .queries
             .into_iter()
@@ -102,9 +146,66 @@ impl Catalog {
             .collect();
         Self {
             version: plan.version,
-            slices,
+            slices: slices.all,
             queries,
             current,
+            ladders,
         }
     }
+
+    /// Puts a first plan into force, numbering its slices from 1 in their order and the coarser ones after them.
+    pub fn first(plan: Plan) -> Self {
+        let sliced = plan.slices();
+        let mut slices = Slices::default();
+        let mut next = 0;
+        let mut number = |slice: Slice, slices: &mut Slices| {
+            next += 1;
+            slices.all.insert(SliceId(next), slice);
+            SliceId(next)
+        };
+        let numbers: Vec<SliceId> = sliced
+            .slices
+            .iter()
+            .map(|slice| number(slice.clone(), &mut slices))
+            .collect();
+        for ((&of, slice), ladder) in numbers.iter().zip(&sliced.slices).zip(&sliced.ladders) {
+            for &pane in ladder {
+                let id = number(
+                    Slice {
+                        pane,
+                        ..slice.clone()
+                    },
+                    &mut slices,
+                );
+                slices.coarser_of.insert(id, of);
+            }
+        }
+        let own: Vec<SliceId> = sliced.readers.iter().map(|(index, _)| numbers[*index]).collect();
+        let before: Vec<Vec<SliceId>> = own.iter().map(|&id| vec![id]).collect();
+        Self::new(plan, slices, &own, &before)
+    }
+}
+
+/// The ladders of a plan's slices, whose coarser slices must have their numbers.
+fn ladders(plan: &Plan, slices: &Slices, own: &[SliceId]) -> Vec<Coarser> {
+    let sliced = plan.slices();
+    let numbers: BTreeSet<(SliceId, usize)> = own
+        .iter()
+        .zip(&sliced.readers)
+        .map(|(&id, (index, _))| (id, *index))
+        .collect();
+    let rung = |of: SliceId, pane| {
+        let is_it = |id: &SliceId| slices.all.get(id).is_some_and(|slice| slice.pane == pane);
+        let mut rungs = slices.coarser_of.iter().filter(|&(_, &base)| base == of);
+        let (&slice, _) = rungs.find(|(id, _)| is_it(id))?;
+        Some(Coarser { of, slice, pane })
+    };
+    numbers
+        .into_iter()
+        .flat_map(|(id, index)| {
+            sliced.ladders[index]
+                .iter()
+                .filter_map(move |&pane| rung(id, pane))
+        })
+        .collect()
 }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use catchment_common::counter::Counter;
 use catchment_common::plan::SliceId;
 use catchment_common::stats::Lowered;
-use catchment_common::time::Timestamp;
-use catchment_common::wire::SeqRange;
+use catchment_common::time::{Span, Timestamp};
+use catchment_common::wire::{Loss, SeqRange};
 
 /// Names a commit.
 pub type CommitId = u64;
@@ -31,7 +31,9 @@ pub struct Commit {
     pub watermarks: Vec<(String, SliceId, Timestamp)>,
     /// Agents that were heard.
     pub agents: Vec<AgentRow>,
-    /// Counters that agents reported: agent, epoch, slice, counter, value.
+    /// What agents had to give up: agent and record.
+    pub losses: Vec<(String, Loss)>,
+    /// Counters that agents reported: agent, era of counting, slice, counter, value.
     pub counters: Vec<(String, u64, SliceId, Counter, u64)>,
     /// Result rows, query by query.
     pub results: Vec<QueryResults>,
@@ -63,6 +65,14 @@ pub struct AgentRow {
     pub plan_version: u64,
     /// Its software.
     pub software: String,
+    /// Batches that it has not had acknowledged, as it last said.
+    pub backlog_batches: u64,
+    /// Their bytes.
+    pub backlog_bytes: u64,
+    /// How often another agent of the same name was found alive.
+    pub conflicts: u64,
+    /// It said hello: if it was retired, it is no longer.
+    pub returned: bool,
 }
 
 /// Changes to one query's result table.
@@ -78,11 +88,13 @@ pub struct QueryResults {
     pub statuses: Vec<WindowStatus>,
 }
 
-/// Rows of one window.
+/// Rows of one window, or of one coarser pane.
 #[derive(Clone, PartialEq, Debug)]
 pub struct WindowRows {
     /// The window and how complete it is.
     pub status: WindowStatus,
+    /// The pane's width if this is not a window but a coarser pane that fits none: its rows stand beside the windows'.
+    pub coarse: Option<Span>,
     /// The rows.
     pub rows: Vec<Row>,
 }
@@ -134,6 +146,7 @@ impl Commit {
             && self.ledger.is_empty()
             && self.watermarks.is_empty()
             && self.agents.is_empty()
+            && self.losses.is_empty()
             && self.counters.is_empty()
             && self.results.is_empty()
             && self.checkpoint.is_none()

@@ -27,6 +27,23 @@ pub struct Standing {
     pub retired: bool,
     /// Its watermark for each slice that it has run.
     pub watermarks: BTreeMap<SliceId, Timestamp>,
+    /// What it says about itself.
+    pub about: About,
+}
+
+/// What is known of an agent for people to read. Nothing is decided by it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct About {
+    /// Name and version of its software.
+    pub software: String,
+    /// The plan that it was last told to run.
+    pub plan_version: u64,
+    /// Batches that it had not had acknowledged when it last said so.
+    pub backlog_batches: u64,
+    /// Their bytes.
+    pub backlog_bytes: u64,
+    /// How often another agent of the same name was found alive.
+    pub conflicts: u64,
 }
 
 /// How many of the expected agents have passed an instant.
@@ -78,8 +95,32 @@ impl Frontier {
             heard: now.wall,
             retired: false,
             watermarks: BTreeMap::new(),
+            about: About::default(),
         };
         self.agents.insert(agent.to_owned(), standing);
+    }
+
+    /// An operator has retired an agent, or it is back.
+    pub fn set_retired(&mut self, agent: &str, retired: bool) {
+        if let Some(standing) = self.agents.get_mut(agent) {
+            standing.retired = retired;
+        }
+    }
+
+    /// Retires exactly the agents that `is_retired` names; returns whether that changed any.
+    pub fn retire(&mut self, is_retired: impl Fn(&str) -> bool) -> bool {
+        let mut changed = false;
+        for (name, standing) in &mut self.agents {
+            let retired = is_retired(name);
+            changed |= standing.retired != retired;
+            standing.retired = retired;
+        }
+        changed
+    }
+
+    /// What is known of an agent, which must have been heard.
+    pub fn about_mut(&mut self, agent: &str) -> &mut About {
+        &mut self.agents.get_mut(agent).expect("it was heard").about
     }
 
     /// An agent's watermark for a slice is at least this; returns whether it moved.

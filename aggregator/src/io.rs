@@ -16,8 +16,16 @@ pub mod tables;
 
 pub mod sqlite;
 
+pub mod lock;
+
+pub mod backup;
+
+pub mod reset;
+
 pub mod quic;
 
 pub mod run;
 
 pub mod command;
+
+pub mod fleet;

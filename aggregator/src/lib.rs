@@ -28,3 +28,6 @@ pub mod commit;
 pub mod aggregator;
 
 pub mod io;
+
+#[cfg(test)]
+mod testing;

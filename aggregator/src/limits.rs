@@ -8,6 +8,13 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 pub const AGENTS_MAX: usize = 100_000;
 /// Most epochs remembered of one agent: one for each of its starts.
 pub const EPOCHS_MAX: usize = 100_000;
+/// Epochs of an agent that are remembered to have greeted, newest first: enough to tell a second agent with the same
+/// name from restarts of the one.
+pub const EPOCHS_GREETED_MAX: usize = 16;
+/// Acknowledgements gathered for one commit: duplicates cost no journal, and must not cost unbounded memory either.
+pub const ACKS_MAX: usize = 1 << 20;
+/// Bytes that a loss record counts for towards [`COMMIT_BYTES_MAX`], for each entry.
+pub const LOSS_ENTRY_BYTES: usize = 64;
 /// Bytes of batches gathered for one commit; with so many waiting, no more frames are taken until it is durable.
 pub const COMMIT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of appended batches after which a checkpoint is taken before its time.
@@ -16,7 +23,7 @@ pub const JOURNAL_BYTES_MAX: usize = 64 << 20;
 pub const CHECKPOINT_INTERVAL: Span = Span::from_secs(5);
 /// Things that nobody waits for (counters, last-heard) are committed this often.
 pub const LAZY_COMMIT_INTERVAL: Span = Span::from_secs(1);
-/// After a failed commit the next attempt waits this long.
+/// After a failed commit, or when a pane that it needs could not be read, the next attempt waits this long.
 pub const COMMIT_RETRY: Span = Span::from_secs(1);
 /// Statements about watermarks that may wait, for each agent, for their batches.
 pub const STATEMENTS_MAX: usize = 16;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use catchment_aggregator::io::clock::Clock;
 use catchment_aggregator::io::config::Config;
 use catchment_aggregator::io::sqlite::Store;
-use catchment_aggregator::io::{command, pki, run};
+use catchment_aggregator::io::{backup, command, fleet, pki, run};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -52,7 +52,7 @@ fn execute(command: Command) -> Result<()> {
             let text = std::fs::read_to_string(&file)
                 .with_context(|| format!("{}: cannot read the plan", file.display()))?;
             let mut store = Store::open(&place.database()?)?;
-            let version = run::apply(&mut store, &text, &file.display().to_string(), clock)?;
+            let version = run::apply(&mut store, &text, &file.display().to_string(), clock.now().wall)?;
             println!("plan version {version} is in force");
             Ok(())
         }
@@ -70,6 +70,32 @@ fn execute(command: Command) -> Result<()> {
             &mut stdout(),
         ),
         Command::Status { place } => command::status(&place.database()?, clock.now(), &mut stdout()),
+        Command::Agents { place, format } => {
+            fleet::agents(&place.database()?, clock.now(), format, &mut stdout())
+        }
+        Command::Losses { agent, place, format } => {
+            fleet::losses(&place.database()?, agent.as_deref(), format, &mut stdout())
+        }
+        Command::Retire { agent, place } => {
+            fleet::retire(&place.database()?, &agent)?;
+            println!("{agent} is retired until its next hello");
+            Ok(())
+        }
+        Command::Backup { file, force, place } => {
+            backup::backup(&place.database()?, &file, force)?;
+            println!("the backup is in {}", file.display());
+            Ok(())
+        }
+        Command::Restore { file, place } => {
+            let database = place.database()?;
+            let replaced = backup::restore(&database, &file, clock.now().wall)?;
+            println!("{} is restored from {}", database.display(), file.display());
+            if let Some(replaced) = replaced {
+                println!("the former database is now {}", replaced.display());
+            }
+            println!("agents send again what it lacks, as far as they retain it");
+            Ok(())
+        }
         Command::Pki {
             command: PkiCommand::Init {
                 directory,

@@ -3,14 +3,18 @@
 //! Each query has a horizon: every window that ends by it has been shown. The horizon moves when all expected agents
 //! have passed, or when patience for the silent ones has run out, and never back. Data for a window behind the horizon
 //! revises its row at once. A provisional window is watched until all expected agents have passed it.
+//!
+//! Panes of coarser slices that fit the windows are part of them like any others. One that fits none cannot be taken
+//! apart again: it gives rows of its own beside the windows' rows, each time that it has new data, so that totals over
+//! the table stay exact and every row says which readings it is made of.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_common::plan::{SliceId, Window};
 use catchment_common::stats::Stats;
-use catchment_common::time::{Instant, Now, Timestamp};
+use catchment_common::time::{Instant, Now, Span, Timestamp};
 
-use crate::catalog::RunningQuery;
+use crate::catalog::{Reader, RunningQuery};
 use crate::commit::{QueryResults, Row, WindowRows, WindowStatus};
 use crate::frontier::{Coverage, Frontier, Patience};
 use crate::limits::PROVISIONAL_MAX;
@@ -25,6 +29,8 @@ pub struct QueryWindows {
     patience: Patience,
     /// Windows behind the horizon with new data: start, then slice and key.
     touched: BTreeMap<Timestamp, BTreeSet<(SliceId, KeyId)>>,
+    /// Coarser panes with new data: width and start, then slice and key.
+    touched_coarse: BTreeMap<(Span, Timestamp), BTreeSet<(SliceId, KeyId)>>,
 }
 
 impl Default for QueryWindows {
@@ -34,11 +40,26 @@ impl Default for QueryWindows {
             provisional: BTreeMap::new(),
             patience: Patience::default(),
             touched: BTreeMap::new(),
+            touched_coarse: BTreeMap::new(),
         }
     }
 }
 
 impl QueryWindows {
+    /// A query that passes over windows that start before `from`, if there is such an instant. Data that still comes for
+    /// them shows them all the same.
+    pub fn starting(from: Option<Timestamp>, window: Window) -> Self {
+        let Some(from) = from.filter(|from| *from > Timestamp::MIN) else {
+            return Self::default();
+        };
+        // The window that starts on the step before is the last that is passed over.
+        let before = from.minus(Span::from_micros(1)).pane_start(window.every);
+        Self {
+            emitted_through: before.plus(window.size),
+            ..Self::default()
+        }
+    }
+
     /// What a store gave back: the horizon, and the provisional windows' starts with the coverage that they show.
     pub fn restore(
         &mut self,
@@ -83,6 +104,19 @@ impl QueryWindows {
         self.touched.keys().copied()
     }
 
+    /// Data was merged for these keys into a pane that fits no window.
+    pub fn touch_coarse(&mut self, width: Span, slice: SliceId, pane: Timestamp, keys: &[KeyId]) {
+        self.touched_coarse
+            .entry((width, pane))
+            .or_default()
+            .extend(keys.iter().map(|&key| (slice, key)));
+    }
+
+    /// Coarser panes with new data, by width and start; those of all slices are needed in memory.
+    pub fn touched_coarse(&self) -> impl Iterator<Item = (Span, Timestamp)> {
+        self.touched_coarse.keys().copied()
+    }
+
     /// When patience runs out next.
     pub fn deadline(&self, query: &RunningQuery) -> Option<Instant> {
         self.patience.deadline(query.query.patience)
@@ -112,12 +146,20 @@ impl QueryWindows {
         };
         let coverage = |start: Timestamp| frontier.coverage(&slices, start.plus(window.size), now);
         self.revise(query, panes, &coverage, &mut results);
+        for ((width, start), touched) in std::mem::take(&mut self.touched_coarse) {
+            let coverage = frontier.coverage(&slices, start.plus(width), now);
+            let keys = keys_of(panes, touched);
+            results
+                .windows
+                .push(rows(query, panes, Cut::coarse(start, width), coverage, keys));
+        }
         if due > self.emitted_through {
             for start in due_windows(query, panes, self.emitted_through, due) {
                 let keys = all_keys(query, panes, start);
                 let coverage = coverage(start);
                 self.watch(start.plus(window.size), coverage);
-                results.windows.push(rows(query, panes, start, coverage, keys));
+                let cut = Cut::window(start, window);
+                results.windows.push(rows(query, panes, cut, coverage, keys));
             }
             self.emitted_through = due;
             results.emitted_through = Some(due);
@@ -143,13 +185,9 @@ impl QueryWindows {
             if !self.provisional.contains_key(&end) {
                 self.watch(end, coverage);
             }
-            let keys = touched
-                .into_iter()
-                .filter_map(|(slice, key)| Some(panes.slice(slice)?.key(key).into()));
-            let mut keys: Vec<Box<[u8]>> = keys.collect();
-            keys.sort_unstable();
-            keys.dedup();
-            results.windows.push(rows(query, panes, start, coverage, keys));
+            let cut = Cut::window(start, query.query.window);
+            let keys = keys_of(panes, touched);
+            results.windows.push(rows(query, panes, cut, coverage, keys));
         }
     }
 
@@ -232,19 +270,68 @@ fn all_keys(query: &RunningQuery, panes: &Panes, start: Timestamp) -> Vec<Box<[u
     keys
 }
 
+/// The keys behind these numbers, in order.
+fn keys_of(panes: &Panes, touched: BTreeSet<(SliceId, KeyId)>) -> Vec<Box<[u8]>> {
+    let keys = touched
+        .into_iter()
+        .filter_map(|(slice, key)| Some(panes.slice(slice)?.key(key).into()));
+    let mut keys: Vec<Box<[u8]>> = keys.collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// What a row summarises: a window, or one coarser pane.
+#[derive(Clone, Copy)]
+struct Cut {
+    start: Timestamp,
+    size: Span,
+    is_coarse: bool,
+}
+
+impl Cut {
+    fn window(start: Timestamp, window: Window) -> Self {
+        Self {
+            start,
+            size: window.size,
+            is_coarse: false,
+        }
+    }
+
+    fn coarse(start: Timestamp, size: Span) -> Self {
+        Self {
+            start,
+            size,
+            is_coarse: true,
+        }
+    }
+
+    /// The slices that it is assembled from.
+    fn readers(self, query: &RunningQuery) -> impl Iterator<Item = &Reader> {
+        let all = if self.is_coarse {
+            &query.coarse
+        } else {
+            &query.readers
+        };
+        all.iter()
+            .filter(move |reader| !self.is_coarse || reader.pane == self.size)
+    }
+}
+
 fn rows(
     query: &RunningQuery,
     panes: &Panes,
-    start: Timestamp,
+    cut: Cut,
     coverage: Coverage,
     keys: Vec<Box<[u8]>>,
 ) -> WindowRows {
     let rows = keys
         .into_iter()
-        .filter_map(|key| row(query, panes, start, key))
+        .filter_map(|key| row(query, panes, cut, key))
         .collect();
     WindowRows {
-        status: status(start, coverage),
+        status: status(cut.start, coverage),
+        coarse: cut.is_coarse.then_some(cut.size),
         rows,
     }
 }
@@ -257,17 +344,17 @@ fn status(start: Timestamp, coverage: Coverage) -> WindowStatus {
     }
 }
 
-/// Merges a key's panes over the window, from all slices that the query reads, and lowers the result.
-fn row(query: &RunningQuery, panes: &Panes, start: Timestamp, key: Box<[u8]>) -> Option<Row> {
+/// Merges a key's panes over the cut, from all slices that it is assembled from, and lowers the result.
+fn row(query: &RunningQuery, panes: &Panes, cut: Cut, key: Box<[u8]>) -> Option<Row> {
     let query_fields = query.query.fields.len();
     let mut readings = 0_u64;
     let mut merged = vec![Stats::IDENTITY; query_fields];
-    for reader in &query.readers {
+    for reader in cut.readers(query) {
         let Some(slice) = panes.slice(reader.slice) else {
             continue;
         };
         let Some(id) = slice.find(&key) else { continue };
-        for (_, pane) in slice.range(start..start.plus(query.query.window.size)) {
+        for (_, pane) in slice.range(cut.start..cut.start.plus(cut.size)) {
             let Some((count, stats)) = pane.row(id) else {
                 continue;
             };
@@ -285,7 +372,7 @@ fn row(query: &RunningQuery, panes: &Panes, start: Timestamp, key: Box<[u8]>) ->
             .query
             .aggregates
             .iter()
-            .map(move |&aggregate| stats.lower(aggregate, query.query.window.size))
+            .map(move |&aggregate| stats.lower(aggregate, cut.size))
     };
     (readings > 0).then(|| Row {
         key,
@@ -296,8 +383,6 @@ fn row(query: &RunningQuery, panes: &Panes, start: Timestamp, key: Box<[u8]>) ->
 
 #[cfg(test)]
 mod tests {
-    use catchment_common::time::Span;
-
     use super::*;
 
     fn check(size: i64, every: i64, pane: i64, expected: &[i64]) {

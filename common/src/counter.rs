@@ -36,15 +36,17 @@ pub enum Reason {
     BadTime = 12,
     /// The batch that held it was refused by the aggregator. It had been lifted.
     BatchRefused = 13,
-    /// The batch that held it had to leave a full spool. It had been lifted.
-    SpoolFull = 14,
+    /// The disk could not take it, and the broker will not send it again (QoS 0).
+    JournalFull = 14,
     /// A retained message that the broker repeated because of a subscription: an old value, not a new reading.
     Retained = 15,
+    /// The device's sequence number says that it was taken before.
+    Repeated = 16,
 }
 
 impl Reason {
     /// Every reason, by code.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::MalformedJson,
         Self::InvalidUtf8,
         Self::WrongType,
@@ -59,8 +61,9 @@ impl Reason {
         Self::TooLate,
         Self::BadTime,
         Self::BatchRefused,
-        Self::SpoolFull,
+        Self::JournalFull,
         Self::Retained,
+        Self::Repeated,
     ];
 
     /// The counter's name.
@@ -80,8 +83,9 @@ impl Reason {
             Self::TooLate => "rejected_too_late",
             Self::BadTime => "rejected_bad_time",
             Self::BatchRefused => "rejected_batch_refused",
-            Self::SpoolFull => "rejected_spool_full",
+            Self::JournalFull => "rejected_journal_full",
             Self::Retained => "rejected_retained",
+            Self::Repeated => "rejected_repeated",
         }
     }
 }
@@ -117,6 +121,22 @@ pub enum Counter {
     Connects,
     /// UDP payload bytes sent on the link, with all that QUIC adds.
     LinkBytes,
+    /// Messages that the broker delivered again and that were recognised.
+    Redelivered,
+    /// Messages that were left to the broker, unacknowledged, because the disk did not keep up.
+    HeldBack,
+    /// Bytes written to disk: flash wears.
+    DiskBytes,
+    /// Jobs that the disk failed at and that were tried again.
+    DiskFaults,
+    /// Readings in batches that left a full spool. The aggregator's table of losses says which of them it never had.
+    Dropped,
+    /// Acknowledged batches that the aggregator had lost again and that were sent once more.
+    Resent,
+    /// Records of journal or spool that could not be read back.
+    Damaged,
+    /// Devices whose sequence numbers were forgotten for want of room.
+    Forgotten,
     /// A reading that does not count.
     Rejected(Reason),
 }
@@ -126,7 +146,7 @@ const REASON_CODE: u8 = 64;
 
 impl Counter {
     /// The counters that are not rejections, by code.
-    pub const PLAIN: [Self; 14] = [
+    pub const PLAIN: [Self; 22] = [
         Self::Messages,
         Self::RawBytes,
         Self::Received,
@@ -141,6 +161,14 @@ impl Counter {
         Self::Acknowledged,
         Self::Connects,
         Self::LinkBytes,
+        Self::Redelivered,
+        Self::HeldBack,
+        Self::DiskBytes,
+        Self::DiskFaults,
+        Self::Dropped,
+        Self::Resent,
+        Self::Damaged,
+        Self::Forgotten,
     ];
 
     /// Every counter.
@@ -186,6 +214,14 @@ impl Counter {
             Self::Acknowledged => "acknowledged",
             Self::Connects => "connects",
             Self::LinkBytes => "link_bytes",
+            Self::Redelivered => "redelivered",
+            Self::HeldBack => "held_back",
+            Self::DiskBytes => "disk_bytes",
+            Self::DiskFaults => "disk_faults",
+            Self::Dropped => "dropped",
+            Self::Resent => "resent",
+            Self::Damaged => "damaged",
+            Self::Forgotten => "forgotten",
             Self::Rejected(reason) => reason.name(),
         }
     }

@@ -54,11 +54,17 @@ pub const RANGES_MAX: usize = 4_096;
 pub const COUNTERS_MAX: usize = 4_096;
 /// Most slices of a plan. A slice is one distinct way to cut the input; queries share them.
 pub const SLICES_MAX: usize = 1_024;
+/// Most rungs of a slice's coarsening ladder. Each at least doubles the pane, from a millisecond up to a leap year.
+pub const LADDER_MAX: usize = 35;
+/// Most entries of a loss record: a batch holds at most so many deltas.
+pub const LOSSES_MAX: usize = BATCH_DELTAS_MAX;
 /// Longest agent name.
 pub const AGENT_NAME_BYTES_MAX: usize = 64;
 
 const _: () = assert!(KEY_BYTES_MAX >= TAGS_MAX * 2);
 const _: () = assert!(BATCH_BYTES_TARGET < FRAME_BYTES_MAX);
+const _: () = assert!(WINDOW_STEP_MIN.as_micros() << LADDER_MAX > WINDOW_SIZE_MAX.as_micros());
+const _: () = assert!(LOSSES_MAX == 4_096);
 const _: () = assert!(SPAN_MAX.as_micros() < i64::MAX / 4);
 const _: () = assert!(TIMESTAMP_MAX_US < i64::MAX / 4);
 // One delta at its widest: every column of every field at its longest form, and its key.

@@ -33,6 +33,8 @@ pub struct PaneEntry {
     cells: u32,
     /// Whether it was lifted into since the clock hand last passed.
     touched: bool,
+    /// What its opener wanted to remember with it, such as where its first reading is journalled.
+    mark: u16,
 }
 
 /// The stats of one field of one entry, linked to the next field's.
@@ -120,8 +122,8 @@ where
         self.table.get(slot).is_some_and(|(held, _)| held == key)
     }
 
-    /// Opens a partial of `fields` fields, which must not be open yet.
-    pub fn open(&mut self, key: PaneKey, fields: usize) -> Result<Slot, Full> {
+    /// Opens a partial of `fields` fields, which must not be open yet, and remembers `mark` with it.
+    pub fn open(&mut self, key: PaneKey, fields: usize, mark: u16) -> Result<Slot, Full> {
         if self.vacant_cells < fields {
             return Err(Full);
         }
@@ -131,6 +133,7 @@ where
                 readings: 0,
                 cells: END,
                 touched: true,
+                mark,
             },
         )?;
         let mut head = END;
@@ -175,6 +178,29 @@ where
     /// The open partials, in no particular order.
     pub fn keys(&self) -> impl Iterator<Item = PaneKey> {
         (0..self.table.slots() as Slot).filter_map(|slot| self.table.get(slot).map(|(key, _)| *key))
+    }
+
+    /// The open partials with their marks, in no particular order.
+    pub fn marks(&self) -> impl Iterator<Item = (PaneKey, u16)> {
+        (0..self.table.slots() as Slot)
+            .filter_map(|slot| self.table.get(slot).map(|(key, entry)| (*key, entry.mark)))
+    }
+
+    /// Merges what was taken out of another table into the open partial at `slot`.
+    pub fn absorb(&mut self, slot: Slot, readings: u64, stats: &[Stats]) {
+        let Some((_, entry)) = self.table.get_mut(slot) else {
+            return;
+        };
+        entry.readings += readings;
+        let mut next = entry.cells;
+        let cells = self.cells.as_mut();
+        for more in stats {
+            let Some(cell) = cells.get_mut(next as usize) else {
+                return;
+            };
+            cell.stats.merge(more);
+            next = cell.next;
+        }
     }
 
     /// Takes a partial out, handing its fields' stats to `visit` in order. Slots of others may change.
@@ -283,7 +309,7 @@ mod tests {
             let values = alloc::vec![Value::from_units(i128::from(value)); fields.len()];
             let slot = panes.find(&pane_key).unwrap_or_else(|| {
                 loop {
-                    if let Ok(slot) = panes.open(pane_key, fields.len()) {
+                    if let Ok(slot) = panes.open(pane_key, fields.len(), 0) {
                         break slot;
                     }
                     let coldest = panes.coldest().unwrap();
@@ -328,7 +354,7 @@ mod tests {
             key,
         };
         for number in 0..4 {
-            panes.open(key(number), 1).unwrap();
+            panes.open(key(number), 1, 0).unwrap();
         }
         let first = panes.coldest().unwrap();
         assert_eq!(

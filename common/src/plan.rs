@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::WINDOW_SIZE_MAX;
 use crate::time::Span;
 use crate::topic::TopicTemplate;
 
@@ -66,6 +67,11 @@ pub struct Query {
     pub patience: Span,
     /// How long result rows and panes are kept; `None` keeps them for ever.
     pub retention: Option<Span>,
+    /// Pane widths that agents may coarsen to when an outage fills their spools, ascending, each a multiple of the one
+    /// before and of the windows' pane. Empty forbids it: then the oldest batches are given up instead.
+    pub coarsen: Vec<Span>,
+    /// Where a device's sequence number is in the payload: readings that repeat one are dropped by the agent.
+    pub dedupe: Option<Path>,
 }
 
 /// A payload format.
@@ -168,6 +174,17 @@ impl Window {
     /// The widest pane that these windows can be assembled from.
     pub fn pane(self) -> Span {
         self.size.gcd(self.every)
+    }
+
+    /// The coarsening ladder of a query that names none: 6, 60, 360 and 8,640 panes, so that panes of ten seconds go
+    /// to a minute, ten minutes, an hour and a day. Rungs above [`WINDOW_SIZE_MAX`] are left out.
+    pub fn default_ladder(self) -> Vec<Span> {
+        let pane = self.pane().as_micros();
+        [6, 60, 360, 8_640]
+            .into_iter()
+            .filter_map(|factor| pane.checked_mul(factor).map(Span::from_micros))
+            .filter(|rung| *rung <= WINDOW_SIZE_MAX)
+            .collect()
     }
 }
 

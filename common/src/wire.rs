@@ -2,7 +2,7 @@
 //!
 //! A frame is one of two kinds of thing. *Messages* (hello, welcome, heartbeat, acknowledgement, …) are small and
 //! rare: a kind byte, a version byte and a postcard body. *Batches* are many and must be small: columns of integers,
-//! packed to the bit, with a CRC over the whole. Frames are length-prefixed by the link; each is self-contained.
+//! packed to the bit, with a CRC over the whole; *loss records* stand in for batches that had to be given up. Frames are length-prefixed by the link; each is self-contained.
 //!
 //! Every decoder here takes bytes from outside: it bounds each length before it allocates, refuses trailing bytes,
 //! checks every value against the invariants of the type that it builds, and never panics.
@@ -11,9 +11,13 @@ mod batch;
 
 mod column;
 
-mod cursor;
+pub mod cursor;
+
+mod loss;
 
 mod message;
+
+mod named;
 
 mod section;
 
@@ -22,9 +26,12 @@ mod stats;
 use core::fmt;
 
 pub use batch::{Batch, BatchWriter};
+pub use loss::{Loss, LossEntry};
 pub use message::{
-    AgentPlan, CounterSample, EpochRange, Heartbeat, Hello, Message, Refusal, RejectReason, SeqRange, Welcome,
+    AgentPlan, Coarser, CounterSample, EpochRange, Heartbeat, Hello, Message, Refusal, RejectReason,
+    SeqRange, Welcome,
 };
+pub use named::{claimed_name, named, rename, sealed_name};
 pub use section::{KeyList, Section, SectionView};
 pub use stats::StatsScratch;
 

@@ -11,7 +11,7 @@ use crate::dice::Chance;
 use crate::fault::Faults;
 use crate::fleet::{DEVICES_MAX, Settings};
 use crate::io::link::BrokerUrl;
-use crate::io::{replay, run};
+use crate::io::{demo, replay, run};
 
 /// A seeded fleet of devices with ground truth, its broker, and the oracle that checks the results.
 #[derive(Parser, Debug)]
@@ -39,6 +39,8 @@ pub enum Command {
     Verify(CheckArguments),
     /// Account for every reading: published = in results + rejected.
     Audit(CheckArguments),
+    /// Run the whole system (aggregator, three agents, brokers and devices), show it live, and audit it.
+    Demo(DemoArguments),
 }
 
 /// What to check.
@@ -50,6 +52,32 @@ pub struct CheckArguments {
     /// The aggregator's database.
     #[arg(long)]
     pub db: PathBuf,
+}
+
+/// How to run the demo.
+#[derive(Args, Debug)]
+pub struct DemoArguments {
+    /// How long devices publish; without it until Ctrl-C.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(5..))]
+    seconds: Option<u64>,
+    /// Kill an agent and the aggregator (SIGKILL) on the way, and start them again.
+    #[arg(long)]
+    kill: bool,
+    /// Keep the folder with configurations, logs, truth and database.
+    #[arg(long)]
+    keep: bool,
+    /// How many devices, spread over three sites.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(3..=10_000))]
+    devices: u32,
+    /// Readings per second of each device.
+    #[arg(long, default_value = "10", value_parser = interval)]
+    rate: Interval,
+    /// The seed of the devices.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The folder of the agent's and the aggregator's programs; default: where this program is.
+    #[arg(long)]
+    programs: Option<PathBuf>,
 }
 
 /// How to simulate a fleet.
@@ -76,6 +104,10 @@ pub struct RunArguments {
     /// 0: at most once; 1: at least once.
     #[arg(long, default_value = "1", value_parser = quality)]
     qos: QoS,
+    /// After each reconnect publish again what was published in so long a time before: a broker that died may have
+    /// forgotten what it acknowledged. The plan's `dedupe = "seq"` then counts it once.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    resend: Option<Duration>,
     /// Event time of the first reading, RFC 3339; default now.
     #[arg(long)]
     start: Option<jiff::Timestamp>,
@@ -193,8 +225,32 @@ impl RunArguments {
             brokers: self.broker.clone(),
             connections: self.connections,
             qos: self.qos,
+            resend: self.resend,
             unpaced: self.unpaced,
             truth: self.truth.clone(),
+        }
+    }
+}
+
+impl From<DemoArguments> for demo::Options {
+    fn from(arguments: DemoArguments) -> Self {
+        let DemoArguments {
+            seconds,
+            kill,
+            keep,
+            devices,
+            rate: Interval(interval_us),
+            seed,
+            programs,
+        } = arguments;
+        Self {
+            seconds,
+            kill,
+            keep,
+            devices,
+            interval_us,
+            seed,
+            programs,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! All devices on one schedule: a machine that gives out messages as event time goes on.
 //!
 //! Step `k` of device `d` is due at `k·interval + d·interval/devices` after the start, so that the fleet's load is
-//! smooth. Memory is bounded by the number of devices: late readings are held back only while there is room for them.
+//! smooth. Each device numbers its readings; one that it publishes again keeps its number. Memory is bounded by the number of devices: late readings are held back only while there is room for them.
 //! The caller says how much event time has passed; the fleet knows no clock.
 
 use std::cmp::Reverse;
@@ -170,7 +170,7 @@ impl Fleet {
                 let message = Message {
                     device: number,
                     topic,
-                    payload: payload(ts, sample),
+                    payload: payload(self.number(at_us), ts, sample),
                     bad: None,
                 };
                 let late_us = if self.held.len() < self.held_max {
@@ -199,6 +199,12 @@ impl Fleet {
         }));
     }
 
+    /// A message's number: the device's intervals since 1970, by the fleet's clock. One more with each reading, and it
+    /// does not start over with another run.
+    fn number(&self, at_us: i64) -> u64 {
+        at_us.max(0).unsigned_abs() / self.settings.interval_us
+    }
+
     fn site(&self, device: u32) -> &str {
         &self.settings.sites[device as usize % self.settings.sites.len()]
     }
@@ -209,9 +215,9 @@ fn device_name(device: u32) -> String {
     format!("dev-{device:04}")
 }
 
-fn payload(ts: i64, sample: Sample) -> Vec<u8> {
+fn payload(seq: u64, ts: i64, sample: Sample) -> Vec<u8> {
     let (temp, hum) = (decimal(sample.temp_centi, 2), decimal(sample.hum_deci, 1));
-    format!(r#"{{"ts":{ts},"temp":{temp},"data":{{"hum":{hum}}}}}"#).into_bytes()
+    format!(r#"{{"seq":{seq},"ts":{ts},"temp":{temp},"data":{{"hum":{hum}}}}}"#).into_bytes()
 }
 
 /// `number` · 10^−`places` as text, with all its places.

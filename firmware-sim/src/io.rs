@@ -2,6 +2,7 @@
 //!
 //! [`broker`] is the embedded broker, [`link`] one MQTT connection that loses nothing, [`run`] publishes a simulated
 //! fleet and [`replay`] a recorded series. [`truth_file`] and [`database`] hold what [`check`] compares.
+//! [`demo`] runs the whole system.
 #![allow(
     clippy::disallowed_methods,
     reason = "this is where clocks are read and waiting is done"
@@ -20,3 +21,5 @@ pub mod replay;
 pub mod database;
 
 pub mod check;
+
+pub mod demo;

@@ -4,7 +4,7 @@
 //! all devices on one schedule, and a recorded [`series`] can take its place. What was published is written down as
 //! [`truth`]. From the truth the [`oracle`] recomputes every window with arbitrary precision and with none of the
 //! code that the agent and the aggregator run; [`verify`] compares it with the result tables, and [`audit`] accounts
-//! for every reading. None of these knows a clock, a socket or a file: those are in [`io`].
+//! for every reading. The [`demo`] shows all of it live. None of these knows a clock, a socket or a file: those are in [`io`].
 
 pub mod dice;
 
@@ -23,6 +23,8 @@ pub mod oracle;
 pub mod verify;
 
 pub mod audit;
+
+pub mod demo;
 
 pub mod args;
 

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use catchment_firmware_sim::args::{Arguments, Command};
 use catchment_firmware_sim::io::broker::Broker;
 use catchment_firmware_sim::io::check::{self, Verdict};
-use catchment_firmware_sim::io::replay;
 use catchment_firmware_sim::io::run::{self, Progress};
+use catchment_firmware_sim::io::{demo, replay};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -61,6 +61,7 @@ async fn publish(command: Command) -> Result<Verdict> {
             replay::replay(&(*arguments).into(), &progress).await?;
             println!("{progress}");
         }
+        Command::Demo(arguments) => return Ok(demo::demo(arguments.into(), &progress).await?),
         Command::Verify(_) | Command::Audit(_) => unreachable!("executed without a runtime"),
     }
     Ok(Verdict::Right)

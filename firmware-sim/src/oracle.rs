@@ -20,13 +20,14 @@ use catchment_common::plan::{Plan, Query, TimeSource};
 
 use crate::truth::Entry;
 
-use reading::{Message, Reader};
+use reading::{Message, Reader, Reading};
 use window::Contents;
 
 /// What the truth says about each query of a plan.
 #[derive(Debug)]
 pub struct Oracle {
     queries: Vec<Expected>,
+    payload_bytes: u64,
 }
 
 /// What the truth says about one query.
@@ -40,6 +41,8 @@ pub struct Expected {
     /// By key (tags joined by NUL), then by window number: the window that starts at number · `every`.
     keys: HashMap<Box<str>, BTreeMap<i64, Contents>>,
     keeps_windows: bool,
+    /// Of each device (topic and key) that numbers its readings: the numbers so far.
+    numbers: HashMap<Box<str>, Numbers>,
 }
 
 /// Readings published for one query.
@@ -53,6 +56,8 @@ pub struct Tally {
     pub row_readings: u64,
     /// Those that must be refused, by reason.
     pub rejected: BTreeMap<&'static str, u64>,
+    /// Beside all of these, readings that devices published again under the same number: they count once.
+    pub repeated: u64,
 }
 
 impl Oracle {
@@ -73,9 +78,11 @@ impl Oracle {
             reader: Reader::new(query),
             keys: HashMap::new(),
             keeps_windows,
+            numbers: HashMap::new(),
         };
         Self {
             queries: plan.queries.iter().map(expected).collect(),
+            payload_bytes: 0,
         }
     }
 
@@ -89,10 +96,16 @@ impl Oracle {
         match entry {
             Entry::Bad { bad, .. } => queries.for_each(|expected| expected.tally.reject(bad.name())),
             Entry::Good { topic, payload } => {
+                self.payload_bytes += payload.len() as u64;
                 let message = Message::parse(topic, payload);
                 queries.for_each(|expected| expected.handle(&message));
             }
         }
+    }
+
+    /// Payload bytes of good messages to topics that any query reads.
+    pub fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
     }
 
     /// The queries, in the plan's order.
@@ -122,6 +135,18 @@ impl Expected {
         contents
     }
 
+    /// The readings of one key from one event time up to another, in microseconds: what can be told from tumbling windows
+    /// that have not been taken, if both are bounds of theirs.
+    pub fn readings(&self, key: &str, from_us: i64, to_us: i64) -> Option<u64> {
+        let size = self.query.window.size.as_micros();
+        if !self.query.window.is_tumbling() || from_us % size != 0 || to_us % size != 0 {
+            return None;
+        }
+        let windows = self.keys.get(key).into_iter();
+        let within = windows.flat_map(|windows| windows.range(from_us / size..to_us / size));
+        Some(within.map(|(_, contents)| contents.readings).sum())
+    }
+
     /// The windows that have not been taken.
     pub fn remaining(&self) -> impl Iterator<Item = (&str, i64, &Contents)> {
         self.keys.iter().flat_map(|(key, windows)| {
@@ -129,6 +154,15 @@ impl Expected {
                 .iter()
                 .map(|(window, contents)| (&**key, *window, contents))
         })
+    }
+
+    /// Whether the reading's device has published it before, by its number.
+    fn is_repeated(&mut self, topic: &str, reading: &Reading) -> bool {
+        let Some(number) = reading.number else {
+            return false;
+        };
+        let device = format!("{topic}\0{}", reading.key);
+        !self.numbers.entry(device.into()).or_default().insert(number)
     }
 
     fn handle(&mut self, message: &Result<Message<'_>, Reason>) {
@@ -139,6 +173,7 @@ impl Expected {
         for object in &message.objects {
             match self.reader.read(message.topic, object) {
                 Err(reason) => self.tally.reject(short_name(reason)),
+                Ok(reading) if self.is_repeated(message.topic, &reading) => self.tally.repeated += 1,
                 Ok(reading) => {
                     let numbers = window::numbers(self.query.window, reading.at_us);
                     self.tally.published += 1;
@@ -163,6 +198,31 @@ impl Expected {
                 }
             }
         }
+    }
+}
+
+/// The numbers that one device has used. Memory grows with the gaps between them, not with their count.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// First and last of each run without a gap.
+    runs: BTreeMap<u64, u64>,
+}
+
+impl Numbers {
+    /// Adds a number; returns whether it is new.
+    fn insert(&mut self, number: u64) -> bool {
+        let before = self.runs.range(..=number).next_back();
+        let before = before.map(|(&first, &last)| (first, last));
+        if before.is_some_and(|(_, last)| number <= last) {
+            return false;
+        }
+        let first = match before {
+            Some((first, last)) if last + 1 == number => first,
+            _ => number,
+        };
+        let joined = number.checked_add(1).and_then(|after| self.runs.remove(&after));
+        self.runs.insert(first, joined.unwrap_or(number));
+        true
     }
 }
 

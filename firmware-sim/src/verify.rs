@@ -1,13 +1,18 @@
 //! Rows of a result table against the truth: equal, different, missing or extra.
 //!
-//! Rows come one by one and in any order; each takes its window out of the oracle, and what is left at the end is
-//! missing. Only the first differences are kept for showing.
+//! Rows come one by one, coarse ones first and otherwise in any order; each takes its window out of the oracle, and what
+//! is left at the end is missing, unless a [`region`] says where it is. Only the first differences are kept for showing.
+
+mod region;
 
 use catchment_common::plan::{Aggregate, Query};
 
 use crate::oracle::Expected;
 use crate::oracle::nearest::{is_nearest, is_nearest_root};
 use crate::oracle::window::{Answer, Contents};
+
+pub use region::Losses;
+use region::Regions;
 
 /// A row of a result table, as far as the truth knows it.
 #[derive(Clone, PartialEq, Debug)]
@@ -18,6 +23,8 @@ pub struct Row {
     pub end: String,
     /// The key's tags, in the key's order.
     pub tags: Vec<String>,
+    /// `coarse`: not a window but a coarser pane.
+    pub is_coarse: bool,
     /// `readings`.
     pub readings: Cell,
     /// The value columns: fields outermost, in the plan's order.
@@ -40,16 +47,26 @@ pub enum Cell {
 /// How a table compares with the truth.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Comparison {
-    /// Rows in the table.
+    /// Rows of windows in the table.
     pub rows: u64,
-    /// Rows of which every column is right.
+    /// Of these, rows of which every column is right.
     pub equal: u64,
-    /// Rows of a window that exists, with a wrong column.
+    /// Of these, rows that lack readings, which are in coarse rows or lost.
+    pub partial: u64,
+    /// Rows of a window that exists, with a wrong column; and whatever else does not add up.
     pub different: u64,
-    /// Windows without a row.
+    /// Windows without a row, and without a coarse row or a loss to explain it.
     pub missing: u64,
     /// Rows without a window, or a second row for one.
     pub extra: u64,
+    /// Coarse rows.
+    pub coarse: u64,
+    /// The readings in them.
+    pub coarse_readings: u64,
+    /// Readings that agents say they lost.
+    pub lost: u64,
+    /// Records of losses that could not say what was lost.
+    pub unknown_losses: u64,
     /// The first differences, described.
     pub differences: Vec<String>,
 }
@@ -62,90 +79,164 @@ const DIFFERENCES_MAX: usize = 10;
 pub struct Verifier {
     expected: Expected,
     comparison: Comparison,
+    losses: Losses,
+    regions: Regions,
+    /// Coarse rows, until the first window's row.
+    coarse: Vec<(Row, i64)>,
 }
 
 impl Verifier {
-    /// Compares the table of this query.
-    pub fn new(expected: Expected) -> Self {
+    /// Compares the table of this query, of which agents say they lost so much.
+    pub fn new(expected: Expected, losses: Losses) -> Self {
         Self {
+            comparison: Comparison {
+                lost: losses.readings,
+                unknown_losses: losses.unknown,
+                ..Comparison::default()
+            },
+            regions: Regions::new(&expected.query, &losses),
+            losses,
             expected,
-            comparison: Comparison::default(),
+            coarse: Vec::new(),
         }
     }
 
-    /// Takes in a row.
+    /// Takes in a row. Coarse rows must come before all others.
     pub fn handle_row(&mut self, row: &Row) {
+        if row.is_coarse {
+            self.handle_coarse(row);
+        } else {
+            self.settle_coarse();
+            self.handle_window(row);
+        }
+    }
+
+    fn handle_coarse(&mut self, row: &Row) {
+        self.comparison.coarse += 1;
+        self.comparison.coarse_readings += row.readings.count().unwrap_or(0);
+        let query = &self.expected.query;
+        let mut faults = Vec::new();
+        match (micros(&row.start), micros(&row.end)) {
+            (Some(start), Some(end)) if start < end => {
+                let most = self.expected.readings(&row.tags.join("\0"), start, end);
+                faults = self.regions.add_coarse(query, row, (start, end), most);
+                self.coarse.push((row.clone(), start));
+            }
+            _ => faults.push("its span cannot be read".into()),
+        }
+        if !faults.is_empty() {
+            self.comparison.different += 1;
+            let text = format!("different: {}, coarse: {}", name(query, row), faults.join("; "));
+            self.comparison.describe(text);
+        }
+    }
+
+    fn settle_coarse(&mut self) {
+        for (row, start) in std::mem::take(&mut self.coarse) {
+            self.regions.settle_coarse(&self.expected.query, &row, start);
+        }
+    }
+
+    fn handle_window(&mut self, row: &Row) {
         self.comparison.rows += 1;
         let number = window_number(&self.expected.query, row);
-        let contents = number.and_then(|number| self.expected.take(&row.tags.join("\0"), number));
-        let name = || {
-            format!(
-                "{} {} [{}]",
-                self.expected.query.name,
-                row.start,
-                row.tags.join(", ")
-            )
-        };
-        let Some(contents) = contents else {
+        let key = row.tags.join("\0");
+        let contents = number.and_then(|number| Some((number, self.expected.take(&key, number)?)));
+        let query = &self.expected.query;
+        let Some((number, contents)) = contents else {
             self.comparison.extra += 1;
             let readings = &row.readings;
             let text = format!(
                 "extra: {}: the table has {} readings, the truth has none",
-                name(),
+                name(query, row),
                 readings.show()
             );
             self.comparison.describe(text);
             return;
         };
-        let faults = faults(&self.expected.query, row, &contents);
+        let mut faults = faults(query, row, &contents);
+        let start = number.saturating_mul(query.window.every.as_micros());
+        let end = start.saturating_add(query.window.size.as_micros());
+        let is_covered = self.regions.covers(&key, start, end);
+        if is_covered {
+            self.regions.add_window(query, row, start);
+            self.regions.add_truth(query, &key, start, &contents);
+        }
         if faults.is_empty() {
             self.comparison.equal += 1;
-        } else {
-            self.comparison.different += 1;
-            let text = format!("different: {}: {}", name(), faults.join("; "));
-            self.comparison.describe(text);
+            return;
         }
+        if is_covered && row.readings.count() != Some(contents.readings) {
+            faults = region::excesses(query, row, &contents);
+            if faults.is_empty() {
+                self.comparison.partial += 1;
+                return;
+            }
+        }
+        self.comparison.different += 1;
+        let text = format!("different: {}: {}", name(query, row), faults.join("; "));
+        self.comparison.describe(text);
     }
 
-    /// Ends the comparison: windows that no row has claimed are missing.
+    /// Ends the comparison: windows that no row has claimed and no region explains are missing.
     pub fn finish(mut self) -> Comparison {
+        self.settle_coarse();
+        let query = &self.expected.query;
+        let every = query.window.every.as_micros();
         let mut missing: Vec<(i64, &str, &Contents)> = Vec::new();
         for (key, number, contents) in self.expected.remaining() {
+            let start = number.saturating_mul(every);
+            let end = start.saturating_add(query.window.size.as_micros());
+            if self.regions.covers(key, start, end) {
+                self.regions.add_truth(query, key, start, contents);
+                continue;
+            }
             self.comparison.missing += 1;
             if missing.len() < DIFFERENCES_MAX {
                 missing.push((number, key, contents));
             }
         }
         missing.sort_unstable_by_key(|(number, key, _)| (*number, *key));
-        let every = self.expected.query.window.every.as_micros();
         for (number, key, contents) in missing {
-            let (name, start) = (
-                &self.expected.query.name,
-                format_time(number.saturating_mul(every)),
-            );
+            let (name, start) = (&query.name, format_time(number.saturating_mul(every)));
             let tags = key.replace('\0', ", ");
             let readings = contents.readings;
             self.comparison.describe(format!(
                 "missing: {name} {start} [{tags}]: the truth has {readings} readings"
             ));
         }
+        for (key, fault) in self.regions.finish(query, &self.losses) {
+            self.comparison.different += 1;
+            let tags = key.replace('\0', ", ");
+            self.comparison
+                .describe(format!("different: {} [{tags}]: {fault}", query.name));
+        }
         self.comparison
     }
+}
+
+fn name(query: &Query, row: &Row) -> String {
+    format!("{} {} [{}]", query.name, row.start, row.tags.join(", "))
 }
 
 impl Comparison {
     /// Whether the table is right.
     pub fn is_equal(&self) -> bool {
-        self.equal == self.rows && self.missing == 0
+        self.equal + self.partial == self.rows && self.different == 0 && self.missing == 0
     }
 
     /// Adds another table's comparison.
     pub fn add(&mut self, other: &Self) {
         self.rows += other.rows;
         self.equal += other.equal;
+        self.partial += other.partial;
         self.different += other.different;
         self.missing += other.missing;
         self.extra += other.extra;
+        self.coarse += other.coarse;
+        self.coarse_readings += other.coarse_readings;
+        self.lost += other.lost;
+        self.unknown_losses += other.unknown_losses;
         other
             .differences
             .iter()
@@ -172,7 +263,24 @@ impl std::fmt::Display for Comparison {
         write!(
             f,
             "{rows} rows, {equal} equal, {different} different, {missing} missing, {extra} extra"
-        )
+        )?;
+        if self.coarse > 0 || self.partial > 0 || self.lost > 0 {
+            let Self {
+                partial,
+                coarse,
+                coarse_readings,
+                lost,
+                ..
+            } = self;
+            write!(
+                f,
+                ", {partial} partial, {coarse} coarse covering {coarse_readings} readings, {lost} lost"
+            )?;
+        }
+        if self.unknown_losses > 0 {
+            write!(f, ", {} losses of unknown size", self.unknown_losses)?;
+        }
+        Ok(())
     }
 }
 
@@ -184,6 +292,21 @@ impl Cell {
             Self::Integer(integer) => integer.to_string(),
             Self::Real(real) => format!("{real:?}"),
             Self::Other(text) => format!("`{text}`"),
+        }
+    }
+
+    /// A count, if it is one.
+    fn count(&self) -> Option<u64> {
+        match self {
+            Self::Integer(integer) => u64::try_from(*integer).ok(),
+            _ => None,
+        }
+    }
+
+    fn real(&self) -> Option<f64> {
+        match self {
+            Self::Real(real) => Some(*real),
+            _ => None,
         }
     }
 
@@ -200,14 +323,16 @@ impl Cell {
 
 /// The number of the row's window, if its start and end are those of a window, in the exact form of the contract.
 fn window_number(query: &Query, row: &Row) -> Option<i64> {
-    let micros = |text: &str| {
-        let time: jiff::Timestamp = text.parse().ok()?;
-        let micros = time.as_microsecond();
-        (format_time(micros) == text).then_some(micros)
-    };
     let (start, end) = (micros(&row.start)?, micros(&row.end)?);
     let (size, every) = (query.window.size.as_micros(), query.window.every.as_micros());
     (end - start == size && start % every == 0).then_some(start / every)
+}
+
+/// The inverse of [`format_time`]; no other form is taken.
+fn micros(text: &str) -> Option<i64> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    let micros = time.as_microsecond();
+    (format_time(micros) == text).then_some(micros)
 }
 
 /// RFC 3339 in UTC with three fractional digits.
@@ -241,122 +366,4 @@ fn faults(query: &Query, row: &Row, contents: &Contents) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::oracle::Oracle;
-    use crate::oracle::tests::{good, plan, query};
-
-    fn verifier(payloads: &[&str]) -> Verifier {
-        let mut query = query(60, 60);
-        query.aggregates = vec![Aggregate::Count, Aggregate::Mean, Aggregate::Stddev];
-        let mut oracle = Oracle::new(&plan(vec![query]));
-        for payload in payloads {
-            oracle.handle(&good(payload));
-        }
-        Verifier::new(oracle.into_queries().remove(0))
-    }
-
-    fn row(readings: i64, mean: f64) -> Row {
-        Row {
-            start: "1970-01-01T00:01:00.000Z".into(),
-            end: "1970-01-01T00:02:00.000Z".into(),
-            tags: vec!["oslo".into(), "dev-1".into()],
-            readings: Cell::Integer(readings),
-            values: vec![
-                Cell::Integer(3),
-                Cell::Real(mean),
-                Cell::Real(0.1),
-                Cell::Integer(0),
-                Cell::Null,
-                Cell::Null,
-            ],
-        }
-    }
-
-    const PAYLOADS: [&str; 3] = [
-        r#"{"ts":60000,"temp":0.1}"#,
-        r#"{"ts":60001,"temp":0.2}"#,
-        r#"{"ts":60002,"temp":0.3}"#,
-    ];
-
-    fn check(rows: &[Row], expected: &str) -> Vec<String> {
-        let mut verifier = verifier(&PAYLOADS);
-        for row in rows {
-            verifier.handle_row(row);
-        }
-        let comparison = verifier.finish();
-        assert_eq!(comparison.to_string(), expected);
-        assert_eq!(
-            comparison.is_equal(),
-            expected == "1 rows, 1 equal, 0 different, 0 missing, 0 extra"
-        );
-        comparison.differences
-    }
-
-    #[test]
-    fn right_rows_are_equal() {
-        check(&[row(3, 0.2)], "1 rows, 1 equal, 0 different, 0 missing, 0 extra");
-    }
-
-    #[test]
-    fn one_last_place_is_a_difference() {
-        let wrong = row(3, 0.2_f64.next_up());
-        let differences = check(&[wrong], "1 rows, 0 equal, 1 different, 0 missing, 0 extra");
-        let expected = "different: room_climate 1970-01-01T00:01:00.000Z [oslo, dev-1]: \
-                        temp_mean is 0.20000000000000004, truth 0.20000000000000000000";
-        assert_eq!(differences, [expected]);
-        check(&[row(2, 0.2)], "1 rows, 0 equal, 1 different, 0 missing, 0 extra");
-        let wrong_type = Row {
-            readings: Cell::Other("3".into()),
-            ..row(3, 0.2)
-        };
-        check(&[wrong_type], "1 rows, 0 equal, 1 different, 0 missing, 0 extra");
-    }
-
-    #[test]
-    fn missing_and_extra_rows_are_found() {
-        let differences = check(&[], "0 rows, 0 equal, 0 different, 1 missing, 0 extra");
-        let expected =
-            "missing: room_climate 1970-01-01T00:01:00.000Z [oslo, dev-1]: the truth has 3 readings";
-        assert_eq!(differences, [expected]);
-        check(
-            &[row(3, 0.2), row(3, 0.2)],
-            "2 rows, 1 equal, 0 different, 0 missing, 1 extra",
-        );
-        for (start, end) in [
-            ("1970-01-01T00:01:00Z", "1970-01-01T00:02:00.000Z"),
-            ("1970-01-01T00:01:00.000Z", "1970-01-01T00:02:00.001Z"),
-            ("1970-01-01T00:01:01.000Z", "1970-01-01T00:02:01.000Z"),
-            ("x", "y"),
-        ] {
-            let odd = Row {
-                start: start.into(),
-                end: end.into(),
-                ..row(3, 0.2)
-            };
-            check(
-                &[row(3, 0.2), odd],
-                "2 rows, 1 equal, 0 different, 0 missing, 1 extra",
-            );
-        }
-    }
-
-    #[test]
-    fn totals_add_up_and_show_the_first_differences_only() {
-        let mut total = Comparison::default();
-        let one = Comparison {
-            rows: 2,
-            equal: 1,
-            extra: 1,
-            differences: vec!["x".into()],
-            ..Comparison::default()
-        };
-        (0..20).for_each(|_| total.add(&one));
-        assert_eq!(
-            total.to_string(),
-            "40 rows, 20 equal, 0 different, 0 missing, 20 extra"
-        );
-        assert_eq!(total.differences.len(), DIFFERENCES_MAX);
-        assert!(!total.is_equal());
-    }
-}
+mod tests;

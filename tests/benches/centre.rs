@@ -152,6 +152,7 @@ fn commit(held: bool) -> Result<()> {
             };
             let heartbeat = Heartbeat {
                 epoch: 1,
+                counting: 1,
                 seq: pane as u64 + 1,
                 oldest: pane as u64 + 1,
                 watermarks: vec![(catchment_common::plan::SliceId(1), passed)],

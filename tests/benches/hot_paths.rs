@@ -11,6 +11,7 @@ use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::time::Duration;
 
+use catchment_agent::journal::Journal;
 use catchment_agent::panes::{OpenPanes, Place};
 use catchment_agent::tally::Tally;
 use catchment_aggregator::merge::Panes;
@@ -80,7 +81,7 @@ fn lift(criterion: &mut Criterion<CpuTime>) {
                     key: &keys[device],
                 };
                 panes
-                    .lift(place, &slice, timestamp(5), &[Some(value)])
+                    .lift(place, &slice, timestamp(5), &[Some(value)], 0)
                     .expect("there is room");
             }
         });
@@ -133,11 +134,24 @@ fn decode(criterion: &mut Criterion<CpuTime>) {
         .collect();
     let mut tally = Tally::default();
     let mut intake = intake(&plan, 4 << 20, &mut tally);
+    let keys = intake.panes().capacity();
+    let mut journal = Journal::new(0, 1, 1, keys);
     group.bench_function("agent: topic, JSON, key, two fields, pane", |bencher| {
         bencher.iter(|| {
             for (topic, payload) in &messages {
-                black_box(intake.handle_publish(at(0), topic, payload, &mut tally, |_, _| {}));
+                black_box(intake.handle_publish(at(0), topic, payload, &mut tally, &mut journal, |_, _| {}));
             }
+        });
+    });
+    let mut journal = Journal::new(16 << 20, 1, 1, keys);
+    let mut steps = Vec::new();
+    group.bench_function("agent: the same, journalled", |bencher| {
+        bencher.iter(|| {
+            for (topic, payload) in &messages {
+                black_box(intake.handle_publish(at(0), topic, payload, &mut tally, &mut journal, |_, _| {}));
+            }
+            journal.take_groups(&mut steps);
+            steps.clear();
         });
     });
     assert_eq!(tally.rejected(), 0);

@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
-use crate::settings::{MEMORY_BYTES_MIN, SPOOL_BYTES_MIN, Settings};
+use catchment_common::time::Span;
+
+use crate::settings::{JOURNAL_BYTES_MIN, MEMORY_BYTES_MIN, SPOOL_BYTES_MIN, Settings};
 
 /// An agent's configuration. Relative paths are relative to the file.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -27,6 +29,9 @@ pub struct Config {
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// What is kept on disk.
+    #[serde(default)]
+    pub durability: Durability,
 }
 
 /// The MQTT broker to read from.
@@ -99,8 +104,10 @@ pub struct Tls {
 pub struct Limits {
     /// Memory for open panes and their keys.
     pub memory: ByteSize,
-    /// Memory for batches that wait for their acknowledgement.
+    /// Disk for batches that wait for their acknowledgement, and for a while after it.
     pub spool: ByteSize,
+    /// Disk for readings that are not in batches yet.
+    pub journal: ByteSize,
     /// Largest payload that is looked at; larger ones are counted and dropped.
     pub payload: ByteSize,
 }
@@ -109,11 +116,50 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: ByteSize::mib(8),
-            spool: ByteSize::mib(16),
+            spool: ByteSize::mib(64),
+            journal: ByteSize::mib(16),
             payload: ByteSize::kib(64),
         }
     }
 }
+
+/// What survives the process.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Durability {
+    /// `disk`, or `memory` to keep nothing: a restart then loses what was not sent.
+    pub mode: Mode,
+    /// How long readings gather before they are made durable together. Longer is fewer writes, and later
+    /// acknowledgements to the broker.
+    #[serde(deserialize_with = "duration")]
+    pub commit_delay: Duration,
+    /// How long acknowledged batches are kept, for an aggregator that is restored from a backup.
+    #[serde(deserialize_with = "duration")]
+    pub retain_acked: Duration,
+}
+
+/// Where batches and readings are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// In files.
+    Disk,
+    /// In memory only.
+    Memory,
+}
+
+impl Default for Durability {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Disk,
+            commit_delay: Duration::from_millis(5),
+            retain_acked: Duration::from_hours(1),
+        }
+    }
+}
+
+/// Most QoS 1 messages that brokers send ahead with MQTT 3.1.1, where it is theirs to say: far above any default.
+const WINDOW_OF_3_1_1: usize = 1_024;
 
 fn default_state() -> PathBuf {
     "state".into()
@@ -246,7 +292,19 @@ impl Config {
                 &format!("must be at least {} KiB", MEMORY_BYTES_MIN >> 10),
             );
         }
-        if (self.limits.spool.as_u64() as usize) < SPOOL_BYTES_MIN {
+        if self.limits.journal.as_u64() < JOURNAL_BYTES_MIN {
+            fault(
+                "journal",
+                &format!("must be at least {} KiB", JOURNAL_BYTES_MIN >> 10),
+            );
+        }
+        if self.durability.commit_delay > Duration::from_secs(1) {
+            fault("commit_delay", "must be at most 1s");
+        }
+        if self.durability.retain_acked > Duration::from_hours(30 * 24) {
+            fault("retain_acked", "must be at most 30 days");
+        }
+        if self.limits.spool.as_u64() < SPOOL_BYTES_MIN {
             fault(
                 "spool",
                 &format!("must be at least {} KiB", SPOOL_BYTES_MIN >> 10),
@@ -282,7 +340,17 @@ impl Config {
         Settings {
             name: self.name.clone(),
             memory_bytes: self.limits.memory.as_u64() as usize,
-            spool_bytes: self.limits.spool.as_u64() as usize,
+            spool_bytes: self.limits.spool.as_u64(),
+            journal_bytes: match self.durability.mode {
+                Mode::Disk => self.limits.journal.as_u64(),
+                Mode::Memory => 0,
+            },
+            retain_acked: span(self.durability.retain_acked),
+            commit_delay: span(self.durability.commit_delay),
+            redelivery_window: match self.broker.protocol {
+                5 => usize::from(self.broker.receive_maximum),
+                _ => WINDOW_OF_3_1_1,
+            },
             payload_bytes_max: self.limits.payload.as_u64() as usize,
         }
     }
@@ -296,6 +364,7 @@ impl Config {
             aggregator,
             tls,
             limits,
+            durability,
         } = self;
         let mut text = String::new();
         let mut line = |key: &str, value: &dyn std::fmt::Display| {
@@ -338,7 +407,15 @@ impl Config {
         line("tls.key", &path(&tls.key));
         line("limits.memory", &quoted(&limits.memory.to_string()));
         line("limits.spool", &quoted(&limits.spool.to_string()));
+        line("limits.journal", &quoted(&limits.journal.to_string()));
         line("limits.payload", &quoted(&limits.payload.to_string()));
+        let mode = match durability.mode {
+            Mode::Disk => "disk",
+            Mode::Memory => "memory",
+        };
+        line("durability.mode", &quoted(mode));
+        line("durability.commit_delay", &duration(durability.commit_delay));
+        line("durability.retain_acked", &duration(durability.retain_acked));
         text
     }
 
@@ -373,6 +450,10 @@ impl Broker {
     pub fn is_tls(&self) -> bool {
         self.url.starts_with("mqtts://")
     }
+}
+
+fn span(duration: Duration) -> Span {
+    Span::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Line and column, both from 1, of a byte offset. Columns count characters.

@@ -1,8 +1,10 @@
 //! The subscription: messages from the broker, handed over in groups.
 //!
-//! The event loop is polled in a task of its own that never waits for an acknowledgement of its own. What the broker
-//! sends is bounded by the receive maximum (MQTT 5) and by TCP: when the machine is slow, this task waits with its
-//! group in hand, the socket fills, and the broker holds the rest.
+//! The event loop is polled in a task of its own that never waits for an acknowledgement of its own: those come from the
+//! machine, once a message is durable, through [`Acknowledger`]. What the broker sends is bounded by the receive maximum
+//! (MQTT 5) and by TCP: when the machine is slow, this task waits with its group in hand, the socket fills, and the
+//! broker holds the rest. Packet ids mean nothing on another connection, so each connection has a number, and
+//! acknowledgements of an earlier one are dropped.
 //!
 //! Three habits that real brokers taught: SUBSCRIBE again on every CONNACK, because a subscription whose SUBACK was cut
 //! off is lost otherwise; back off between attempts, because the client does not; and let input gather. At edge rates
@@ -13,16 +15,19 @@ mod session;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use self::session::{Polled, Requests, Session};
 use super::config::Config;
+use crate::redelivery::Packet;
 
 /// One message from the broker.
 #[derive(Clone, Debug)]
@@ -33,10 +38,28 @@ pub struct Incoming {
     pub payload: Bytes,
     /// Whether the broker repeats an old value because of a subscription.
     pub retained: bool,
+    /// What to acknowledge, at QoS 1.
+    pub packet: Option<Packet>,
 }
 
-/// Groups that may wait for the machine.
-pub const GROUPS_MAX: usize = 4;
+/// What the subscription tells the machine, in order.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// A connection was made.
+    Connected {
+        /// Its number.
+        connection: u64,
+        /// Whether the broker has kept the session.
+        resumed: bool,
+    },
+    /// Messages came.
+    Messages(Vec<Incoming>),
+    /// The connection is gone.
+    Lost,
+}
+
+/// Events that may wait for the machine.
+pub const EVENTS_MAX: usize = 4;
 /// Messages and payload bytes of one group.
 const GROUP_MESSAGES_MAX: usize = 1_024;
 const GROUP_BYTES_MAX: usize = 1 << 20;
@@ -44,40 +67,84 @@ const GROUP_BYTES_MAX: usize = 1 << 20;
 const SUBACK_WAIT: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(15);
+/// A connection that broke sooner was no success: the next attempt waits longer than the last.
+const SOUND_AFTER: Duration = Duration::from_secs(30);
 /// A loop is busy when its last group is less than so many gathering times old.
 const BUSY_GATHERS: u32 = 4;
 
-/// Reads from the broker until the receiver goes away. `filters` are the subscriptions wanted, which may change.
-///
-/// Fails only on a configuration that cannot work; a broker that is away is waited for.
-pub async fn run(
-    config: Config,
-    filters: watch::Receiver<Vec<String>>,
-    groups: mpsc::Sender<Vec<Incoming>>,
-) -> Result<()> {
-    if config.broker.protocol == 5 {
-        let (session, requests) = session::version_5(&config)?;
-        Source::new(config, filters, groups, requests).run(session).await;
-    } else {
-        let (session, requests) = session::version_4(&config)?;
-        Source::new(config, filters, groups, requests).run(session).await;
-    }
-    Ok(())
+/// Acknowledges messages to the broker, and can ask for a new connection.
+#[derive(Debug)]
+pub struct Acknowledger {
+    requests: session::Acknowledgements,
+    shared: Arc<Shared>,
 }
 
-/// The receiver of groups is gone: the process ends.
+/// What the subscription and its acknowledger share. Both run on one thread, so nothing comes between a look at the
+/// number and the use of it.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The number of the connection that is up, or of the next.
+    connection: AtomicU64,
+    reconnect: Notify,
+}
+
+impl Acknowledger {
+    /// Acknowledges a packet that came on this connection. One of an earlier connection comes again instead.
+    pub fn acknowledge(&self, connection: u64, packet: u16) {
+        if connection == self.shared.connection.load(Ordering::Relaxed) {
+            self.requests.acknowledge(packet);
+        }
+    }
+
+    /// Drops the connection and makes it again, so that the broker repeats what is not acknowledged.
+    pub fn reconnect(&self) {
+        self.shared.reconnect.notify_one();
+    }
+}
+
+/// The subscription, ready to be polled.
+pub type Subscription = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Makes a subscription that reads from the broker until the receiver of `events` goes away. `filters` are the topics
+/// wanted, which may change.
+///
+/// Fails only on a configuration that cannot work; a broker that is away is waited for.
+pub fn subscribe(
+    config: Config,
+    filters: watch::Receiver<Vec<String>>,
+    events: mpsc::Sender<SourceEvent>,
+) -> Result<(Acknowledger, Subscription)> {
+    let shared = Arc::new(Shared::default());
+    let (requests, source): (_, Subscription) = if config.broker.protocol == 5 {
+        let (session, requests) = session::version_5(&config)?;
+        let acknowledgements = requests.acknowledgements();
+        let source = Source::new(config, filters, events, requests, Arc::clone(&shared));
+        (acknowledgements, Box::pin(source.run(session)))
+    } else {
+        let (session, requests) = session::version_4(&config)?;
+        let acknowledgements = requests.acknowledgements();
+        let source = Source::new(config, filters, events, requests, Arc::clone(&shared));
+        (acknowledgements, Box::pin(source.run(session)))
+    };
+    Ok((Acknowledger { requests, shared }, source))
+}
+
+/// The receiver of events is gone: the process ends.
 struct Closed;
 
 struct Source<R> {
     config: Config,
     filters: watch::Receiver<Vec<String>>,
-    groups: mpsc::Sender<Vec<Incoming>>,
+    events: mpsc::Sender<SourceEvent>,
     requests: R,
+    shared: Arc<Shared>,
     /// What the broker was last asked for on this connection.
     subscribed: Vec<String>,
     /// Until when the broker must have answered.
     answer_by: Option<tokio::time::Instant>,
-    connected: bool,
+    connected: Option<Instant>,
+    /// A connection was made and the machine does not know yet; whether the session was resumed.
+    announce: Option<bool>,
     group: Vec<Incoming>,
     group_bytes: usize,
     handed_over: Instant,
@@ -87,17 +154,20 @@ impl<R: Requests> Source<R> {
     fn new(
         config: Config,
         filters: watch::Receiver<Vec<String>>,
-        groups: mpsc::Sender<Vec<Incoming>>,
+        events: mpsc::Sender<SourceEvent>,
         requests: R,
+        shared: Arc<Shared>,
     ) -> Self {
         Self {
             config,
             filters,
-            groups,
+            events,
             requests,
+            shared,
             subscribed: Vec::new(),
             answer_by: None,
-            connected: false,
+            connected: None,
+            announce: None,
             group: Vec::new(),
             group_bytes: 0,
             handed_over: Instant::now(),
@@ -117,18 +187,27 @@ impl<R: Requests> Source<R> {
                 std::iter::from_fn(|| session.next_buffered()).try_for_each(|event| self.handle(event))
             });
             if let Err(error) = drained {
+                if self
+                    .connected
+                    .take()
+                    .is_some_and(|since| since.elapsed() >= SOUND_AFTER)
+                {
+                    retry = RETRY_MIN;
+                }
                 let broker = &self.config.broker.url;
                 warn!(%broker, %error, retry_ms = retry.as_millis() as u64, "no connection to the broker");
+                // From here on acknowledgements of this connection are dropped; those that wait go with the reset.
+                self.shared.connection.fetch_add(1, Ordering::Relaxed);
                 session.reset();
                 self.answer_by = None;
-                self.connected = false;
+                if self.hand_over().await.is_err() || self.tell(SourceEvent::Lost).await.is_err() {
+                    return;
+                }
                 tokio::time::sleep(jittered(retry)).await;
                 retry = (retry * 2).min(RETRY_MAX);
-            } else if self.connected {
-                retry = RETRY_MIN;
             }
             let full = self.group.len() >= GROUP_MESSAGES_MAX || self.group_bytes >= GROUP_BYTES_MAX;
-            if full && self.hand_over().await.is_err() {
+            if (full || self.announce.is_some()) && self.hand_over().await.is_err() {
                 return;
             }
         }
@@ -176,7 +255,10 @@ impl<R: Requests> Source<R> {
                 () = tokio::time::sleep_until(answer_by), if self.answer_by.is_some() => {
                     return Ok(Err("the broker did not answer SUBSCRIBE".into()));
                 }
-                () = self.groups.closed() => return Err(Closed),
+                () = self.shared.reconnect.notified() => {
+                    return Ok(Err("asked for again, to have repeated what was left to the broker".into()));
+                }
+                () = self.events.closed() => return Err(Closed),
             }
         }
     }
@@ -185,7 +267,8 @@ impl<R: Requests> Source<R> {
         match event {
             Polled::Connected { resumed } => {
                 info!(broker = %self.config.broker.url, resumed, "connected to the broker");
-                self.connected = true;
+                self.connected = Some(Instant::now());
+                self.announce = Some(resumed);
                 self.subscribed.clear();
                 self.change_subscriptions()
             }
@@ -210,7 +293,7 @@ impl<R: Requests> Source<R> {
     /// Asks the broker for the filters that are wanted and not asked for, and takes back the others.
     fn change_subscriptions(&mut self) -> Result<(), String> {
         let wanted = self.filters.borrow_and_update().clone();
-        if !self.connected {
+        if self.connected.is_none() {
             return Ok(());
         }
         for filter in self.subscribed.iter().filter(|filter| !wanted.contains(filter)) {
@@ -229,11 +312,23 @@ impl<R: Requests> Source<R> {
         Ok(())
     }
 
+    /// Gives the machine what has come so far.
     async fn hand_over(&mut self) -> Result<(), Closed> {
+        if let Some(resumed) = self.announce.take() {
+            let connection = self.shared.connection.load(Ordering::Relaxed);
+            self.tell(SourceEvent::Connected { connection, resumed }).await?;
+        }
+        if self.group.is_empty() {
+            return Ok(());
+        }
         self.group_bytes = 0;
         self.handed_over = Instant::now();
         let group = std::mem::replace(&mut self.group, Vec::with_capacity(GROUP_MESSAGES_MAX / 8));
-        self.groups.send(group).await.map_err(|_| Closed)
+        self.tell(SourceEvent::Messages(group)).await
+    }
+
+    async fn tell(&self, event: SourceEvent) -> Result<(), Closed> {
+        self.events.send(event).await.map_err(|_| Closed)
     }
 }
 

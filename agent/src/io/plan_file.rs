@@ -84,6 +84,7 @@ mod tests {
         let plan = AgentPlan {
             version: 7,
             slices: Vec::new(),
+            coarser: Vec::new(),
         };
         file.save(&plan).unwrap();
         assert_eq!(file.load(), Some(plan));

@@ -1,19 +1,24 @@
 //! The loop: one event in, then drain what the machine wants, then wait. All that can wake an agent is on this page.
 
+use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use catchment_common::counter::{Counter, Reason};
+use catchment_common::time::Now;
+use catchment_common::wire::AgentPlan;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
-use super::config::Config;
-use super::mqtt::{self, Incoming};
+use super::config::{Config, Mode};
+use super::disk::{DiskEvent, Storage};
+use super::mqtt::{self, Acknowledger, Incoming, SourceEvent};
 use super::plan_file::PlanFile;
 use super::quic::{self, Connector, Link, LinkEvent};
 use crate::agent::{Agent, Outcome};
+use crate::disk::{Job, MemoryDisk};
 use crate::spool::Lane;
 
 /// How long a stopping agent waits for its last batches to be acknowledged.
@@ -23,44 +28,84 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// All that can wake an agent.
 enum Event {
-    Messages(Vec<Incoming>),
+    Source(SourceEvent),
     Link(LinkEvent),
+    Disk(DiskEvent),
     Timeout,
     Shutdown,
 }
 
 /// Runs an agent until it is told to stop. Fails on a configuration that cannot work.
 pub async fn run(config: Config) -> Result<()> {
-    std::fs::create_dir_all(&config.state)
-        .with_context(|| format!("{}: cannot make the state directory", config.state.display()))?;
     let clock = Clock::start();
     let epoch = random()?;
+    let (storage, disk) = open_storage(&config)?;
+    let plan_file = PlanFile::new(&config.state);
+    let plan = plan_file.load();
+    let (agent, started) = Agent::start(
+        config.settings(),
+        epoch,
+        random()?,
+        plan.as_ref(),
+        clock.now(),
+        &storage,
+    )
+    .with_context(|| format!("{}: cannot read what was kept", config.state.display()))?;
+    info!(
+        agent = %config.name, epoch = %format_args!("{epoch:016x}"), plan = agent.plan().version,
+        readings = started.readings, partials = started.partials, batches = started.batches,
+        damaged = started.damaged, "started"
+    );
+    if agent.plan().version > 0 {
+        let AgentPlan { version, slices, .. } = agent.plan();
+        info!(version, slices = slices.len(), "running the kept plan");
+    }
+    let filters = watch::Sender::new(agent.filters());
+    let connector = Connector::new(&config)?;
+    let (events_in, events) = mpsc::channel(mqtt::EVENTS_MAX);
+    let (acknowledger, subscription) = mqtt::subscribe(config, filters.subscribe(), events_in)?;
     let mut shell = Shell {
-        agent: Agent::new(config.settings(), epoch, random()?, clock.now()),
+        agent,
         clock,
-        connector: Connector::new(&config)?,
-        plan_file: PlanFile::new(&config.state),
-        filters: watch::Sender::new(Vec::new()),
+        connector,
+        plan_file,
+        filters,
+        storage,
+        disk,
+        acknowledger,
+        connection: 0,
         link: None,
         link_events: mpsc::channel(quic::EVENTS_MAX),
         log: RejectLog::default(),
     };
-    if let Some(plan) = shell.plan_file.load() {
-        info!(
-            version = plan.version,
-            slices = plan.slices.len(),
-            "running the kept plan"
-        );
-        shell.agent.handle_plan(clock.now(), &plan);
-    }
-    shell.filters.send_replace(shell.agent.filters());
-    info!(agent = %config.name, epoch = %format_args!("{epoch:016x}"), "started");
-    let (groups_in, groups) = mpsc::channel(mqtt::GROUPS_MAX);
-    let source = tokio::spawn(mqtt::run(config, shell.filters.subscribe(), groups_in));
+    let source = tokio::spawn(subscription);
+    let running = shell.run(events);
+    tokio::pin!(running);
     tokio::select! {
-        result = shell.run(groups) => result,
-        ended = source => ended.context("the subscription's task died")?,
+        result = &mut running => result,
+        ended = source => {
+            ended.context("the subscription's task died")?;
+            // It ends well only because the loop has closed its queue to stop: the last batches are still to be sent.
+            running.await
+        }
     }
+}
+
+/// The thread that writes, for an agent that keeps its state in files.
+type DiskThread = (blocking::SyncSender<Job>, mpsc::Receiver<DiskEvent>);
+
+fn open_storage(config: &Config) -> Result<(Storage, Option<DiskThread>)> {
+    std::fs::create_dir_all(&config.state)
+        .with_context(|| format!("{}: cannot make the state directory", config.state.display()))?;
+    if config.durability.mode == Mode::Memory {
+        return Ok((Storage::Memory(MemoryDisk::default()), None));
+    }
+    let storage = Storage::files(&config.state)?;
+    let thread = match &storage {
+        Storage::Files(files) => Some(files.start_writer()?),
+        Storage::Memory(_) => None,
+    };
+    Ok((storage, thread))
 }
 
 struct Shell {
@@ -69,13 +114,26 @@ struct Shell {
     connector: Connector,
     plan_file: PlanFile,
     filters: watch::Sender<Vec<String>>,
+    storage: Storage,
+    disk: Option<DiskThread>,
+    acknowledger: Acknowledger,
+    /// The broker's connection that packets came on.
+    connection: u64,
     link: Option<Link>,
     link_events: (mpsc::Sender<LinkEvent>, mpsc::Receiver<LinkEvent>),
     log: RejectLog,
 }
 
+/// The next end of a job; never, for an agent without a disk.
+async fn disk_event(disk: &mut Option<DiskThread>) -> Option<DiskEvent> {
+    match disk {
+        Some((_, events)) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Shell {
-    async fn run(&mut self, mut groups: mpsc::Receiver<Vec<Incoming>>) -> Result<()> {
+    async fn run(&mut self, mut source: mpsc::Receiver<SourceEvent>) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         loop {
@@ -86,17 +144,30 @@ impl Shell {
                 biased;
                 _ = terminate.recv() => Event::Shutdown,
                 _ = interrupt.recv() => Event::Shutdown,
+                Some(event) = disk_event(&mut self.disk) => Event::Disk(event),
                 Some(event) = self.link_events.1.recv() => Event::Link(event),
-                Some(group) = groups.recv() => Event::Messages(group),
+                Some(event) = source.recv() => Event::Source(event),
                 () = tokio::time::sleep_until(deadline) => Event::Timeout,
             };
             match event {
-                Event::Messages(group) => self.handle_messages(&group),
+                Event::Source(event) => self.handle_source(event),
                 Event::Link(event) => self.handle_link(event),
+                Event::Disk(event) => self.handle_disk(event),
                 Event::Timeout => {}
-                Event::Shutdown => return self.shut_down(groups).await,
+                Event::Shutdown => return self.shut_down(source).await,
             }
             self.agent.handle_timeout(self.clock.now());
+        }
+    }
+
+    fn handle_source(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Connected { connection, resumed } => {
+                self.connection = connection;
+                self.agent.handle_broker_connected(resumed);
+            }
+            SourceEvent::Messages(group) => self.handle_messages(&group),
+            SourceEvent::Lost => self.agent.handle_broker_lost(),
         }
     }
 
@@ -104,15 +175,27 @@ impl Shell {
         let now = self.clock.now();
         for message in group {
             if message.retained {
-                self.agent.handle_dropped(Reason::Retained);
+                self.agent.handle_dropped(Reason::Retained, message.packet);
                 continue;
             }
             match std::str::from_utf8(&message.topic) {
-                Ok(topic) => self.agent.handle_publish(now, topic, &message.payload),
-                Err(_) => self.agent.handle_dropped(Reason::InvalidUtf8),
+                Ok(topic) => self
+                    .agent
+                    .handle_publish(now, topic, &message.payload, message.packet),
+                Err(_) => self.agent.handle_dropped(Reason::InvalidUtf8, message.packet),
             }
         }
         self.log.look(&self.agent);
+    }
+
+    fn handle_disk(&mut self, event: DiskEvent) {
+        match event {
+            DiskEvent::Done(id) => self.agent.handle_job_done(id),
+            DiskEvent::Failed(job, fault) => {
+                error!(%fault, "the disk failed; nothing is acknowledged until it works again; trying again");
+                self.agent.handle_job_failed(self.clock.now(), job, &fault);
+            }
+        }
     }
 
     fn handle_link(&mut self, event: LinkEvent) {
@@ -122,7 +205,7 @@ impl Shell {
                 self.link = Some(link);
                 self.agent.handle_connected();
             }
-            LinkEvent::Message(message) => match self.agent.handle_message(now, message) {
+            LinkEvent::Message(message) => match self.agent.handle_message(now, message, &self.storage) {
                 Outcome::Done => {}
                 Outcome::PlanChanged(plan) => {
                     info!(
@@ -153,6 +236,7 @@ impl Shell {
     /// Gives the world what the machine wants.
     fn drain(&mut self) {
         let now = self.clock.now();
+        self.drain_disk(now);
         if self.agent.poll_connect(now) {
             debug!("connecting to the aggregator");
             tokio::spawn(self.connector.clone().run(self.link_events.0.clone()));
@@ -160,7 +244,7 @@ impl Shell {
         let Some(link) = &self.link else { return };
         for lane in [Lane::Live, Lane::Backlog] {
             while link.has_room(lane) {
-                let Some(frame) = self.agent.poll_batch(lane) else {
+                let Some(frame) = self.agent.poll_batch(lane, &self.storage) else {
                     break;
                 };
                 self.agent.count(Counter::UplinkBytes, frame.len() as u64);
@@ -178,28 +262,69 @@ impl Shell {
         }
     }
 
-    /// Closes all panes and gives the aggregator a moment to take them.
-    async fn shut_down(&mut self, mut groups: mpsc::Receiver<Vec<Incoming>>) -> Result<()> {
-        groups.close();
-        while let Ok(group) = groups.try_recv() {
-            self.handle_messages(&group);
+    /// Hands out what is to be made durable, and acknowledges what is.
+    fn drain_disk(&mut self, now: Now) {
+        while let Some(job) = self.agent.poll_job(now, &self.storage) {
+            match (&mut self.storage, &self.disk) {
+                (Storage::Memory(memory), _) => {
+                    memory.execute(&job);
+                    self.agent.handle_job_done(job.id);
+                }
+                (Storage::Files(_), Some((jobs, _))) => {
+                    // One job is under way at a time, so there is room; and the thread lives as long as this does.
+                    if jobs.try_send(job).is_err() {
+                        error!("the disk's thread died; nothing more is acknowledged");
+                    }
+                    break;
+                }
+                (Storage::Files(_), None) => break,
+            }
+        }
+        while let Some(packet) = self.agent.poll_acknowledgement() {
+            self.acknowledger.acknowledge(self.connection, packet);
+        }
+        if self.agent.poll_redelivery() {
+            self.acknowledger.reconnect();
+        }
+    }
+
+    /// Closes all panes, makes everything durable and gives the aggregator a moment to take it.
+    async fn shut_down(&mut self, mut source: mpsc::Receiver<SourceEvent>) -> Result<()> {
+        source.close();
+        while let Ok(event) = source.try_recv() {
+            self.handle_source(event);
         }
         self.agent.handle_shutdown();
         let until = tokio::time::Instant::now() + SHUTDOWN_WAIT;
-        while !self.agent.spool().is_empty() && self.link.is_some() {
+        loop {
             self.drain();
-            match tokio::time::timeout_at(until, self.link_events.1.recv()).await {
-                Ok(Some(event)) => self.handle_link(event),
-                _ => break,
+            let sent = self.agent.spool().is_empty() || self.link.is_none();
+            if sent && self.agent.is_durable() {
+                break;
+            }
+            let deadline = self
+                .clock
+                .deadline(self.agent.poll_timeout(self.clock.now()))
+                .min(until);
+            tokio::select! {
+                Some(event) = disk_event(&mut self.disk) => self.handle_disk(event),
+                Some(event) = self.link_events.1.recv() => self.handle_link(event),
+                () = tokio::time::sleep_until(deadline) => {
+                    if until <= tokio::time::Instant::now() {
+                        break;
+                    }
+                }
             }
         }
         self.drain();
         let left = self.agent.spool().len();
-        if left > 0 {
+        if left > 0 && self.disk.is_none() {
             warn!(
                 batches = left,
                 "stopping with batches that the aggregator has not acknowledged; they are lost"
             );
+        } else if left > 0 {
+            info!(batches = left, "batches wait on disk for the next start");
         }
         if let Some(link) = self.link.take() {
             // The last heartbeat is still on its way through the writer.

@@ -1,18 +1,20 @@
 //! The machine as stories: frames in, commits out, and what results from them. No store but a map of panes.
 
+mod coarse;
+
+mod session;
+
 use std::cell::RefCell;
 
-use catchment_common::decimal::Value;
 use catchment_common::limits::BATCH_DELTAS_MAX;
-use catchment_common::plan::{
-    Aggregate, Components, Field, Format, Path, Plan, Query, Slice, TimeSource, Window,
-};
-use catchment_common::stats::{Lowered, Stats};
-use catchment_common::topic::TopicTemplate;
-use catchment_common::wire::{BatchWriter, Section};
+use catchment_common::plan::{Path, Query};
+use catchment_common::stats::Lowered;
+use catchment_common::wire::{LossEntry, RejectReason};
 
+use super::sessions::REPLACED;
 use super::*;
 use crate::commit::{Row, WindowRows};
+use crate::testing::{SLICE, at, batch, batch_of, catalog, coarsening, heartbeat, hello, now, query};
 
 /// Keeps checkpoints as a store would.
 #[derive(Default)]
@@ -40,70 +42,15 @@ impl PaneSource for Chunks {
     }
 }
 
-const SLICE: SliceId = SliceId(1);
-
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::clamped(seconds * 1_000_000)
-}
-
-fn now(seconds: i64) -> Now {
-    Now {
-        monotonic: Instant::from_micros(seconds as u64 * 1_000_000),
-        wall: at(1_000_000 + seconds),
-    }
-}
-
-fn query(name: &str, size: i64, every: i64) -> Query {
-    Query {
-        name: name.into(),
-        topic: TopicTemplate::parse("s/{device}").unwrap(),
-        format: Format::Json,
-        time: TimeSource::Arrival,
-        tags: Vec::new(),
-        key: vec!["device".into()],
-        fields: vec![Field {
-            name: "temp".into(),
-            path: Path::parse("temp"),
-            resolution: None,
-        }],
-        window: Window {
-            size: Span::from_secs(size),
-            every: Span::from_secs(every),
-        },
-        aggregates: vec![Aggregate::Count, Aggregate::Sum],
-        lateness: Span::from_secs(0),
-        max_late: Span::from_days(1),
-        max_ahead: Span::from_secs(60),
-        idle: Span::from_secs(10),
-        patience: Span::from_secs(10),
-        retention: None,
-    }
-}
-
-fn catalog(version: u64, queries: Vec<Query>) -> Catalog {
-    let plan = Plan { version, queries };
-    assert_eq!(plan.validate(), []);
-    let sliced = plan.slices();
-    let slices: BTreeMap<SliceId, Slice> = sliced
-        .slices
-        .into_iter()
-        .enumerate()
-        .map(|(index, slice)| (SliceId(index as u32 + 1), slice))
-        .collect();
-    let own: Vec<SliceId> = sliced
-        .readers
-        .iter()
-        .map(|(index, _)| SliceId(*index as u32 + 1))
-        .collect();
-    let before = own.iter().map(|&id| vec![id]).collect::<Vec<_>>();
-    Catalog::new(plan, slices, &own, &before)
-}
+/// Query, start, width of a coarser pane or zero, key.
+type RowKey = (usize, Timestamp, Span, String);
 
 /// The machine with its store, its answers, and the newest row of each window and key.
 struct World {
     aggregator: Aggregator,
     chunks: Chunks,
-    rows: BTreeMap<(usize, Timestamp, String), (u32, bool, u64, f64)>,
+    /// Revision, final, readings and sum.
+    rows: BTreeMap<RowKey, (u32, bool, u64, f64)>,
     sent: Vec<(ConnectionId, Transmit)>,
     commits: Vec<Commit>,
 }
@@ -125,15 +72,12 @@ impl World {
     }
 
     fn greet(&mut self, connection: ConnectionId, agent: &str, held: Vec<EpochRange>) {
+        self.greet_as(connection, agent, 1, held);
+    }
+
+    fn greet_as(&mut self, connection: ConnectionId, agent: &str, epoch: u64, held: Vec<EpochRange>) {
         self.aggregator.handle_connected(connection, agent);
-        let hello = Hello {
-            agent: agent.into(),
-            software: "test".into(),
-            epoch: 1,
-            plan_version: 0,
-            held,
-        };
-        self.frame(0, connection, Message::Hello(hello).emit()).unwrap();
+        self.frame(0, connection, hello(agent, epoch, held)).unwrap();
     }
 
     fn frame(&mut self, seconds: i64, connection: ConnectionId, frame: Vec<u8>) -> Result<(), Fault> {
@@ -142,16 +86,18 @@ impl World {
     }
 
     fn heartbeat(&mut self, seconds: i64, connection: ConnectionId, seq: u64, watermark: i64) {
-        let heartbeat = Heartbeat {
-            epoch: 1,
-            seq,
-            oldest: 1,
-            watermarks: vec![(SLICE, at(watermark))],
-            counters: Vec::new(),
-            backlog_batches: 0,
-            backlog_bytes: 0,
-        };
-        self.frame(seconds, connection, Message::Heartbeat(heartbeat).emit())
+        self.heartbeat_from(seconds, connection, 1, seq, watermark);
+    }
+
+    fn heartbeat_from(
+        &mut self,
+        seconds: i64,
+        connection: ConnectionId,
+        oldest: u64,
+        seq: u64,
+        watermark: i64,
+    ) {
+        self.frame(seconds, connection, heartbeat(oldest, seq, watermark))
             .unwrap();
     }
 
@@ -169,7 +115,7 @@ impl World {
     fn take(&mut self, commit: &Commit) {
         self.chunks.apply(commit);
         for results in &commit.results {
-            for WindowRows { status, rows } in &results.windows {
+            for WindowRows { status, coarse, rows } in &results.windows {
                 for Row {
                     key,
                     readings,
@@ -182,6 +128,7 @@ impl World {
                     let key = (
                         results.query,
                         status.start,
+                        coarse.unwrap_or(Span::ZERO),
                         String::from_utf8(key.to_vec()).unwrap(),
                     );
                     let revision = self.rows.get(&key).map_or(0, |row| row.0) + 1;
@@ -189,9 +136,11 @@ impl World {
                 }
             }
             for status in &results.statuses {
-                for ((query, start, _), row) in &mut self.rows {
+                for ((query, start, width, _), row) in &mut self.rows {
                     // As the store does: rows of this commit have the status already.
-                    if (*query, *start) == (results.query, status.start) && row.1 != status.is_final {
+                    if (*query, *start, *width) == (results.query, status.start, Span::ZERO)
+                        && row.1 != status.is_final
+                    {
                         (row.0, row.1) = (row.0 + 1, status.is_final);
                     }
                 }
@@ -199,13 +148,13 @@ impl World {
         }
     }
 
-    /// Rows of query 0 as (start, key, revision, final, readings, sum).
+    /// Rows of query 0's windows as (start, key, revision, final, readings, sum).
     fn check(&self, expected: &[(i64, &str, u32, bool, u64, f64)]) {
         let rows: Vec<_> = self
             .rows
             .iter()
-            .filter(|((query, ..), _)| *query == 0)
-            .map(|((_, start, key), row)| {
+            .filter(|((query, _, width, _), _)| (*query, *width) == (0, Span::ZERO))
+            .map(|((_, start, _, key), row)| {
                 (
                     start.as_micros() / 1_000_000,
                     key.as_str(),
@@ -214,6 +163,21 @@ impl World {
                     row.2,
                     row.3,
                 )
+            })
+            .collect();
+        assert_eq!(rows, expected);
+    }
+
+    /// Rows of query 0's coarser panes as (start, width, key, revision, readings, sum).
+    fn check_coarse(&self, expected: &[(i64, i64, &str, u32, u64, f64)]) {
+        let seconds = |micros: i64| micros / 1_000_000;
+        let rows: Vec<_> = self
+            .rows
+            .iter()
+            .filter(|((query, _, width, _), _)| *query == 0 && *width > Span::ZERO)
+            .map(|((_, start, width, key), row)| {
+                let (start, width) = (seconds(start.as_micros()), seconds(width.as_micros()));
+                (start, width, key.as_str(), row.0, row.2, row.3)
             })
             .collect();
         assert_eq!(rows, expected);
@@ -230,28 +194,6 @@ impl World {
         };
         self.sent.iter().flat_map(ranges).collect()
     }
-}
-
-/// A batch of one pane: for each key one value per reading.
-fn batch(seq: u64, pane: i64, rows: &[(&str, &[i64])]) -> Vec<u8> {
-    let keep = Components::SUM;
-    let mut section = Section::default();
-    section.reset(SLICE, at(pane), std::iter::once(keep));
-    for (key, values) in rows {
-        let mut stats = Stats::IDENTITY;
-        for value in *values {
-            let value = Value::from_units(i128::from(*value) * 10_i128.pow(18)).unwrap();
-            stats.lift(keep, at(pane), value);
-        }
-        section.keys.push(key.as_bytes());
-        section.readings.push(values.len() as u64);
-        section.stats.push(stats);
-    }
-    let mut writer = BatchWriter::default();
-    writer.push(&section);
-    let mut frame = Vec::new();
-    writer.seal(1, seq, &mut frame);
-    frame
 }
 
 #[test]
@@ -323,11 +265,7 @@ fn a_batch_counts_once_however_often_it_comes() {
         [SeqRange { first: 1, last: 1 }]
     );
     world.check(&[(100, "x", 1, true, 1, 5.0)]);
-    assert!(
-        world
-            .sent
-            .contains(&(1, Transmit::Close("another connection uses this identity")))
-    );
+    assert!(world.sent.contains(&(1, Transmit::Close(REPLACED))));
 }
 
 #[test]
@@ -393,12 +331,53 @@ fn late_data_revises_even_after_its_pane_has_left_memory() {
     world.settle(1);
     world.settle(20);
     assert!(
-        !world.aggregator.panes().holds(SLICE, at(100)),
-        "the checkpoint let it go"
+        world.aggregator.panes().holds(SLICE, at(100)),
+        "not before what the checkpoint wrote is durable"
     );
-    world.frame(21, 1, batch(2, 100, &[("x", &[10])])).unwrap();
-    world.settle(21);
+    world.settle(30);
+    assert!(
+        !world.aggregator.panes().holds(SLICE, at(100)),
+        "the next one let it go"
+    );
+    world.frame(31, 1, batch(2, 100, &[("x", &[10])])).unwrap();
+    world.settle(31);
     world.check(&[(100, "x", 2, true, 2, 11.0), (100, "y", 1, true, 1, 2.0)]);
+}
+
+#[test]
+fn a_query_that_comes_later_never_shows_a_window_with_holes() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    world.frame(1, 1, batch(1, 100, &[("x", &[1])])).unwrap();
+    world.heartbeat(1, 1, 1, 119);
+    world.settle(1);
+    world.settle(20);
+    world.settle(30);
+    world.frame(31, 1, batch(2, 110, &[("x", &[2])])).unwrap();
+    world.settle(31);
+    assert!(!world.aggregator.panes().holds(SLICE, at(100)));
+    let both = catalog(2, vec![query("q", 10, 10), query("wide", 20, 20)]);
+    world.aggregator.handle_catalog(now(32), both);
+    world.frame(32, 1, batch(3, 120, &[("x", &[4])])).unwrap();
+    world.heartbeat(32, 1, 3, 1_000);
+    world.settle(32);
+    let wide = |world: &World| -> Vec<(Timestamp, u64)> {
+        let rows = world.rows.iter().filter(|((query, ..), _)| *query == 1);
+        rows.map(|((_, start, ..), (_, _, readings, _))| (*start, *readings))
+            .collect()
+    };
+    assert_eq!(
+        wide(&world),
+        [(at(120), 1)],
+        "the window from 100 lacks a pane in memory"
+    );
+    world.frame(33, 1, batch(4, 110, &[("x", &[8])])).unwrap();
+    world.settle(33);
+    assert_eq!(
+        wide(&world),
+        [(at(100), 3), (at(120), 1)],
+        "data that still comes shows it whole"
+    );
 }
 
 #[test]
@@ -462,6 +441,10 @@ fn bad_batches_are_refused_by_name_and_the_session_goes_on() {
     world.frame(1, 1, batch(4, 100, &[("x", &[1])])).unwrap();
     world.heartbeat(1, 1, 4, 110);
     world.settle(1);
+    world.check(&[]);
+    // The name of a damaged frame settles nothing: another batch may have it. The agent lets go of it and says so.
+    world.heartbeat_from(1, 1, 2, 4, 110);
+    world.settle(1);
     let reasons: Vec<(u64, RejectReason)> = world
         .sent
         .iter()
@@ -492,15 +475,8 @@ fn batches_before_the_hello_and_borrowed_names_end_the_connection() {
         world.frame(0, 1, batch(1, 100, &[("x", &[1])])),
         Err(Fault::Unexpected(_))
     ));
-    let hello = Hello {
-        agent: "b".into(),
-        software: String::new(),
-        epoch: 1,
-        plan_version: 0,
-        held: Vec::new(),
-    };
     assert!(matches!(
-        world.frame(0, 1, Message::Hello(hello).emit()),
+        world.frame(0, 1, hello("b", 1, Vec::new())),
         Err(Fault::Unexpected(_))
     ));
 }
@@ -528,7 +504,7 @@ fn replay_gives_the_same_panes() {
             .aggregator
             .panes
             .take_dirty(&slices, |slice, pane, chunk, columns| {
-                all.push((slice, pane, chunk, columns))
+                all.push((slice, pane, chunk, columns));
             });
         all
     };
@@ -561,5 +537,8 @@ fn large_panes_are_stored_in_chunks_and_come_back_whole() {
     world.frame(21, 1, batch(3, 100, &[("k05999", &[1])])).unwrap();
     world.settle(21);
     assert_eq!(world.rows.len(), 6_000);
-    assert_eq!(world.rows[&(0, at(100), "k05999".into())], (2, true, 2, 2.0));
+    assert_eq!(
+        world.rows[&(0, at(100), Span::ZERO, "k05999".into())],
+        (2, true, 2, 2.0)
+    );
 }

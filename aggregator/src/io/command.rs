@@ -53,6 +53,25 @@ pub fn query(
     out: &mut impl Write,
 ) -> Result<()> {
     let store = Store::open_to_read(database)?;
+    show_query(&store, name, selection, format, now, out).map_err(|error| explain(&store, error))
+}
+
+/// A damaged file shows in any statement; what to do about it is the same.
+fn explain(store: &Store, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<rusqlite::Error>() {
+        Ok(error) => store.explain(error).into(),
+        Err(other) => other,
+    }
+}
+
+fn show_query(
+    store: &Store,
+    name: &str,
+    selection: &Selection,
+    format: OutputFormat,
+    now: Now,
+    out: &mut impl Write,
+) -> Result<()> {
     let plan = store.load_plan()?.unwrap_or_default();
     let Some(query) = plan.queries.iter().find(|query| query.name == name) else {
         let known: Vec<&str> = plan.queries.iter().map(|query| query.name.as_str()).collect();
@@ -93,14 +112,15 @@ pub fn query(
         add(&format!("\"{tag}\" ="), value.to_owned());
     }
     // The newest rows, shown oldest first.
-    let mut order = String::from("window_start");
+    let mut order = String::from("window_start, window_end");
     for tag in &query.key {
         let _ = write!(order, ", \"{tag}\"");
     }
+    order.push_str(", coarse");
     let _ = write!(sql, " ORDER BY window_start DESC LIMIT {}", selection.limit);
     let sql = format!("SELECT * FROM ({sql}) ORDER BY {order}");
     let mut statement = store.connection().prepare(&sql)?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(String::from).collect();
+    let columns: Vec<String> = statement.column_names().map(String::from).collect();
     let mut rows = statement.query(rusqlite::params_from_iter(&parameters))?;
     let mut values: Vec<Vec<Value>> = Vec::new();
     while let Some(row) = rows.next()? {
@@ -116,6 +136,10 @@ pub fn query(
 /// Writes how agents and queries stand to `out`.
 pub fn status(database: &Path, now: Now, out: &mut impl Write) -> Result<()> {
     let store = Store::open_to_read(database)?;
+    show_status(&store, now, out).map_err(|error| explain(&store, error))
+}
+
+fn show_status(store: &Store, now: Now, out: &mut impl Write) -> Result<()> {
     let connection = store.connection();
     let mut agents = table(&[
         "agent",
@@ -183,7 +207,7 @@ pub fn check_plan(file: &Path, out: &mut impl Write) -> Result<Plan> {
             span_text(query.window.size),
             span_text(query.window.every),
             span_text(sliced.slices[*slice].pane),
-            (query.value_columns().count() + query.key.len() + 6).to_string(),
+            (query.value_columns().count() + query.key.len() + 7).to_string(),
         ]);
     }
     writeln!(out, "{shown}")?;
@@ -227,7 +251,12 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn show(columns: &[String], rows: Vec<Vec<Value>>, format: OutputFormat, out: &mut impl Write) -> Result<()> {
+pub(super) fn show(
+    columns: &[String],
+    rows: Vec<Vec<Value>>,
+    format: OutputFormat,
+    out: &mut impl Write,
+) -> Result<()> {
     match format {
         OutputFormat::Table => {
             let mut table = table(columns);

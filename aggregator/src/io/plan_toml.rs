@@ -90,6 +90,17 @@ fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
     let span = |text: &Option<Spanned<String>>, default, faults: &mut Faults| {
         text.as_ref().map_or(default, |text| duration(text, faults))
     };
+    let window = convert_window(&raw.window, faults);
+    let coarsen = match &raw.coarsen {
+        Some(rungs) => rungs
+            .get_ref()
+            .iter()
+            .map(|rung| duration(rung, faults))
+            .collect(),
+        // A step of zero is a fault of its own, and has no pane.
+        None if window.size <= Span::ZERO || window.every <= Span::ZERO => Vec::new(),
+        None => window.default_ladder(),
+    };
     Query {
         name: raw.name.get_ref().clone(),
         topic,
@@ -116,7 +127,7 @@ fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
             .iter()
             .map(|(name, field)| convert_field(name, field, faults))
             .collect(),
-        window: convert_window(&raw.window, faults),
+        window,
         aggregates: raw
             .aggregates
             .iter()
@@ -128,6 +139,8 @@ fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
         idle: span(&raw.idle, IDLE_DEFAULT, faults),
         patience: span(&raw.patience, PATIENCE_DEFAULT, faults),
         retention: raw.retention.as_ref().map(|text| duration(text, faults)),
+        coarsen,
+        dedupe: raw.dedupe.as_ref().map(|path| Path::parse(path.get_ref())),
     }
 }
 
@@ -157,18 +170,14 @@ fn time(raw: &RawQuery, faults: &mut Faults) -> TimeSource {
 
 fn convert_field(name: &str, raw: &Spanned<RawField>, faults: &mut Faults) -> Field {
     let RawField { path, resolution } = raw.get_ref();
-    let resolution = resolution
-        .as_ref()
-        .and_then(|step| match Value::from_f64(*step.get_ref()) {
-            Ok(parsed) => Some(parsed.value.units()),
-            Err(_) => {
-                faults.push((
-                    step.span().start,
-                    format!("resolution {} is not a number in range", step.get_ref()),
-                ));
-                None
-            }
-        });
+    let resolution = resolution.as_ref().and_then(|step| {
+        let parsed = Value::from_f64(*step.get_ref());
+        if parsed.is_err() {
+            let message = format!("resolution {} is not a number in range", step.get_ref());
+            faults.push((step.span().start, message));
+        }
+        parsed.ok().map(|parsed| parsed.value.units())
+    });
     Field {
         name: name.to_owned(),
         path: Path::parse(path),
@@ -277,6 +286,11 @@ fn place_of(query: &RawQuery, part: Part) -> usize {
         Part::Idle => start(&query.idle),
         Part::Patience => start(&query.patience),
         Part::Retention => start(&query.retention),
+        Part::Coarsen(rung) => query.coarsen.as_ref().map(|rungs| {
+            let place = rung.and_then(|index| rungs.get_ref().get(index));
+            place.map_or(rungs.span().start, |rung| rung.span().start)
+        }),
+        Part::Dedupe => start(&query.dedupe),
     };
     place.unwrap_or_else(|| query.name.span().start)
 }
@@ -310,7 +324,44 @@ retention = "30d"
         assert_eq!(query.retention, Some(Span::from_days(30)));
         let columns: Vec<String> = query.value_columns().collect();
         assert_eq!(columns[..3], ["temp_count", "temp_mean", "temp_min"]);
+        assert_eq!(query.coarsen, query.window.default_ladder());
+        assert_eq!(query.dedupe, None);
         assert_eq!(plan.slices().slices.len(), 1);
+    }
+
+    #[test]
+    fn a_ladder_and_a_sequence_are_read() {
+        let text = format!("{GOOD}coarsen = [\"1m\", \"10m\"]\ndedupe = \"meta.seq\"\n");
+        let query = &parse(&text, "plan.toml").unwrap().queries[0];
+        assert_eq!(query.coarsen, [Span::from_secs(60), Span::from_secs(600)]);
+        assert_eq!(query.dedupe, Some(Path::parse("meta.seq")));
+        let text = format!("{GOOD}coarsen = []\n");
+        assert!(parse(&text, "plan.toml").unwrap().queries[0].coarsen.is_empty());
+    }
+
+    #[test]
+    fn each_fault_of_a_ladder_has_its_place() {
+        let faults = |line: &str| parse(&format!("{GOOD}{line}\n"), "p").unwrap_err().to_string();
+        assert_eq!(
+            faults("coarsen = [\"1m\", \"90s\"]"),
+            "p:13:18: a coarser pane must be a multiple of the one before; write ascending widths such as \
+             [\"1m\", \"10m\", \"1h\"]"
+        );
+        assert!(faults("coarsen = [\"15s\"]").starts_with(
+            "p:13:12: a coarser pane must be a multiple of the windows' pane, the greatest common divisor"
+        ));
+        assert_eq!(
+            faults("coarsen = [\"10000h\"]"),
+            "p:13:12: a coarser pane is longer than 366 days"
+        );
+        assert_eq!(
+            faults("coarsen = [\"soon\"]"),
+            "p:13:12: `soon` is not a duration: expected number at 0; write 10s, 5m or 1h"
+        );
+        assert_eq!(
+            faults("dedupe = \"a..b\""),
+            "p:13:10: path `a..b` has an empty segment; write `outer.inner`"
+        );
     }
 
     fn check(from: &str, to: &str, expected: &str) {
@@ -326,7 +377,7 @@ retention = "30d"
             "latness =",
             "plan.toml:10:1: unknown field `latness`, expected one of `name`, `topic`, \
             `format`, `time`, `tags`, `key`, `fields`, `window`, `aggregates`, `lateness`, `max_late`, `max_ahead`, \
-            `idle`, `patience`, `retention`; did you mean `lateness`?",
+            `idle`, `patience`, `retention`, `coarsen`, `dedupe`; did you mean `lateness`?",
         );
         check(
             "\"site\", \"device\"",

@@ -4,7 +4,7 @@
 //! control stream, opened by the agent, and up to two one-way streams of batches. Readers hand frames to the engine
 //! through a bounded queue and wait while it is full; QUIC's flow control then holds the agents.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ use crate::limits::CONNECTIONS_MAX;
 /// What connections tell the engine.
 #[derive(Debug)]
 pub enum NetEvent {
-    /// An agent has connected; what is to be sent goes here.
-    Connected(ConnectionId, String, mpsc::Sender<Outgoing>),
+    /// An agent has connected from this address; what is to be sent goes here.
+    Connected(ConnectionId, String, SocketAddr, mpsc::Sender<Outgoing>),
     /// A frame came.
     Frame(ConnectionId, Bytes),
     /// A connection ended.
@@ -55,7 +55,11 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 const HANDSHAKES_UNPROVEN_MAX: usize = 256;
 
 /// Binds the UDP socket.
-pub fn bind(listen: SocketAddr, tls: rustls::ServerConfig) -> Result<quinn::Endpoint> {
+pub fn bind(
+    listen: SocketAddr,
+    tls: rustls::ServerConfig,
+    endpoint: quinn::EndpointConfig,
+) -> Result<quinn::Endpoint> {
     let crypto = QuicServerConfig::try_from(tls).context("TLS 1.3 is needed for QUIC")?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let mut transport = quinn::TransportConfig::default();
@@ -68,7 +72,9 @@ pub fn bind(listen: SocketAddr, tls: rustls::ServerConfig) -> Result<quinn::Endp
         .max_concurrent_uni_streams(2_u8.into())
         .datagram_receive_buffer_size(None);
     server.transport_config(Arc::new(transport));
-    quinn::Endpoint::server(server, listen).with_context(|| format!("cannot listen on {listen} (UDP)"))
+    let socket = UdpSocket::bind(listen).with_context(|| format!("cannot listen on {listen} (UDP)"))?;
+    quinn::Endpoint::new(endpoint, Some(server), socket, Arc::new(quinn::TokioRuntime))
+        .context("cannot start QUIC")
 }
 
 /// Takes connections until the endpoint is closed.
@@ -110,7 +116,7 @@ async fn serve(id: ConnectionId, incoming: quinn::Incoming, events: mpsc::Sender
     info!(%agent, %peer, "connected");
     let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
     if events
-        .send(NetEvent::Connected(id, agent.clone(), outgoing))
+        .send(NetEvent::Connected(id, agent.clone(), peer, outgoing))
         .await
         .is_ok()
     {

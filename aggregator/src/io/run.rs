@@ -4,12 +4,14 @@
 //! can wake the engine is on this page. While a commit is being written, frames gather for the next.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, mpsc as blocking};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use catchment_common::time::Timestamp;
 use catchment_common::wire::Message;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -17,23 +19,25 @@ use tracing::{error, info, warn};
 
 use super::clock::Clock;
 use super::config::Config;
+use super::lock::DatabaseLock;
 use super::quic::{self, NetEvent, Outgoing};
-use super::sqlite::{Store, tables};
+use super::sqlite::{Store, StoreFault, tables};
 use super::tables::TableSql;
-use super::{pki, plan_toml};
+use super::{pki, plan_toml, reset};
 use crate::aggregator::{Aggregator, ConnectionId, Transmit};
 use crate::commit::{Commit, CommitId};
 
 /// Frames handed to the machine before commits and messages are looked at again.
 const BURST_MAX: usize = 256;
-/// How often the store is asked for a newer plan.
-const PLAN_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the store is asked for what operators have changed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a stopping server waits for the commit that is under way.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 
 /// Runs the server until it is told to stop.
 pub async fn serve(config: Config) -> Result<()> {
     let clock = Clock::start();
+    let _lock = DatabaseLock::take(&config.database)?;
     let mut store = Store::open(&config.database)?;
     if let Some(plan) = &config.plan {
         apply_if_new(&mut store, plan, clock)?;
@@ -50,7 +54,11 @@ pub async fn serve(config: Config) -> Result<()> {
     if catalog.version == 0 {
         warn!("there is no plan yet; give one with `catchment-aggregator plan apply FILE`");
     }
-    let endpoint = quic::bind(config.listen, pki::server(&config.tls)?)?;
+    let endpoint = quic::bind(
+        config.listen,
+        pki::server(&config.tls)?,
+        reset::endpoint(&config.tls)?,
+    )?;
     println!("listening on {}", endpoint.local_addr()?);
     let (events_in, events) = mpsc::channel(quic::EVENTS_MAX);
     let (stop, stopped) = oneshot::channel();
@@ -72,12 +80,11 @@ pub async fn serve(config: Config) -> Result<()> {
     };
     endpoint.close(0_u32.into(), b"the aggregator is stopping");
     accepting.abort();
-    let joined = match died {
-        Some(result) => result,
-        None => {
-            let _ = stop.send(());
-            ended.await
-        }
+    let joined = if let Some(result) = died {
+        result
+    } else {
+        let _ = stop.send(());
+        ended.await
     };
     let result = joined.context("the engine's thread died")?;
     result.map_err(|_| {
@@ -92,15 +99,15 @@ fn apply_if_new(store: &mut Store, file: &Path, clock: Clock) -> Result<()> {
     if store.plan_source()?.as_deref() == Some(&text) {
         return Ok(());
     }
-    let version = apply(store, &text, &file.display().to_string(), clock)?;
+    let version = apply(store, &text, &file.display().to_string(), clock.now().wall)?;
     info!(version, file = %file.display(), "applied the configured plan");
     Ok(())
 }
 
 /// Checks a plan's text and puts it into force; returns its version.
-pub fn apply(store: &mut Store, text: &str, name: &str, clock: Clock) -> Result<u64> {
+pub fn apply(store: &mut Store, text: &str, name: &str, now: Timestamp) -> Result<u64> {
     let plan = plan_toml::parse(text, name)?;
-    Ok(store.apply_plan(plan, text, clock.now().wall)?)
+    Ok(store.apply_plan(plan, text, now)?)
 }
 
 struct Engine {
@@ -108,12 +115,19 @@ struct Engine {
     reader: Store,
     clock: Clock,
     tables: Arc<[TableSql]>,
-    connections: BTreeMap<ConnectionId, mpsc::Sender<Outgoing>>,
+    connections: BTreeMap<ConnectionId, Peer>,
     jobs: blocking::SyncSender<Job>,
     done: mpsc::Receiver<Done>,
     /// The tables that a failed commit was made for; a new plan may have come since.
     retry_tables: Option<(CommitId, Arc<[TableSql]>)>,
-    plan_checked: tokio::time::Instant,
+    looked_at: tokio::time::Instant,
+}
+
+/// The other end of a connection.
+struct Peer {
+    agent: String,
+    address: SocketAddr,
+    outgoing: mpsc::Sender<Outgoing>,
 }
 
 /// A commit and the tables that its indices mean.
@@ -124,7 +138,7 @@ struct Job {
 
 enum Done {
     Committed(CommitId),
-    Failed(Job, rusqlite::Error),
+    Failed(Box<Job>, rusqlite::Error),
 }
 
 impl Engine {
@@ -143,7 +157,7 @@ impl Engine {
             jobs,
             done,
             retry_tables: None,
-            plan_checked: tokio::time::Instant::now(),
+            looked_at: tokio::time::Instant::now(),
         })
     }
 
@@ -153,13 +167,13 @@ impl Engine {
         mut stop: oneshot::Receiver<()>,
     ) -> Result<()> {
         loop {
-            self.check_plan()?;
+            self.look_around();
             self.commit()?;
             self.transmit();
             let deadline = self
                 .clock
                 .deadline(self.aggregator.poll_timeout())
-                .min(self.plan_checked + PLAN_INTERVAL);
+                .min(self.looked_at + LOOK_INTERVAL);
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
@@ -180,9 +194,14 @@ impl Engine {
 
     fn handle(&mut self, event: NetEvent) {
         match event {
-            NetEvent::Connected(id, agent, outgoing) => {
-                self.connections.insert(id, outgoing);
+            NetEvent::Connected(id, agent, address, outgoing) => {
                 self.aggregator.handle_connected(id, &agent);
+                let peer = Peer {
+                    agent,
+                    address,
+                    outgoing,
+                };
+                self.connections.insert(id, peer);
             }
             NetEvent::Frame(id, frame) => {
                 let now = self.clock.now();
@@ -209,8 +228,13 @@ impl Engine {
     }
 
     fn commit(&mut self) -> Result<()> {
-        let Some(commit) = self.aggregator.poll_commit(self.clock.now(), &self.reader)? else {
-            return Ok(());
+        let commit = match self.aggregator.poll_commit(self.clock.now(), &self.reader) {
+            Ok(Some(commit)) => commit,
+            Ok(None) => return Ok(()),
+            Err(fault) => {
+                error!(%fault, "a commit cannot be prepared; nothing is acknowledged until it can; trying again");
+                return Ok(());
+            }
         };
         let tables = match self.retry_tables.take_if(|(id, _)| *id == commit.id) {
             Some((_, tables)) => tables,
@@ -226,6 +250,7 @@ impl Engine {
             match transmit {
                 Transmit::Message(message) => self.send(id, &message),
                 Transmit::Close(reason) => self.close(id, reason.into()),
+                Transmit::Conflict { with } => self.close_conflict(id, with),
             }
         }
     }
@@ -235,6 +260,7 @@ impl Engine {
             return;
         };
         if connection
+            .outgoing
             .try_send(Outgoing::Frame(message.emit().into()))
             .is_err()
         {
@@ -246,23 +272,52 @@ impl Engine {
     fn close(&mut self, id: ConnectionId, reason: String) {
         warn!(connection = id, %reason, "closing a connection");
         if let Some(connection) = self.connections.remove(&id) {
-            let _ = connection.try_send(Outgoing::Close(reason));
+            let _ = connection.outgoing.try_send(Outgoing::Close(reason));
         }
         self.aggregator.handle_disconnected(id);
     }
 
-    /// Takes up a plan that `plan apply` has stored.
-    fn check_plan(&mut self) -> Result<()> {
-        if self.plan_checked.elapsed() < PLAN_INTERVAL {
-            return Ok(());
+    /// Tells the one of two agents with the same name that came back although the other has started since.
+    fn close_conflict(&mut self, id: ConnectionId, with: ConnectionId) {
+        let address = |id| {
+            let peer = self.connections.get(&id);
+            peer.map_or("unknown".into(), |peer: &Peer| peer.address.to_string())
+        };
+        let (refused, stays) = (address(id), address(with));
+        let agent = self
+            .connections
+            .get(&id)
+            .map_or(String::new(), |peer| peer.agent.clone());
+        error!(
+            %agent, %refused, %stays,
+            "two agents are alive under one name; give each gateway a certificate of its own (pki issue)"
+        );
+        let reason = format!(
+            "another agent named {agent} is connected from {stays}; give each gateway a certificate of its own \
+             (catchment-aggregator pki issue), or stop one of them; what this one holds is kept"
+        );
+        self.close(id, reason);
+    }
+
+    /// Takes up what operators have left in the store: a plan that `plan apply` has put there, and who is retired.
+    fn look_around(&mut self) {
+        if self.looked_at.elapsed() < LOOK_INTERVAL {
+            return;
         }
-        self.plan_checked = tokio::time::Instant::now();
+        self.looked_at = tokio::time::Instant::now();
+        if let Err(error) = self.take_up() {
+            warn!(%error, "cannot look for a newer plan; the running one goes on");
+        }
+    }
+
+    fn take_up(&mut self) -> Result<(), StoreFault> {
+        self.aggregator.handle_retired(&self.reader.retired()?);
         let version = self.reader.plan_version()?;
         if version != self.aggregator.catalog().version {
             let catalog = self.reader.load_catalog()?;
             info!(version, queries = catalog.queries.len(), "a new plan is in force");
             self.tables = tables(&catalog);
-            self.aggregator.handle_catalog(catalog);
+            self.aggregator.handle_catalog(self.clock.now(), catalog);
         }
         Ok(())
     }
@@ -284,7 +339,7 @@ fn write(mut store: Store, jobs: &blocking::Receiver<Job>, done: &mpsc::Sender<D
     while let Ok(job) = jobs.recv() {
         let result = match store.commit(&job.commit, &job.tables) {
             Ok(()) => Done::Committed(job.commit.id),
-            Err(error) => Done::Failed(job, error),
+            Err(error) => Done::Failed(Box::new(job), error),
         };
         if done.blocking_send(result).is_err() {
             return;

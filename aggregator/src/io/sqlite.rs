@@ -3,26 +3,34 @@
 //! WAL with `synchronous=FULL`: a transaction that returned survives power loss on a disk that honours fsync. `NORMAL`
 //! would lose the last ones. Each [`Commit`] is one transaction, whole or not at all.
 
+mod inputs;
+
+mod numbers;
+
 mod restore;
 
-use std::collections::BTreeMap;
+mod results;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catchment_common::key::tags_of;
 use catchment_common::plan::{Plan, Query, Slice, SliceId};
-use catchment_common::stats::Lowered;
 use catchment_common::time::Timestamp;
-use rusqlite::types::{ToSqlOutput, Value as SqlValue};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::tables::{TableSql, time_text};
+pub use self::numbers::Numbers;
+use super::tables::{KEY_AFTER_TAGS, KEY_BEFORE_TAGS, TableSql, time_text};
 use crate::catalog::Catalog;
-use crate::commit::{Commit, PaneSource, QueryResults, SourceFault, WindowRows};
+use crate::commit::{Commit, PaneSource, SourceFault};
 
-/// The schema's version that this software writes, and the migrations that lead there.
+/// The migrations that lead to the schema that this software writes; the first makes [`SCHEMA_FIRST`].
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_initial.sql")];
+/// The oldest schema version that can be read. Version 1 was never released.
+const SCHEMA_FIRST: i64 = 2;
+/// The schema version that this software writes.
+pub(super) const SCHEMA_VERSION: i64 = SCHEMA_FIRST + MIGRATIONS.len() as i64 - 1;
 /// How long to wait for another process that holds the write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The WAL is cut back to this after a checkpoint of SQLite's own.
@@ -67,6 +75,18 @@ pub enum StoreFault {
         /// Ours.
         known: i64,
     },
+    /// The file was written by software from before the first release.
+    #[error(
+        "{}: the database has schema version {found}, from before the first release, and cannot be read; move the file \
+         away to start anew",
+        path.display()
+    )]
+    Older {
+        /// The database file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
     /// A plan cannot be put into force here.
     #[error("query `{query}`: {problem}")]
     Plan {
@@ -105,6 +125,8 @@ impl Store {
             connection,
         };
         store.check()?;
+        // Before anything is written: configuring changes the file.
+        version_of(&store.connection, path)?;
         store.configure()?;
         store.migrate()?;
         Ok(store)
@@ -115,10 +137,17 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(at(path))?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(at(path))?;
-        Ok(Self {
+        let store = Self {
             path: path.to_owned(),
             connection,
-        })
+        };
+        version_of(&store.connection, path)?;
+        Ok(store)
+    }
+
+    /// What an error of the connection means for the operator.
+    pub fn explain(&self, error: rusqlite::Error) -> StoreFault {
+        at(&self.path)(error)
     }
 
     /// The connection, for reading.
@@ -127,22 +156,10 @@ impl Store {
     }
 
     fn check(&self) -> Result<()> {
-        let found: std::result::Result<String, _> =
-            self.connection
-                .query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
-        let found = match found {
-            Ok(found) => found,
-            // Pages so broken that the check itself fails say the same.
-            Err(rusqlite::Error::SqliteFailure(error, message))
-                if matches!(
-                    error.code,
-                    rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase
-                ) =>
-            {
-                message.unwrap_or_else(|| error.to_string())
-            }
-            Err(error) => return Err(at(&self.path)(error)),
-        };
+        let found: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(at(&self.path))?;
         if found == "ok" {
             Ok(())
         } else {
@@ -169,22 +186,17 @@ impl Store {
 
     fn migrate(&mut self) -> Result<()> {
         let path = self.path.clone();
-        let known = MIGRATIONS.len() as i64;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(at(&path))?;
-        let found: i64 = transaction
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(at(&path))?;
-        if found > known {
-            return Err(StoreFault::Newer { path, found, known });
-        }
-        for migration in MIGRATIONS.iter().skip(found.max(0) as usize) {
+        let found = version_of(&transaction, &path)?;
+        let done = if found == 0 { 0 } else { found - SCHEMA_FIRST + 1 };
+        for migration in MIGRATIONS.iter().skip(done as usize) {
             transaction.execute_batch(migration).map_err(at(&path))?;
         }
         transaction
-            .pragma_update(None, "user_version", known)
+            .pragma_update(None, "user_version", SCHEMA_VERSION)
             .map_err(at(&path))?;
         transaction.commit().map_err(at(&path))
     }
@@ -206,12 +218,32 @@ impl Store {
             .map_err(at(&self.path))
     }
 
+    /// The agents that an operator has retired.
+    pub fn retired(&self) -> Result<BTreeSet<String>> {
+        let read = || {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT name FROM catchment_agent WHERE retired")?;
+            statement
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(at(&self.path))
+    }
+
+    /// Retires an agent; returns whether there is one of that name.
+    pub fn retire(&self, agent: &str) -> Result<bool> {
+        let retire = "UPDATE catchment_agent SET retired = 1 WHERE name = ?1";
+        let count = self.connection.execute(retire, [agent]).map_err(at(&self.path))?;
+        Ok(count > 0)
+    }
+
     /// Puts a checked plan into force: gives slices their numbers, makes or widens result tables, and stores it under
     /// the next version, which is returned.
     pub fn apply_plan(&mut self, mut plan: Plan, source: &str, now: Timestamp) -> Result<u64> {
         let before = self.load_plan()?.unwrap_or_default();
         let path = self.path.clone();
-        plan.version = self.plan_version()? + 1;
+        plan.version = self.numbers()?.plan_floor + 1;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -226,7 +258,12 @@ impl Store {
                     "its windows were of another size or step; give the query a new name",
                 ));
             }
-            let id = slice_id(&transaction, &sliced.slices[*slice]).map_err(at(&path))?;
+            let base = &sliced.slices[*slice];
+            let id = numbers::slice_id(&transaction, base, None).map_err(at(&path))?;
+            for &pane in &sliced.ladders[*slice] {
+                numbers::slice_id(&transaction, &Slice { pane, ..base.clone() }, Some(id))
+                    .map_err(at(&path))?;
+            }
             make_table(&transaction, query, &path)?;
             let remember = || {
                 transaction.execute(
@@ -260,12 +297,12 @@ impl Store {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        write_inputs(&transaction, commit)?;
-        for results in &commit.results {
-            write_results(&transaction, results, &tables[results.query])?;
+        inputs::write(&transaction, commit)?;
+        for changes in &commit.results {
+            results::write(&transaction, changes, &tables[changes.query])?;
         }
         match &commit.checkpoint {
-            None => append_batches(&transaction, commit)?,
+            None => results::append_batches(&transaction, commit)?,
             Some(checkpoint) => {
                 transaction.execute("DELETE FROM catchment_batch", [])?;
                 let mut put = transaction.prepare_cached(
@@ -290,6 +327,17 @@ impl Store {
     }
 }
 
+/// Whether a database of this schema version can be brought up to date; 0 is a new one.
+pub(super) fn check_version(found: i64, path: &Path) -> Result<()> {
+    let path = path.to_owned();
+    let known = SCHEMA_VERSION;
+    match found {
+        0 | SCHEMA_FIRST..=SCHEMA_VERSION => Ok(()),
+        found if found > known => Err(StoreFault::Newer { path, found, known }),
+        found => Err(StoreFault::Older { path, found }),
+    }
+}
+
 impl PaneSource for Store {
     fn chunks(&self, slice: SliceId, pane: Timestamp) -> std::result::Result<Vec<Vec<u8>>, SourceFault> {
         let read = || {
@@ -304,12 +352,29 @@ impl PaneSource for Store {
     }
 }
 
+/// Pages that cannot be read, or are none of SQLite's, say that the file is damaged; the rest is SQLite's own fault.
 fn at(path: &Path) -> impl Fn(rusqlite::Error) -> StoreFault {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     let path = path.to_owned();
-    move |error| StoreFault::Sqlite {
-        path: path.clone(),
-        error,
+    move |error| match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => StoreFault::Damaged {
+            path: path.clone(),
+            found: error.to_string(),
+        },
+        _ => StoreFault::Sqlite {
+            path: path.clone(),
+            error,
+        },
     }
+}
+
+/// The version of the database's schema, if this software can use it.
+fn version_of(connection: &Connection, path: &Path) -> Result<i64> {
+    let found = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(at(path))?;
+    check_version(found, path)?;
+    Ok(found)
 }
 
 fn plan_fault(query: &Query, problem: impl Into<String>) -> StoreFault {
@@ -317,21 +382,6 @@ fn plan_fault(query: &Query, problem: impl Into<String>) -> StoreFault {
         query: query.name.clone(),
         problem: problem.into(),
     }
-}
-
-/// The number of a slice's definition, given now if it is new.
-fn slice_id(transaction: &Transaction<'_>, slice: &Slice) -> rusqlite::Result<u32> {
-    let definition = postcard::to_allocvec(slice)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    transaction.execute(
-        "INSERT OR IGNORE INTO catchment_slice (definition) VALUES (?1)",
-        [&definition],
-    )?;
-    transaction.query_row(
-        "SELECT id FROM catchment_slice WHERE definition = ?1",
-        [&definition],
-        |row| row.get(0),
-    )
 }
 
 /// Makes a query's table, or adds the columns that it lacks. The key cannot change: it is the table's primary key.
@@ -346,13 +396,17 @@ fn make_table(transaction: &Transaction<'_>, query: &Query, path: &Path) -> Resu
         columns.collect::<rusqlite::Result<BTreeMap<String, i64>>>()
     };
     let columns = columns().map_err(at(path))?;
-    let key = |name: &str| columns.get(name).copied().unwrap_or(0);
-    let same_key = columns.values().filter(|&&place| place > 0).count() == query.key.len() + 1
-        && query
-            .key
-            .iter()
-            .enumerate()
-            .all(|(index, tag)| key(tag) == index as i64 + 2);
+    let wanted = KEY_BEFORE_TAGS
+        .into_iter()
+        .chain(query.key.iter().map(String::as_str))
+        .chain(KEY_AFTER_TAGS);
+    let mut key: Vec<(i64, &str)> = columns
+        .iter()
+        .filter(|(_, place)| **place > 0)
+        .map(|(name, place)| (*place, name.as_str()))
+        .collect();
+    key.sort_unstable();
+    let same_key = key.into_iter().map(|(_, name)| name).eq(wanted);
     if !same_key || !columns.contains_key("revision") {
         return Err(plan_fault(
             query,
@@ -370,131 +424,6 @@ fn make_table(transaction: &Transaction<'_>, query: &Query, path: &Path) -> Resu
     transaction.execute_batch(&sql.create_index).map_err(at(path))
 }
 
-/// What agents sent and said.
-fn write_inputs(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
-    for (agent, epoch, ranges) in &commit.ledger {
-        transaction
-            .prepare_cached("DELETE FROM catchment_committed WHERE agent = ?1 AND epoch = ?2")?
-            .execute(params![agent, epoch.cast_signed()])?;
-        let mut put = transaction.prepare_cached(
-            "INSERT INTO catchment_committed (agent, epoch, first, last) VALUES (?1, ?2, ?3, ?4)",
-        )?;
-        for range in ranges {
-            put.execute(params![
-                agent,
-                epoch.cast_signed(),
-                range.first.cast_signed(),
-                range.last.cast_signed()
-            ])?;
-        }
-    }
-    for (agent, slice, watermark) in &commit.watermarks {
-        transaction
-            .prepare_cached(
-                "INSERT OR REPLACE INTO catchment_watermark (agent, slice, watermark_us) VALUES (?1, ?2, ?3)",
-            )?
-            .execute(params![agent, slice.0, watermark.as_micros()])?;
-    }
-    for agent in &commit.agents {
-        transaction
-            .prepare_cached(
-                "INSERT INTO catchment_agent (name, last_heard_us, plan_version, software) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET last_heard_us = ?2, plan_version = ?3, software = ?4",
-            )?
-            .execute(params![agent.name, agent.heard.as_micros(), agent.plan_version.cast_signed(), agent.software])?;
-    }
-    for (agent, epoch, slice, counter, value) in &commit.counters {
-        transaction
-            .prepare_cached(
-                "INSERT OR REPLACE INTO catchment_counter (agent, epoch, slice, name, value) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?
-            .execute(params![agent, epoch.cast_signed(), slice.0, counter.name(), value.cast_signed()])?;
-    }
-    Ok(())
-}
-
-fn append_batches(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
-    let mut append = transaction
-        .prepare_cached("INSERT INTO catchment_batch (agent, epoch, seq, frame) VALUES (?1, ?2, ?3, ?4)")?;
-    for batch in &commit.batches {
-        append.execute(params![
-            batch.agent,
-            batch.epoch.cast_signed(),
-            batch.seq.cast_signed(),
-            &batch.frame[..]
-        ])?;
-    }
-    Ok(())
-}
-
-fn write_results(
-    transaction: &Transaction<'_>,
-    results: &QueryResults,
-    table: &TableSql,
-) -> rusqlite::Result<()> {
-    for window in &results.windows {
-        write_window(transaction, window, table)?;
-    }
-    for status in &results.statuses {
-        transaction.prepare_cached(&table.set_status)?.execute(params![
-            status_text(status.is_final),
-            status.coverage,
-            time_text(status.start)
-        ])?;
-    }
-    if let Some(through) = results.emitted_through {
-        transaction
-            .prepare_cached("UPDATE catchment_query SET emitted_through_us = ?2 WHERE name = ?1")?
-            .execute(params![table.name, through.as_micros()])?;
-    }
-    Ok(())
-}
-
-fn write_window(
-    transaction: &Transaction<'_>,
-    window: &WindowRows,
-    table: &TableSql,
-) -> rusqlite::Result<()> {
-    let mut upsert = transaction.prepare_cached(&table.upsert)?;
-    let start = time_text(window.status.start);
-    let end = time_text(window.status.start.plus(table.window.size));
-    let status = status_text(window.status.is_final);
-    for row in &window.rows {
-        upsert.raw_bind_parameter(1, start.as_str())?;
-        upsert.raw_bind_parameter(2, end.as_str())?;
-        let mut next = 3;
-        // Keys were checked against the slice when their batch came.
-        for tag in tags_of(&row.key, table.tags).into_iter().flatten() {
-            upsert.raw_bind_parameter(next, tag)?;
-            next += 1;
-        }
-        upsert.raw_bind_parameter(next, status)?;
-        upsert.raw_bind_parameter(next + 1, window.status.coverage)?;
-        upsert.raw_bind_parameter(next + 2, row.readings.cast_signed())?;
-        for (index, value) in row.values.iter().enumerate() {
-            upsert.raw_bind_parameter(next + 3 + index, Column(*value))?;
-        }
-        upsert.raw_execute()?;
-    }
-    Ok(())
-}
-
-fn status_text(is_final: bool) -> &'static str {
-    if is_final { "final" } else { "provisional" }
-}
-
-struct Column(Option<Lowered>);
-
-impl ToSql for Column {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Owned(match self.0 {
-            None => SqlValue::Null,
-            Some(Lowered::Integer(number)) => SqlValue::Integer(number.cast_signed()),
-            Some(Lowered::Real(number)) => SqlValue::Real(number),
-        }))
-    }
-}
-
 /// The statements of all queries of a catalog, in its order.
 pub fn tables(catalog: &Catalog) -> Arc<[TableSql]> {
     catalog
@@ -503,3 +432,6 @@ pub fn tables(catalog: &Catalog) -> Arc<[TableSql]> {
         .map(|query| TableSql::new(&query.query))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,12 @@ use std::fmt::Write as _;
 use catchment_common::plan::{Aggregate, Query};
 use catchment_common::time::Timestamp;
 
+/// The primary key's columns before and after the query's tags. A coarser pane may begin and end as a window does and
+/// is not the same thing: `coarse` tells their rows apart.
+pub const KEY_BEFORE_TAGS: [&str; 2] = ["window_start", "window_end"];
+/// See [`KEY_BEFORE_TAGS`].
+pub const KEY_AFTER_TAGS: [&str; 1] = ["coarse"];
+
 /// The statements of one query's table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TableSql {
@@ -19,9 +25,9 @@ pub struct TableSql {
     pub create_index: String,
     /// Inserts a row, or revises it.
     pub upsert: String,
-    /// Changes the status of a window.
+    /// Changes the status of a window's rows.
     pub set_status: String,
-    /// Deletes windows that start before an instant.
+    /// Deletes windows that start before an instant, and coarser panes that end by then.
     pub expire: String,
     /// Lists provisional windows.
     pub provisional: String,
@@ -47,8 +53,10 @@ impl TableSql {
             });
         let values: Vec<(String, &'static str)> = query.value_columns().zip(types).collect();
         let tags: Vec<String> = query.key.iter().map(|tag| format!("\"{tag}\"")).collect();
-        let key = std::iter::once("window_start".to_owned())
-            .chain(tags.iter().cloned())
+        let key = KEY_BEFORE_TAGS
+            .into_iter()
+            .chain(tags.iter().map(String::as_str))
+            .chain(KEY_AFTER_TAGS)
             .collect::<Vec<_>>()
             .join(", ");
         let mut create = format!(
@@ -58,7 +66,7 @@ impl TableSql {
             let _ = write!(create, ", {tag} TEXT NOT NULL");
         }
         create.push_str(
-            ", revision INTEGER NOT NULL, status TEXT NOT NULL, coverage REAL NOT NULL, readings INTEGER NOT NULL",
+            ", coarse INTEGER NOT NULL, revision INTEGER NOT NULL, status TEXT NOT NULL, coverage REAL NOT NULL, readings INTEGER NOT NULL",
         );
         for (column, kind) in &values {
             let _ = write!(create, ", \"{column}\" {kind}");
@@ -73,9 +81,11 @@ impl TableSql {
             upsert: upsert(name, &tags, &key, &values),
             set_status: format!(
                 "UPDATE \"{name}\" SET status = ?1, coverage = ?2, revision = revision + 1 \
-                 WHERE window_start = ?3 AND (status <> ?1 OR coverage <> ?2)"
+                 WHERE window_start = ?3 AND coarse = 0 AND (status <> ?1 OR coverage <> ?2)"
             ),
-            expire: format!("DELETE FROM \"{name}\" WHERE window_start < ?1"),
+            expire: format!(
+                "DELETE FROM \"{name}\" WHERE window_start < ?1 AND (coarse = 0 OR window_end <= ?1)"
+            ),
             provisional: format!(
                 "SELECT DISTINCT window_start, coverage FROM \"{name}\" WHERE status = 'provisional'"
             ),
@@ -92,7 +102,7 @@ fn upsert(name: &str, tags: &[String], key: &str, values: &[(String, &str)]) -> 
     for tag in tags {
         let _ = write!(columns, ", {tag}");
     }
-    columns.push_str(", revision, status, coverage, readings");
+    columns.push_str(", coarse, revision, status, coverage, readings");
     let mut updates = String::from(
         "revision = revision + 1, status = excluded.status, coverage = excluded.coverage, readings = excluded.readings",
     );
@@ -102,11 +112,11 @@ fn upsert(name: &str, tags: &[String], key: &str, values: &[(String, &str)]) -> 
     }
     // Parameters in order; the first revision is a constant between them.
     let mut places = String::new();
-    for index in 1..=2 + tags.len() {
+    for index in 1..=3 + tags.len() {
         let _ = write!(places, "?{index}, ");
     }
     places.push('1');
-    for index in 3 + tags.len()..6 + tags.len() + values.len() {
+    for index in 4 + tags.len()..7 + tags.len() + values.len() {
         let _ = write!(places, ", ?{index}");
     }
     format!(

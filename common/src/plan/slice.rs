@@ -38,6 +38,8 @@ pub struct Slice {
     pub max_ahead: Span,
     /// See [`Query::idle`].
     pub idle: Span,
+    /// See [`Query::dedupe`].
+    pub dedupe: Option<Path>,
 }
 
 /// Where one tag of a key comes from.
@@ -70,6 +72,7 @@ impl Slice {
             KeyPart::Capture(_) => None,
         });
         let captures = self.topic.captures().count();
+        let paths = paths.chain(tags).chain(&self.dedupe);
         if self.pane < WINDOW_STEP_MIN || self.pane > WINDOW_SIZE_MAX {
             Err("pane width")
         } else if spans.iter().any(|span| *span < Span::ZERO || *span > SPAN_MAX) {
@@ -82,10 +85,7 @@ impl Slice {
             .any(|part| matches!(part, KeyPart::Capture(index) if usize::from(*index) >= captures))
         {
             Err("key names a capture that does not exist")
-        } else if paths
-            .chain(tags)
-            .any(|path| path.segments.is_empty() || path.segments.len() > PATH_DEPTH_MAX)
-        {
+        } else if { paths }.any(|path| path.segments.is_empty() || path.segments.len() > PATH_DEPTH_MAX) {
             Err("path")
         } else if self.fields.iter().any(|field| {
             field
@@ -112,11 +112,18 @@ pub struct SlicedPlan {
     pub slices: Vec<Slice>,
     /// For each query of the plan: the index of its slice, and for each of its fields the index within the slice.
     pub readers: Vec<(usize, Vec<usize>)>,
+    /// For each slice the pane widths of its coarsening ladder, ascending, each a multiple of the one before and of the
+    /// slice's pane; see [`Plan::slices`].
+    pub ladders: Vec<Vec<Span>>,
 }
 
 impl Plan {
     /// Derives the slices of a valid plan: queries that can share one do, and each slice carries the union of the
     /// components and the widest pane that serves all its queries.
+    ///
+    /// The ladder is no part of a slice's identity, or queries that differ in it could not share. A shared slice has the
+    /// rungs of all its queries that make a chain, up to the lowest of their highest ones: no query's readings are ever
+    /// coarsened further than it allows, and if one forbids coarsening, there is none.
     ///
     /// A query whose key names a tag that does not exist must have been refused by [`Plan::validate`] before.
     pub fn slices(&self) -> SlicedPlan {
@@ -140,8 +147,37 @@ impl Plan {
                 .collect();
             sliced.readers.push((index, fields));
         }
+        sliced.ladders = (0..sliced.slices.len())
+            .map(|slice| {
+                let readers = self.queries.iter().zip(&sliced.readers);
+                ladder(
+                    sliced.slices[slice].pane,
+                    readers
+                        .filter(|(_, (home, _))| *home == slice)
+                        .map(|(query, _)| query.coarsen.as_slice()),
+                )
+            })
+            .collect();
         sliced
     }
+}
+
+/// One ladder for a slice of this pane from those of its queries.
+fn ladder<'q>(pane: Span, wanted: impl Iterator<Item = &'q [Span]> + Clone) -> Vec<Span> {
+    let Some(top) = wanted.clone().map(|rungs| rungs.last().copied()).min().flatten() else {
+        return Vec::new();
+    };
+    let mut rungs: Vec<Span> = wanted.flatten().copied().filter(|rung| *rung <= top).collect();
+    rungs.sort_unstable();
+    let mut below = pane;
+    rungs.retain(|rung| {
+        let fits = *rung > below && rung.is_multiple_of(below);
+        if fits {
+            below = *rung;
+        }
+        fits
+    });
+    rungs
 }
 
 fn slice_of(query: &Query) -> Slice {
@@ -169,6 +205,7 @@ fn slice_of(query: &Query) -> Slice {
         max_late: query.max_late,
         max_ahead: query.max_ahead,
         idle: query.idle,
+        dedupe: query.dedupe.clone(),
     }
 }
 
@@ -196,7 +233,8 @@ fn can_share(slice: &Slice, wanted: &Slice) -> bool {
         && wanted.fields.len() == slice.fields.len()
         && slice.fields.len() <= FIELDS_MAX
         && slice.topic.shape() == wanted.topic.shape()
-        && (slice.format, &slice.time, &slice.key) == (wanted.format, &wanted.time, &wanted.key)
+        && (slice.format, &slice.time, &slice.key, &slice.dedupe)
+            == (wanted.format, &wanted.time, &wanted.key, &wanted.dedupe)
         && (slice.lateness, slice.max_late, slice.max_ahead, slice.idle)
             == (wanted.lateness, wanted.max_late, wanted.max_ahead, wanted.idle)
 }
@@ -216,4 +254,91 @@ fn place_field(slice: &mut Slice, wanted: &SliceField) -> usize {
     }
     slice.fields.push(wanted.clone());
     slice.fields.len() - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+    use crate::plan::{Aggregate, Window};
+
+    fn query(name: &str, size: i64, coarsen: &[i64]) -> Query {
+        Query {
+            name: name.to_string(),
+            topic: TopicTemplate::parse("s/{device}").unwrap(),
+            format: Format::Json,
+            time: TimeSource::Arrival,
+            tags: Vec::new(),
+            key: Vec::new(),
+            fields: Vec::new(),
+            window: Window {
+                size: Span::from_secs(size),
+                every: Span::from_secs(size),
+            },
+            aggregates: alloc::vec![Aggregate::Count],
+            lateness: Span::ZERO,
+            max_late: Span::ZERO,
+            max_ahead: Span::ZERO,
+            idle: Span::ZERO,
+            patience: Span::ZERO,
+            retention: None,
+            coarsen: coarsen.iter().map(|&seconds| Span::from_secs(seconds)).collect(),
+            dedupe: None,
+        }
+    }
+
+    /// The ladder, in seconds, of the one slice of these queries, given as (size, ladder).
+    fn ladder_of(queries: &[(i64, &[i64])]) -> Vec<i64> {
+        let queries = queries
+            .iter()
+            .enumerate()
+            .map(|(index, (size, coarsen))| query(&alloc::format!("q{index}"), *size, coarsen))
+            .collect();
+        let plan = Plan { version: 1, queries };
+        assert_eq!(plan.validate(), []);
+        let sliced = plan.slices();
+        assert_eq!((sliced.slices.len(), sliced.ladders.len()), (1, 1));
+        sliced.ladders[0]
+            .iter()
+            .map(|rung| rung.as_micros() / 1_000_000)
+            .collect()
+    }
+
+    #[test]
+    fn queries_with_different_ladders_share_a_slice_and_a_chain() {
+        assert_eq!(ladder_of(&[(10, &[60, 600])]), [60, 600]);
+        assert_eq!(ladder_of(&[(10, &[60, 600]), (20, &[40, 600, 3_600])]), [40, 600]);
+        assert_eq!(
+            ladder_of(&[(10, &[60, 600]), (20, &[])]),
+            [0_i64; 0],
+            "one forbids it"
+        );
+        assert_eq!(ladder_of(&[(10, &[30, 90]), (10, &[60, 180])]), [30, 60]);
+    }
+
+    #[test]
+    fn another_sequence_path_is_another_slice() {
+        let (mut a, b) = (query("a", 10, &[]), query("b", 10, &[]));
+        a.dedupe = Some(Path::parse("seq"));
+        let plan = Plan {
+            version: 1,
+            queries: alloc::vec![a, b],
+        };
+        assert_eq!(plan.slices().slices.len(), 2);
+    }
+
+    #[test]
+    fn the_default_ladder_stays_within_the_longest_window() {
+        let ladder = |size| {
+            let rungs = query("q", size, &[]).window.default_ladder();
+            rungs
+                .iter()
+                .map(|rung| rung.as_micros() / 1_000_000)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ladder(10), [60, 600, 3_600, 86_400]);
+        assert_eq!(ladder(86_400), [518_400, 5_184_000, 31_104_000]);
+        assert_eq!(ladder(366 * 86_400), [0_i64; 0]);
+    }
 }

@@ -1,6 +1,8 @@
 //! The rules of a plan. Every fault is found in one pass, and says which query and which part of it is wrong, so that
 //! the rim can point at the line and column.
 
+mod spans;
+
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -9,17 +11,14 @@ use core::fmt;
 use super::slice::key_part;
 use super::{Path, Plan, Query, TimeSource};
 use crate::decimal::Value;
-use crate::limits::{
-    FIELDS_MAX, NAME_BYTES_MAX, PANES_PER_WINDOW_MAX, PATH_DEPTH_MAX, QUERIES_MAX, SLICES_MAX, SPAN_MAX,
-    TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN,
-};
-use crate::time::Span;
+use crate::limits::{FIELDS_MAX, NAME_BYTES_MAX, PATH_DEPTH_MAX, QUERIES_MAX, SLICES_MAX, TAGS_MAX};
 use crate::topic::is_name;
 
 /// The columns that every result table has; tags and values must not take their names.
-pub(crate) const FIXED_COLUMNS: [&str; 6] = [
+pub(crate) const FIXED_COLUMNS: [&str; 7] = [
     "window_start",
     "window_end",
+    "coarse",
     "revision",
     "status",
     "coverage",
@@ -70,6 +69,10 @@ pub enum Part {
     Patience,
     /// `retention`.
     Retention,
+    /// `coarsen` as a whole, or its n-th rung.
+    Coarsen(Option<usize>),
+    /// `dedupe`.
+    Dedupe,
 }
 
 /// What is wrong, and what to do about it.
@@ -171,6 +174,10 @@ impl Check<'_> {
         self.key(query);
         self.fields(query);
         self.window(query);
+        self.coarsen(query);
+        if let Some(path) = &query.dedupe {
+            self.path(Part::Dedupe, path);
+        }
         self.columns(query);
         self.spans(query);
     }
@@ -301,39 +308,6 @@ impl Check<'_> {
         }
     }
 
-    fn window(&mut self, query: &Query) {
-        let window = query.window;
-        if window.size < WINDOW_STEP_MIN || window.every < WINDOW_STEP_MIN {
-            self.fault(Part::Window, "a window's size and step must be at least 1 ms", "");
-            return;
-        }
-        if !window.size.is_multiple_of(WINDOW_STEP_MIN) || !window.every.is_multiple_of(WINDOW_STEP_MIN) {
-            self.fault(
-                Part::Window,
-                "a window's size and step must be whole milliseconds",
-                "",
-            );
-        }
-        if window.size > WINDOW_SIZE_MAX {
-            self.fault(Part::Window, "a window is longer than 366 days", "");
-        }
-        if window.every > window.size {
-            self.fault(
-                Part::Window,
-                "`every` is longer than `size`: readings between windows would be counted in none",
-                "make `every` at most `size`",
-            );
-        }
-        let panes = window.size.as_micros() / window.pane().as_micros();
-        if panes > PANES_PER_WINDOW_MAX {
-            self.fault(
-                Part::Window,
-                format!("one window would be made of {panes} panes, more than {PANES_PER_WINDOW_MAX}"),
-                "choose `every` so that it divides `size` into fewer steps",
-            );
-        }
-    }
-
     fn columns(&mut self, query: &Query) {
         let mut repeated = false;
         for (index, aggregate) in query.aggregates.iter().enumerate() {
@@ -371,36 +345,6 @@ impl Check<'_> {
                 );
             }
             columns.push(column);
-        }
-    }
-
-    fn spans(&mut self, query: &Query) {
-        let spans = [
-            (Part::Lateness, "lateness", query.lateness),
-            (Part::MaxLate, "max_late", query.max_late),
-            (Part::MaxAhead, "max_ahead", query.max_ahead),
-            (Part::Idle, "idle", query.idle),
-            (Part::Patience, "patience", query.patience),
-            (
-                Part::Retention,
-                "retention",
-                query.retention.unwrap_or(Span::ZERO),
-            ),
-        ];
-        for (part, name, span) in spans {
-            if span < Span::ZERO || span > SPAN_MAX {
-                self.fault(part, format!("`{name}` must be between 0 and 100 years"), "");
-            }
-        }
-        if query
-            .retention
-            .is_some_and(|retention| retention < query.window.size)
-        {
-            self.fault(
-                Part::Retention,
-                "`retention` is shorter than one window",
-                "keep at least one window, or leave it out to keep all",
-            );
         }
     }
 }

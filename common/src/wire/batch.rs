@@ -7,10 +7,11 @@
 
 use alloc::vec::Vec;
 
+use super::WireFault;
 use super::cursor::{Cursor, put_varint};
+use super::named::{Envelope, put_checksum, put_head};
 use super::section::{Section, SectionView};
 use super::stats::StatsScratch;
-use super::{VERSION, WireFault, checksum};
 use crate::limits::{BATCH_SECTIONS_MAX, FRAME_BYTES_MAX};
 
 /// The kind byte of a batch.
@@ -61,14 +62,10 @@ impl BatchWriter {
     pub fn seal(&mut self, epoch: u64, seq: u64, frame: &mut Vec<u8>) {
         assert!(self.count <= BATCH_SECTIONS_MAX);
         let start = frame.len();
-        frame.push(KIND);
-        frame.push(VERSION);
-        frame.extend_from_slice(&epoch.to_le_bytes());
-        put_varint(frame, seq);
+        put_head(frame, KIND, epoch, seq);
         put_varint(frame, self.count as u64);
         frame.extend_from_slice(&self.sections);
-        let crc = checksum(&frame[start..]);
-        frame.extend_from_slice(&crc.to_le_bytes());
+        put_checksum(frame, start);
         self.sections.clear();
         self.count = 0;
         self.deltas = 0;
@@ -80,7 +77,7 @@ impl BatchWriter {
 pub struct Batch<'b> {
     /// The epoch of the agent that sealed it.
     pub epoch: u64,
-    /// Its number in that epoch, from 1.
+    /// Its number in that epoch, from 1; 0 while it has no name of its own.
     pub seq: u64,
     count: usize,
     sections: &'b [u8],
@@ -92,40 +89,22 @@ impl<'b> Batch<'b> {
         frame.first() == Some(&KIND)
     }
 
-    /// The name of a frame whose contents may be damaged, so that it can be refused by name. It is only a claim.
-    pub fn claimed_name(frame: &[u8]) -> Option<(u64, u64)> {
-        let mut cursor = Cursor::new(frame);
-        let (kind, _) = (cursor.byte().ok()?, cursor.byte().ok()?);
-        let epoch = u64::from_le_bytes(cursor.array().ok()?);
-        (kind == KIND).then_some((epoch, cursor.varint().ok()?))
+    /// Checks the envelope: kind, version, checksum, a sealed name, and that the sections' lengths add up.
+    pub fn parse(frame: &'b [u8]) -> Result<Self, WireFault> {
+        Self::take_apart(&Envelope::open(frame)?.of_kind(KIND)?.sealed()?)
     }
 
-    /// Checks the envelope: kind, version, checksum, and that the sections' lengths add up.
-    pub fn parse(frame: &'b [u8]) -> Result<Self, WireFault> {
-        if frame.len() > FRAME_BYTES_MAX {
-            return Err(WireFault::TooLong("frame"));
-        }
-        let (body, crc) = frame.split_last_chunk::<4>().ok_or(WireFault::Truncated)?;
-        let mut cursor = Cursor::new(body);
-        let (kind, version) = (cursor.byte()?, cursor.byte()?);
-        if kind != KIND {
-            return Err(WireFault::Kind(kind));
-        }
-        if version != VERSION {
-            return Err(WireFault::Version(version));
-        }
-        if checksum(body) != u32::from_le_bytes(*crc) {
-            return Err(WireFault::Checksum);
-        }
-        let epoch = u64::from_le_bytes(cursor.array()?);
-        let seq = cursor.varint()?;
-        if seq == 0 || seq == u64::MAX {
-            return Err(WireFault::Invalid("seq"));
-        }
+    /// Like [`Batch::parse`], for a frame that may not have a name of its own yet: any epoch and seq will do.
+    pub fn parse_unsealed(frame: &'b [u8]) -> Result<Self, WireFault> {
+        Self::take_apart(&Envelope::open(frame)?.of_kind(KIND)?)
+    }
+
+    fn take_apart(envelope: &Envelope<'b>) -> Result<Self, WireFault> {
+        let mut cursor = Cursor::new(envelope.body);
         let count = cursor.length(BATCH_SECTIONS_MAX, "sections")?;
         let batch = Self {
-            epoch,
-            seq,
+            epoch: envelope.epoch,
+            seq: envelope.seq,
             count,
             sections: cursor.rest(),
         };

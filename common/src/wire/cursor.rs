@@ -1,4 +1,4 @@
-//! Reading and writing bytes with every step checked.
+//! Reading and writing bytes with every step checked: the little language that frames and the agent's files share.
 
 use alloc::vec::Vec;
 
@@ -6,20 +6,23 @@ use super::WireFault;
 
 /// A position in borrowed bytes.
 #[derive(Clone, Copy)]
-pub(super) struct Cursor<'b> {
+pub struct Cursor<'b> {
     bytes: &'b [u8],
 }
 
 impl<'b> Cursor<'b> {
-    pub(super) fn new(bytes: &'b [u8]) -> Self {
+    /// A cursor at the start of `bytes`.
+    pub fn new(bytes: &'b [u8]) -> Self {
         Self { bytes }
     }
 
-    pub(super) fn rest(&self) -> &'b [u8] {
+    /// What has not been taken yet.
+    pub fn rest(&self) -> &'b [u8] {
         self.bytes
     }
 
-    pub(super) fn finish(self) -> Result<(), WireFault> {
+    /// Refuses bytes that are left over.
+    pub fn finish(self) -> Result<(), WireFault> {
         if self.bytes.is_empty() {
             Ok(())
         } else {
@@ -27,19 +30,22 @@ impl<'b> Cursor<'b> {
         }
     }
 
+    /// The next `length` bytes.
     #[inline]
-    pub(super) fn take(&mut self, length: usize) -> Result<&'b [u8], WireFault> {
+    pub fn take(&mut self, length: usize) -> Result<&'b [u8], WireFault> {
         let (taken, rest) = self.bytes.split_at_checked(length).ok_or(WireFault::Truncated)?;
         self.bytes = rest;
         Ok(taken)
     }
 
+    /// The next byte.
     #[inline]
-    pub(super) fn byte(&mut self) -> Result<u8, WireFault> {
+    pub fn byte(&mut self) -> Result<u8, WireFault> {
         Ok(self.take(1)?[0])
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireFault> {
+    /// The next `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], WireFault> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N)?);
         Ok(array)
@@ -47,12 +53,12 @@ impl<'b> Cursor<'b> {
 
     /// A LEB128 number of at most 64 bits.
     #[inline]
-    pub(super) fn varint(&mut self) -> Result<u64, WireFault> {
+    pub fn varint(&mut self) -> Result<u64, WireFault> {
         u64::try_from(self.varint_wide()?).map_err(|_| WireFault::Invalid("number above 64 bits"))
     }
 
     /// A LEB128 number of at most 128 bits.
-    pub(super) fn varint_wide(&mut self) -> Result<u128, WireFault> {
+    pub fn varint_wide(&mut self) -> Result<u128, WireFault> {
         let mut number: u128 = 0;
         for shift in (0..128).step_by(7) {
             let byte = self.byte()?;
@@ -69,7 +75,7 @@ impl<'b> Cursor<'b> {
     }
 
     /// A length or count, refused above `limit`.
-    pub(super) fn length(&mut self, limit: usize, what: &'static str) -> Result<usize, WireFault> {
+    pub fn length(&mut self, limit: usize, what: &'static str) -> Result<usize, WireFault> {
         let length = self.varint()?;
         usize::try_from(length)
             .ok()
@@ -78,11 +84,13 @@ impl<'b> Cursor<'b> {
     }
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, number: u64) {
+/// Appends a LEB128 number.
+pub fn put_varint(out: &mut Vec<u8>, number: u64) {
     put_varint_wide(out, u128::from(number));
 }
 
-pub(super) fn put_varint_wide(out: &mut Vec<u8>, mut number: u128) {
+/// [`put_varint`] for 128 bits.
+pub fn put_varint_wide(out: &mut Vec<u8>, mut number: u128) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -92,23 +100,23 @@ pub(super) fn put_varint_wide(out: &mut Vec<u8>, mut number: u128) {
 
 /// Maps small numbers of either sign to small numbers without one.
 #[inline]
-pub(super) fn zigzag(number: i64) -> u64 {
+pub fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)) as u64
 }
 
 /// The inverse of [`zigzag`].
 #[inline]
-pub(super) fn unzigzag(number: u64) -> i64 {
+pub fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
 /// [`zigzag`] for 128 bits.
-pub(super) fn zigzag_wide(number: i128) -> u128 {
+pub fn zigzag_wide(number: i128) -> u128 {
     ((number << 1) ^ (number >> 127)) as u128
 }
 
 /// The inverse of [`zigzag_wide`].
-pub(super) fn unzigzag_wide(number: u128) -> i128 {
+pub fn unzigzag_wide(number: u128) -> i128 {
     (number >> 1) as i128 ^ -((number & 1) as i128)
 }
 

@@ -2,13 +2,16 @@
 //!
 //! Types are frozen per version: a field more means a new version, and enum variants are only ever appended.
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
 use super::{VERSION, WireFault};
-use crate::limits::{AGENT_NAME_BYTES_MAX, COUNTERS_MAX, FRAME_BYTES_MAX, RANGES_MAX, SLICES_MAX};
+use crate::limits::{
+    AGENT_NAME_BYTES_MAX, COUNTERS_MAX, FRAME_BYTES_MAX, LADDER_MAX, RANGES_MAX, SLICES_MAX, WINDOW_SIZE_MAX,
+};
 use crate::plan::{Slice, SliceId};
 use crate::time::{Span, Timestamp};
 
@@ -52,6 +55,20 @@ pub struct AgentPlan {
     pub version: u64,
     /// The slices with their numbers.
     pub slices: Vec<(SliceId, Slice)>,
+    /// The coarsening ladders: for each slice that has one its rungs, ascending.
+    pub coarser: Vec<Coarser>,
+}
+
+/// One rung of a slice's coarsening ladder. Agents take no readings in for it; when a spool nears its budget they merge
+/// old deltas of `of` into the wider panes of `slice` and ship those in their place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Coarser {
+    /// The slice whose deltas are merged.
+    pub of: SliceId,
+    /// The number under which the merged deltas are shipped. Its definition is that of `of` but for the pane.
+    pub slice: SliceId,
+    /// Its pane width: a multiple of the rung before, and of the pane of `of`.
+    pub pane: Span,
 }
 
 /// The aggregator's answer to a hello.
@@ -67,7 +84,7 @@ pub struct Welcome {
     pub heartbeat: Span,
 }
 
-/// A number that an agent counts, cumulative within its epoch.
+/// A number that an agent counts, cumulative within its era of counting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CounterSample {
     /// The slice that it is about, or slice 0 for the agent itself.
@@ -81,8 +98,11 @@ pub struct CounterSample {
 /// What an agent says from time to time, and whenever its watermarks advance.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// The epoch that the seq and the counters belong to.
+    /// The epoch that the seq belongs to.
     pub epoch: u64,
+    /// The era that the counters belong to: drawn at random when the agent's state is new, and kept across restarts, so
+    /// that counters go on rather than start over.
+    pub counting: u64,
     /// The last batch sealed in this epoch, 0 for none.
     pub seq: u64,
     /// The oldest batch of this epoch that the agent still holds, `seq + 1` for none. Older ones are committed, refused
@@ -263,7 +283,29 @@ fn check_ranges(ranges: &[SeqRange]) -> Result<(), WireFault> {
 
 fn check_plan(plan: &AgentPlan) -> Result<(), WireFault> {
     within(plan.slices.len(), SLICES_MAX, "slices")?;
+    within(plan.coarser.len(), SLICES_MAX * LADDER_MAX, "coarser slices")?;
     plan.slices
         .iter()
-        .try_for_each(|(_, slice)| slice.check().map_err(WireFault::Invalid))
+        .try_for_each(|(_, slice)| slice.check().map_err(WireFault::Invalid))?;
+    let mut numbers = BTreeSet::new();
+    let mut reached = BTreeMap::new();
+    for (id, slice) in &plan.slices {
+        if !numbers.insert(*id) {
+            return Err(WireFault::Invalid("slice number stands twice"));
+        }
+        reached.insert(*id, slice.pane);
+    }
+    for rung in &plan.coarser {
+        let below = reached
+            .get_mut(&rung.of)
+            .ok_or(WireFault::Invalid("coarser slice of no slice"))?;
+        if rung.pane <= *below || rung.pane > WINDOW_SIZE_MAX || !rung.pane.is_multiple_of(*below) {
+            return Err(WireFault::Invalid("coarser pane width"));
+        }
+        *below = rung.pane;
+        if !numbers.insert(rung.slice) {
+            return Err(WireFault::Invalid("slice number stands twice"));
+        }
+    }
+    Ok(())
 }

@@ -65,7 +65,7 @@ impl KeyList {
     }
 
     /// The keys in order.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.len()).map(|index| self.key(index))
     }
 }

@@ -90,7 +90,7 @@ proptest! {
     #[test]
     fn batches_round_trip(sections in prop::collection::vec(sections(), 0..3)) {
         let frame = frame(&sections);
-        prop_assert_eq!(Batch::claimed_name(&frame), Some((0x0123_4567_89ab_cdef, 42)));
+        prop_assert_eq!(claimed_name(&frame), Some((0x0123_4567_89ab_cdef, 42)));
         prop_assert_eq!(read(&frame), Ok(sections));
     }
 
@@ -128,7 +128,156 @@ proptest! {
         frame.extend(bytes);
         let _ = Message::parse(&frame);
         let _ = read(&frame);
+        let _ = Loss::parse(&frame);
+        let _ = claimed_name(&frame);
+        frame.truncate(frame.len().saturating_sub(4));
+        let crc = checksum(&frame);
+        frame.extend_from_slice(&crc.to_le_bytes());
+        let _ = read(&frame);
+        let _ = Loss::parse(&frame);
     }
+
+    #[test]
+    fn losses_round_trip(entries in prop::collection::vec((any::<u32>(), -1_i64 << 50..1 << 50, 1_i64..1 << 40, any::<u64>()), 0..20)) {
+        let loss = loss(7, &entries);
+        let frame = loss.emit();
+        prop_assert!(Loss::is_loss(&frame) && named(&frame));
+        prop_assert_eq!(claimed_name(&frame), Some((7, 42)));
+        prop_assert_eq!(Loss::parse(&frame), Ok(loss));
+        prop_assert!(Batch::parse(&frame).is_err());
+    }
+
+    #[test]
+    fn a_renamed_frame_is_the_frame_sealed_under_the_other_name(section in sections(), epoch in any::<u64>(), seq in any::<u64>()) {
+        let frame = frame(core::slice::from_ref(&section));
+        let mut writer = BatchWriter::default();
+        writer.push(&section);
+        let (mut other, mut renamed) = (Vec::new(), alloc::vec![1, 2]);
+        writer.seal(epoch, seq, &mut other);
+        prop_assert_eq!(rename(&frame, epoch, seq, &mut renamed), Ok(()));
+        prop_assert_eq!(&renamed[2..], &other[..]);
+        let mut back = Vec::new();
+        prop_assert_eq!(rename(&other, 0x0123_4567_89ab_cdef, 42, &mut back), Ok(()));
+        prop_assert_eq!(back, frame);
+    }
+}
+
+fn loss(epoch: u64, entries: &[(u32, i64, i64, u64)]) -> Loss {
+    Loss {
+        epoch,
+        seq: 42,
+        entries: entries
+            .iter()
+            .map(|&(slice, from, length, readings)| LossEntry {
+                slice: SliceId(slice),
+                from: Timestamp::clamped(from),
+                to: Timestamp::clamped(from + length),
+                readings,
+            })
+            .collect(),
+    }
+}
+
+#[test]
+fn a_damaged_frame_is_not_renamed() {
+    let mut frame = loss(7, &[(1, PANE, 10, 3)]).emit();
+    let mut renamed = Vec::new();
+    assert_eq!(rename(&frame, 8, 1, &mut renamed), Ok(()));
+    assert_eq!(Loss::parse(&renamed).unwrap().epoch, 8);
+    for bit in 0..frame.len() * 8 {
+        frame[bit / 8] ^= 1 << (bit % 8);
+        assert!(rename(&frame, 8, 1, &mut renamed).is_err(), "bit {bit}");
+        assert!(Loss::parse(&frame).is_err(), "bit {bit}");
+        frame[bit / 8] ^= 1 << (bit % 8);
+    }
+    assert_eq!(Loss::parse(&renamed).unwrap().seq, 1, "nothing is appended");
+    assert_eq!(rename(&[6; 20], 8, 1, &mut renamed), Err(WireFault::Kind(6)));
+}
+
+#[test]
+fn only_the_spool_reads_frames_without_a_name() {
+    let mut writer = BatchWriter::default();
+    writer.push(&section(&[], &[(b"x".to_vec(), Vec::new())]));
+    let mut frame = Vec::new();
+    writer.seal(0, 0, &mut frame);
+    assert!(matches!(Batch::parse(&frame), Err(WireFault::Invalid("seq"))));
+    assert_eq!(Batch::parse_unsealed(&frame).unwrap().sections().count(), 1);
+    let mut last = Vec::new();
+    rename(&frame, 7, u64::MAX, &mut last).unwrap();
+    assert!(matches!(Batch::parse(&last), Err(WireFault::Invalid("seq"))));
+    let mut record = Vec::new();
+    rename(&loss(7, &[]).emit(), 0, 0, &mut record).unwrap();
+    assert_eq!(Loss::parse(&record), Err(WireFault::Invalid("seq")));
+}
+
+#[test]
+fn loss_records_are_bounded_and_checked() {
+    let bad = |entries: &[u8]| {
+        let mut frame = Vec::new();
+        super::named::put_head(&mut frame, 9, 7, 42);
+        frame.extend_from_slice(entries);
+        super::named::put_checksum(&mut frame, 0);
+        Loss::parse(&frame).unwrap_err()
+    };
+    assert_eq!(bad(&[0x81, 0x20]), WireFault::TooLong("losses"));
+    assert_eq!(
+        bad(&[1, 1, 0, 0, 1]),
+        WireFault::Invalid("timestamp"),
+        "no time at all"
+    );
+    assert_eq!(bad(&[1, 1, 0, 5]), WireFault::Truncated);
+    assert_eq!(bad(&[0, 0]), WireFault::Trailing);
+}
+
+fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
+    let slice = |pane| crate::plan::Slice {
+        topic: crate::topic::TopicTemplate::parse("s/{device}").unwrap(),
+        format: crate::plan::Format::Json,
+        time: crate::plan::TimeSource::Arrival,
+        key: Vec::new(),
+        fields: Vec::new(),
+        pane: crate::time::Span::from_secs(pane),
+        lateness: crate::time::Span::ZERO,
+        max_late: crate::time::Span::ZERO,
+        max_ahead: crate::time::Span::ZERO,
+        idle: crate::time::Span::ZERO,
+        dedupe: None,
+    };
+    let plan = AgentPlan {
+        version: 1,
+        slices: alloc::vec![(SliceId(1), slice(10)), (SliceId(2), slice(60))],
+        coarser: rungs
+            .iter()
+            .map(|&(of, slice, pane)| Coarser {
+                of: SliceId(of),
+                slice: SliceId(slice),
+                pane: crate::time::Span::from_secs(pane),
+            })
+            .collect(),
+    };
+    Message::parse(&Message::Plan(plan).emit())
+}
+
+#[test]
+fn ladders_ascend_in_multiples() {
+    assert!(laddered(&[(1, 3, 60), (1, 4, 600), (2, 5, 120)]).is_ok());
+    let width = Err(WireFault::Invalid("coarser pane width"));
+    assert_eq!(laddered(&[(1, 3, 10)]), width, "no wider than the slice's own");
+    assert_eq!(laddered(&[(1, 3, 15)]), width);
+    assert_eq!(laddered(&[(1, 3, 60), (1, 4, 60)]), width);
+    assert_eq!(
+        laddered(&[(1, 3, 60), (1, 4, 90)]),
+        width,
+        "of the slice, not of the rung"
+    );
+    assert_eq!(laddered(&[(1, 3, 10 * 86_400 * 366)]), width);
+    assert_eq!(
+        laddered(&[(9, 3, 60)]),
+        Err(WireFault::Invalid("coarser slice of no slice"))
+    );
+    let twice = Err(WireFault::Invalid("slice number stands twice"));
+    assert_eq!(laddered(&[(1, 2, 60)]), twice);
+    assert_eq!(laddered(&[(1, 3, 60), (2, 3, 120)]), twice);
 }
 
 /// A sensor that shows nothing, or next to nothing, a thousand times in a pane is as good as any.
@@ -232,6 +381,7 @@ fn messages_round_trip_and_are_bounded() {
         Message::Drain,
         Message::Heartbeat(Heartbeat {
             epoch: 9,
+            counting: 8,
             seq: 7,
             oldest: 6,
             watermarks: alloc::vec![(SliceId(1), now)],

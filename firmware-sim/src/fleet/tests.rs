@@ -1,3 +1,5 @@
+//! The fleet step by step: what is due when, what each fault does, and one seed, one fleet.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
@@ -103,6 +105,33 @@ fn faults_leave_the_measured_values_alone() {
     assert!(good.len() < 4_000 && !bad.is_empty());
     let kinds: BTreeSet<Bad> = bad.iter().filter_map(|message| message.bad).collect();
     assert_eq!(kinds.len(), Bad::ALL.len(), "every kind in turn");
+}
+
+#[test]
+fn devices_number_their_readings_and_never_start_over() {
+    let number = |message: &Message| {
+        let json: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+        json["seq"].as_u64().unwrap()
+    };
+    let numbers = |settings: Settings, device: u32| -> Vec<u64> {
+        let all = all(settings).into_iter();
+        all.filter(|message| message.device == device)
+            .map(|message| number(&message))
+            .collect()
+    };
+    for device in [0, 7, 19] {
+        let first = numbers(settings(), device);
+        assert!(first.windows(2).all(|pair| pair[1] == pair[0] + 1));
+        let start_us = settings().start_us + 20_000_000;
+        let next = numbers(
+            Settings {
+                start_us,
+                ..settings()
+            },
+            device,
+        );
+        assert_eq!(next[0], first[199] + 1, "a run that follows goes on");
+    }
 }
 
 #[test]

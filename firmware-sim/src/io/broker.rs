@@ -131,7 +131,7 @@ mod tests {
                         link = Some(tokio::spawn(async move {
                             let mut link = Link::new(&url, "publisher", QoS::AtLeastOnce);
                             for number in 0..MESSAGES {
-                                link.publish("t/1", number.to_string().into_bytes())
+                                link.publish("t/1", number.to_string().into_bytes(), false)
                                     .await
                                     .unwrap();
                             }

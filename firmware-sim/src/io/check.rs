@@ -50,7 +50,7 @@ pub fn verify(truth: &[PathBuf], database: &Path, out: &mut impl Write) -> Resul
             continue;
         }
         let query = expected.query.clone();
-        let mut verifier = Verifier::new(expected);
+        let mut verifier = Verifier::new(expected, database.losses(&name)?);
         database.rows(&query, |row| verifier.handle_row(row))?;
         let comparison = verifier.finish();
         writeln!(out, "{name}: {comparison}")?;
@@ -78,14 +78,15 @@ pub fn audit(truth: &[PathBuf], database: &Path, out: &mut impl Write) -> Result
     let mut verdict = Verdict::Right;
     for expected in oracle.queries() {
         let name = &expected.query.name;
-        let (row_readings, slice) = (database.row_readings(name)?, database.slice(name)?);
-        let account = Account::new(&expected.query, &expected.tally, row_readings, slice, &counters);
+        let (rows, lost) = (database.row_readings(name)?, database.losses(name)?.readings);
+        let slice = database.slice(name)?;
+        let account = Account::new(&expected.query, &expected.tally, rows, lost, slice, &counters);
         write!(out, "{}", account.show())?;
         if !account.is_balanced() {
             verdict = Verdict::Wrong;
         }
     }
-    writeln!(out, "{}", Traffic::new(&counters).show())?;
+    writeln!(out, "{}", Traffic::new(oracle.payload_bytes(), &counters).show())?;
     Ok(verdict)
 }
 
@@ -134,12 +135,17 @@ mod tests {
                 "CREATE TABLE catchment_plan (version INTEGER, definition BLOB);
                  CREATE TABLE catchment_query (name TEXT, slice INTEGER);
                  INSERT INTO catchment_query VALUES ('room_climate', 4);
+                 CREATE TABLE catchment_reader (query TEXT, slice INTEGER);
+                 INSERT INTO catchment_reader VALUES ('room_climate', 4);
+                 CREATE TABLE catchment_slice (id INTEGER, coarser_of INTEGER);
+                 INSERT INTO catchment_slice VALUES (4, 0), (5, 4), (6, 0);
+                 CREATE TABLE catchment_loss (slice INTEGER, from_us INTEGER, to_us INTEGER, readings INTEGER);
                  CREATE TABLE catchment_counter (slice INTEGER, name TEXT, value INTEGER);
-                 INSERT INTO catchment_counter VALUES (4, 'rejected_too_late', 1), (0, 'raw_bytes', 90);
+                 INSERT INTO catchment_counter VALUES (4, 'rejected_too_late', 1), (0, 'uplink_bytes', 8), (0, 'link_bytes', 16);
                  CREATE TABLE room_climate (window_start TEXT, window_end TEXT, site TEXT, device TEXT,
-                     revision INTEGER, readings INTEGER, temp_mean REAL, hum_mean REAL);
+                     coarse INTEGER, revision INTEGER, readings INTEGER, temp_mean REAL, hum_mean REAL);
                  INSERT INTO room_climate VALUES ('1970-01-01T00:01:00.000Z', '1970-01-01T00:02:00.000Z', 'oslo',
-                     'dev-1', 1, 3, 0.2, NULL);",
+                     'dev-1', 0, 1, 3, 0.2, NULL);",
             );
             let connection = Connection::open(files.database()).unwrap();
             connection
@@ -184,8 +190,8 @@ mod tests {
             files.verify(),
             (Verdict::Right, format!("room_climate: {line}total: {line}"))
         );
-        let expected = "room_climate: 4 readings published = 3 in results + 1 rejected: balanced\n  \
-                        rejected too_late: 1\nuplink 0 bytes for 90 bytes of payload: nothing was sent\n";
+        let expected = "room_climate: 4 readings published = 3 in results + 1 rejected + 0 lost: balanced\n  \
+                        rejected too_late: 1\nuplink 8 bytes, 16 with QUIC and TLS, for 69 bytes of payload: 8.6 and 4.3 times less\n";
         assert_eq!(files.audit(), (Verdict::Right, expected.into()));
     }
 
@@ -213,7 +219,7 @@ mod tests {
         );
         let (verdict, report) = files.audit();
         assert_eq!(verdict, Verdict::Wrong);
-        assert!(report.contains("NOT BALANCED: 3 are lost"), "{report}");
+        assert!(report.contains("NOT BALANCED: 3 are missing"), "{report}");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use catchment_common::plan::{Plan, Query};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row as SqlRow};
 
-use crate::audit::Counters;
-use crate::verify::{Cell, Row};
+use crate::audit::{Counters, RowReadings};
+use crate::verify::{Cell, Losses, Row};
 
 /// An open database.
 #[derive(Debug)]
@@ -73,27 +73,77 @@ impl Database {
         Ok(counters)
     }
 
-    /// The sum of `readings` over a query's table.
-    pub fn row_readings(&self, query: &str) -> Result<u64, DatabaseFault> {
-        let sql = format!("SELECT coalesce(sum(readings), 0) FROM {}", quoted(query));
-        let sum: i64 = self
+    /// The sum of `readings` over a query's table: over the windows' rows, and over the coarse ones.
+    pub fn row_readings(&self, query: &str) -> Result<RowReadings, DatabaseFault> {
+        let sql = format!(
+            "SELECT coalesce(sum(CASE WHEN coarse THEN 0 ELSE readings END), 0),
+                    coalesce(sum(CASE WHEN coarse THEN readings ELSE 0 END), 0) FROM {}",
+            quoted(query)
+        );
+        let sums = self.connection.query_row(&sql, [], |row| {
+            let sum = |index| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(index)?).unwrap_or(0));
+            Ok(RowReadings {
+                windows: sum(0)?,
+                coarse: sum(1)?,
+            })
+        });
+        sums.map_err(|error| table_fault(query, error))
+    }
+
+    /// What agents say they lost of a query's readings, under any slice that it has read and the coarser ones of these.
+    pub fn losses(&self, query: &str) -> Result<Losses, DatabaseFault> {
+        let sql = "SELECT l.slice, l.from_us, l.to_us, l.readings
+                   FROM catchment_loss l LEFT JOIN catchment_slice s ON s.id = l.slice
+                   WHERE l.slice = 0 OR EXISTS (SELECT 1 FROM catchment_reader r
+                                                WHERE r.query = ?1 AND r.slice IN (l.slice, s.coarser_of))";
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([query])?;
+        let mut losses = Losses::default();
+        while let Some(row) = rows.next()? {
+            if row.get::<_, i64>(0)? == 0 {
+                losses.unknown += 1;
+                continue;
+            }
+            losses.ranges.push((row.get(1)?, row.get(2)?));
+            losses.readings += u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
+        }
+        Ok(losses)
+    }
+
+    /// Rows of a query's table.
+    pub fn row_count(&self, query: &str) -> Result<u64, DatabaseFault> {
+        let sql = format!("SELECT count(*) FROM {}", quoted(query));
+        let count: i64 = self
             .connection
             .query_row(&sql, [], |row| row.get(0))
             .map_err(|error| table_fault(query, error))?;
-        Ok(u64::try_from(sum).unwrap_or(0))
+        Ok(count.unsigned_abs())
     }
 
-    /// Hands every row of a query's table to `handle`.
+    /// How many pairs of agent and slice have a watermark, and the earliest of these watermarks in microseconds since
+    /// the Unix epoch.
+    pub fn watermarks(&self) -> Result<(u64, i64), DatabaseFault> {
+        let sql = "SELECT count(*), coalesce(min(watermark_us), 0) FROM catchment_watermark";
+        Ok(self.connection.query_row(sql, [], |row| {
+            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?))
+        })?)
+    }
+
+    /// Hands every row of a query's table to `handle`, coarse rows first.
     pub fn rows(&self, query: &Query, mut handle: impl FnMut(&Row)) -> Result<(), DatabaseFault> {
         let fault = |error| table_fault(&query.name, error);
-        let fixed = ["window_start", "window_end", "readings"].map(String::from);
+        let fixed = ["window_start", "window_end", "readings", "coarse"].map(String::from);
         let columns: Vec<String> = fixed
             .into_iter()
             .chain(query.key.iter().cloned())
             .chain(query.value_columns())
             .collect();
         let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
-        let sql = format!("SELECT {} FROM {}", names.join(", "), quoted(&query.name));
+        let sql = format!(
+            "SELECT {} FROM {} ORDER BY coarse DESC",
+            names.join(", "),
+            quoted(&query.name)
+        );
         let mut statement = self.connection.prepare(&sql).map_err(fault)?;
         let mut rows = statement.query([]).map_err(fault)?;
         let tags = query.key.len();
@@ -104,15 +154,16 @@ impl Database {
     }
 }
 
-/// Columns: start, end, readings, tags, values.
+/// Columns: start, end, readings, coarse, tags, values.
 fn read_row(row: &SqlRow<'_>, tags: usize, columns: usize) -> rusqlite::Result<Row> {
     let text = |index| Ok::<_, rusqlite::Error>(cell_text(row.get_ref(index)?));
     Ok(Row {
         start: text(0)?,
         end: text(1)?,
         readings: cell(row.get_ref(2)?),
-        tags: (3..3 + tags).map(text).collect::<rusqlite::Result<_>>()?,
-        values: (3 + tags..columns)
+        is_coarse: row.get(3)?,
+        tags: (4..4 + tags).map(text).collect::<rusqlite::Result<_>>()?,
+        values: (4 + tags..columns)
             .map(|index| Ok(cell(row.get_ref(index)?)))
             .collect::<rusqlite::Result<_>>()?,
     })

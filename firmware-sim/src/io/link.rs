@@ -4,10 +4,14 @@
 //! its queue is full. After a broken connection rumqttc forgets what was in flight when the broker has no session
 //! left, so this task takes the unacknowledged messages over and hands them back once the connection stands again.
 //! MQTT 3.1.1 is spoken: most devices do, and brokers do not limit how much of it may be in flight.
+//!
+//! A broker that dies can forget messages that it had acknowledged. A careful device therefore keeps what it published
+//! in the last moments ([`Link::resend`]) and publishes it again after each reconnect, before anything new, so that a
+//! message is never far behind its device's latest.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, Request};
@@ -27,6 +31,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 const STALL_TIME_MAX: Duration = Duration::from_mins(1);
 /// Pauses between attempts to connect: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Messages kept for publishing them again.
+const KEPT_MAX: usize = 65_536;
 const ACKNOWLEDGED_POLL: Duration = Duration::from_millis(2);
 
 /// A broker's address: `mqtt://[user[:password]@]host[:port]`.
@@ -106,17 +112,30 @@ pub struct Link {
     broker: String,
     client: AsyncClient,
     qos: QoS,
-    sent: u64,
+    resend: Option<Duration>,
     shared: Arc<Shared>,
     task: JoinHandle<Result<(), LinkFault>>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Messages published, repetitions included.
+    sent: AtomicU64,
     /// Messages that need no more care: acknowledged, or with QoS 0 handed to the socket.
     done: AtomicU64,
     /// Everything is done; the connection may end.
     stopping: AtomicBool,
+    /// Messages of before a reconnect are published again; new ones wait.
+    catching_up: AtomicBool,
+    /// What was published lately, oldest first.
+    latest: Mutex<VecDeque<Latest>>,
+}
+
+#[derive(Clone, Debug)]
+struct Latest {
+    at: Instant,
+    topic: String,
+    payload: Vec<u8>,
 }
 
 impl Link {
@@ -145,17 +164,29 @@ impl Link {
             broker: broker.to_string(),
             client,
             qos,
-            sent: 0,
+            resend: None,
             shared,
             task: tokio::spawn(pump.run()),
         }
     }
 
-    /// Publishes a message; waits while the queue is full.
-    pub async fn publish(&mut self, topic: &str, payload: Vec<u8>) -> Result<(), LinkFault> {
+    /// After each reconnect, messages that are not older than `age` are published again.
+    pub fn resend(mut self, age: Duration) -> Self {
+        self.resend = Some(age);
+        self
+    }
+
+    /// Publishes a message; waits while the queue is full. One that is `kept` may be published again.
+    pub async fn publish(&mut self, topic: &str, payload: Vec<u8>, kept: bool) -> Result<(), LinkFault> {
+        while self.shared.catching_up.load(Ordering::Relaxed) && !self.task.is_finished() {
+            sleep(ACKNOWLEDGED_POLL).await;
+        }
+        if let Some(age) = self.resend.filter(|_| kept) {
+            self.keep(age, topic, &payload);
+        }
         let publish = self.client.publish(topic, self.qos, false, payload).await;
         if publish.is_ok() {
-            self.sent += 1;
+            self.shared.sent.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
         if self.task.is_finished() {
@@ -164,17 +195,29 @@ impl Link {
         Err(LinkFault::Publish(format!("`{topic}` is refused by the client")))
     }
 
+    fn keep(&self, age: Duration, topic: &str, payload: &[u8]) {
+        let mut latest = self.shared.latest();
+        while latest.len() >= KEPT_MAX || latest.front().is_some_and(|oldest| oldest.at.elapsed() > age) {
+            latest.pop_front();
+        }
+        latest.push_back(Latest {
+            at: Instant::now(),
+            topic: topic.into(),
+            payload: payload.into(),
+        });
+    }
+
     /// Waits until every message is acknowledged, then disconnects.
     pub async fn finish(mut self) -> Result<(), LinkFault> {
         let mut last = (self.shared.done.load(Ordering::Relaxed), Instant::now());
-        while last.0 < self.sent {
+        while last.0 < self.shared.sent.load(Ordering::Relaxed) {
             if self.task.is_finished() {
                 return self.ended().await;
             }
             if last.1.elapsed() > STALL_TIME_MAX {
                 return Err(LinkFault::Unacknowledged {
                     broker: self.broker,
-                    missing: self.sent - last.0,
+                    missing: self.shared.sent.load(Ordering::Relaxed) - last.0,
                 });
             }
             sleep(ACKNOWLEDGED_POLL).await;
@@ -194,6 +237,12 @@ impl Link {
             Ok(result) => result,
             Err(error) => Err(LinkFault::Publish(error.to_string())),
         }
+    }
+}
+
+impl Shared {
+    fn latest(&self) -> std::sync::MutexGuard<'_, VecDeque<Latest>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -220,6 +269,9 @@ impl Pump {
             self.publish_unsent();
             match self.events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                    if was_connected {
+                        self.repeat_latest();
+                    }
                     (was_connected, pause) = (true, PAUSE.0);
                     self.restore();
                 }
@@ -269,6 +321,23 @@ impl Pump {
         }
     }
 
+    /// Publishes again what was published lately: the broker may have forgotten it, whatever it acknowledged.
+    fn repeat_latest(&mut self) {
+        if self.unsent.len() >= KEPT_MAX {
+            // Connections break faster than they catch up; what waits has most of it.
+            return;
+        }
+        let latest = self.shared.latest();
+        self.shared.sent.fetch_add(latest.len() as u64, Ordering::Relaxed);
+        self.shared
+            .catching_up
+            .store(!latest.is_empty(), Ordering::Relaxed);
+        self.unsent
+            .extend(latest.iter().map(|Latest { topic, payload, .. }| {
+                Request::Publish(rumqttc::Publish::new(topic, QoS::AtLeastOnce, payload.clone()))
+            }));
+    }
+
     /// Hands back what a broken connection left behind: what was in flight to the event loop, which sends it first and
     /// at once; the rest queues again, as the event loop does not limit how much of the former it sends.
     fn restore(&mut self) {
@@ -298,6 +367,7 @@ impl Pump {
             }
             self.unsent.pop_front();
         }
+        self.shared.catching_up.store(false, Ordering::Relaxed);
     }
 }
 

@@ -92,7 +92,7 @@ pub async fn replay(options: &Options, progress: &Progress) -> Result<(), Replay
             break;
         }
         let payload = point.payload(&options.value_name);
-        link.publish(&topic, payload.clone().into_bytes())
+        link.publish(&topic, payload.clone().into_bytes(), false)
             .await
             .map_err(RunFault::from)?;
         progress.count(payload.len(), false);

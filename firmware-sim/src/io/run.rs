@@ -24,6 +24,8 @@ pub struct Options {
     pub connections: u32,
     /// At least once, or at most once.
     pub qos: QoS,
+    /// After each reconnect devices publish again, at least once, what they published in so long a time before.
+    pub resend: Option<Duration>,
     /// Publish as fast as the brokers take it; event time goes on by the fleet's own step.
     pub unpaced: bool,
     /// Where the truth is written.
@@ -39,6 +41,8 @@ pub struct Progress {
     pub bytes: AtomicU64,
     /// Of the messages, the bad ones.
     pub bad: AtomicU64,
+    /// Of the payload bytes, those of bad messages.
+    pub bad_bytes: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -63,7 +67,10 @@ impl Progress {
     pub fn count(&self, payload_bytes: usize, is_bad: bool) {
         self.readings.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(payload_bytes as u64, Ordering::Relaxed);
-        self.bad.fetch_add(u64::from(is_bad), Ordering::Relaxed);
+        if is_bad {
+            self.bad.fetch_add(1, Ordering::Relaxed);
+            self.bad_bytes.fetch_add(payload_bytes as u64, Ordering::Relaxed);
+        }
     }
 
     /// Whether the run is to end.
@@ -118,7 +125,11 @@ fn links(options: &Options, seed: u64) -> Vec<Link> {
     let link = |broker, connection: u32| {
         // Two fleets on one broker must not take each other's place.
         let client_id = format!("fleet-{seed}-{process}-{connection}");
-        Link::new(broker, &client_id, options.qos)
+        let link = Link::new(broker, &client_id, options.qos);
+        match options.resend {
+            Some(age) => link.resend(age),
+            None => link,
+        }
     };
     let of_broker = |broker| (0..options.connections).map(move |connection| link(broker, connection));
     options.brokers.iter().flat_map(of_broker).collect()
@@ -149,7 +160,8 @@ impl Publisher<'_> {
         } else {
             String::new()
         };
-        link.publish(&topic, payload).await?;
+        // A bad message has no number that the agent could recognise it by.
+        link.publish(&topic, payload, bad.is_none()).await?;
         let topic = topic.into();
         let entry = match bad {
             Some(bad) => Entry::Bad { topic, bad },

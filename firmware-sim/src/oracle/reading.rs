@@ -52,6 +52,8 @@ pub struct Reading {
     pub at_us: i64,
     /// For each field of the query its value in units of 10⁻¹⁸, if it is there.
     pub values: Vec<Option<BigInt>>,
+    /// The device's sequence number, if the query asks for it.
+    pub number: Option<u64>,
 }
 
 /// What one query reads.
@@ -115,7 +117,19 @@ impl Reader {
         if !values.is_empty() && values.iter().all(Option::is_none) {
             return Err(Reason::MissingField);
         }
-        Ok(Reading { key, at_us, values })
+        let number = match &self.query.dedupe {
+            None => None,
+            Some(path) => {
+                let raw = find(object, path)?.ok_or(Reason::MissingField)?;
+                Some(raw.parse().map_err(|_| Reason::WrongType)?)
+            }
+        };
+        Ok(Reading {
+            key,
+            at_us,
+            values,
+            number,
+        })
     }
 
     fn key(&self, topic: &str, object: &Object<'_>) -> Result<String, Reason> {

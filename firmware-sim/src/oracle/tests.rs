@@ -1,3 +1,5 @@
+//! The oracle against answers worked out by hand, and the small plans that other tests borrow.
+
 use catchment_common::plan::{Aggregate, Field, Format, Path, PayloadTag, TimeUnit, Window};
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
@@ -41,6 +43,8 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
         idle: Span::from_secs(1),
         patience: Span::from_secs(1),
         retention: None,
+        coarsen: Vec::new(),
+        dedupe: None,
     }
 }
 
@@ -255,4 +259,23 @@ fn times_in_every_unit() {
     assert_eq!(at(TimeUnit::Rfc3339, "17"), Err(Reason::WrongType));
     assert_eq!(at(TimeUnit::Rfc3339, r#""soon""#), Err(Reason::BadTime));
     assert_eq!(at(TimeUnit::Seconds, "99999999999"), Err(Reason::BadTime));
+}
+
+#[test]
+fn a_numbered_reading_counts_once_and_devices_do_not_mix() {
+    let mut query = query(60, 60);
+    query.dedupe = Some(Path::parse("seq"));
+    let payload = |seq: u64| format!(r#"{{"seq":{seq},"ts":60000,"temp":1}}"#);
+    let mut oracle = Oracle::new(&plan(vec![query]));
+    for seq in [5, 7, 5, 6, 6, 7, 8, 5, u64::MAX, u64::MAX] {
+        oracle.handle(&good(&payload(seq)));
+    }
+    oracle.handle(&good(r#"{"ts":60000,"temp":1}"#));
+    oracle.handle(&Entry::Good {
+        topic: "sensors/oslo/dev-2/env".into(),
+        payload: payload(5).into(),
+    });
+    let tally = &oracle.queries()[0].tally;
+    assert_eq!((tally.published, tally.accepted, tally.repeated), (7, 6, 5));
+    assert_eq!(tally.rejected[&"missing_field"], 1);
 }

@@ -74,6 +74,18 @@ impl Contents {
         }
     }
 
+    /// Adds all that another window has. Windows that overlap must not be put together.
+    pub fn merge(&mut self, other: &Self) {
+        self.readings += other.readings;
+        for (field, more) in self.fields.iter_mut().zip(&other.fields) {
+            match (field, more) {
+                (Some(values), Some(more)) => values.merge(more),
+                (field @ None, Some(more)) => *field = Some(more.clone()),
+                (_, None) => {}
+            }
+        }
+    }
+
     /// The exact answer to an aggregate of a field, by its index, over a window of this size.
     pub fn answer(&self, field: usize, aggregate: Aggregate, size: Span) -> Answer {
         let values = self.fields.get(field).and_then(Option::as_ref);
@@ -118,6 +130,16 @@ impl Values {
         if (at_us, value) > (self.last.0, &self.last.1) {
             self.last = (at_us, value.clone());
         }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum += &other.sum;
+        self.squares += &other.squares;
+        self.min = (&self.min).min(&other.min).clone();
+        self.max = (&self.max).max(&other.max).clone();
+        self.first = (&self.first).min(&other.first).clone();
+        self.last = (&self.last).max(&other.last).clone();
     }
 
     fn answer(&self, aggregate: Aggregate) -> Answer {

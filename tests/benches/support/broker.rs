@@ -53,6 +53,7 @@ impl FakeBroker {
             stream,
             inbox: Vec::new(),
             subscribed: false,
+            acknowledged: Vec::new(),
         };
         while !subscriber.subscribed {
             subscriber.read_more()?;
@@ -67,6 +68,8 @@ pub struct Subscriber {
     stream: TcpStream,
     inbox: Vec<u8>,
     subscribed: bool,
+    /// Packet ids that were acknowledged since they were last looked at.
+    acknowledged: Vec<u16>,
 }
 
 impl Subscriber {
@@ -114,6 +117,11 @@ impl Subscriber {
                     acknowledge(0x90, body, filters(body)?)
                 }
                 10 => acknowledge(0xb0, body, 1),
+                4 => {
+                    let id = body.first_chunk().context("a PUBACK without an id")?;
+                    self.acknowledged.push(u16::from_be_bytes(*id));
+                    Vec::new()
+                }
                 12 => vec![0xd0, 0],
                 14 => bail!("the agent disconnected"),
                 _ => Vec::new(),
@@ -124,6 +132,65 @@ impl Subscriber {
         }
         Ok(())
     }
+}
+
+/// What came of feeding at least once.
+#[derive(Default)]
+pub struct Fed {
+    /// From each message's sending to its acknowledgement.
+    pub latencies: Vec<Duration>,
+    /// From the first message to the last acknowledgement.
+    pub wall: Duration,
+}
+
+impl Subscriber {
+    /// Sends messages at QoS 1 at this rate a second, at most `window` ahead of their acknowledgements, and waits for
+    /// all of these. `message` gives topic and payload of a number.
+    pub fn feed(
+        &mut self,
+        count: u64,
+        rate: u64,
+        window: u64,
+        mut message: impl FnMut(u64) -> (String, String),
+    ) -> Result<Fed> {
+        let mut fed = Fed::default();
+        let mut sent_at = vec![Instant::now(); usize::from(u16::MAX) + 1];
+        let (mut sent, mut acknowledged) = (0, 0);
+        let start = Instant::now();
+        let mut buffer = Vec::new();
+        while acknowledged < count {
+            let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
+            buffer.clear();
+            while sent < count.min(due) && sent - acknowledged < window {
+                let (topic, payload) = message(sent);
+                // Windows are far smaller than the round of ids.
+                let id = (sent % 60_000 + 1) as u16;
+                put_publish_once(&mut buffer, &topic, id, payload.as_bytes());
+                sent_at[usize::from(id)] = Instant::now();
+                sent += 1;
+            }
+            self.send(&buffer)?;
+            for id in std::mem::take(&mut self.acknowledged) {
+                fed.latencies.push(sent_at[usize::from(id)].elapsed());
+                acknowledged += 1;
+            }
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        fed.wall = start.elapsed();
+        fed.latencies.sort_unstable();
+        Ok(fed)
+    }
+}
+
+/// Appends a PUBLISH of QoS 1.
+fn put_publish_once(out: &mut Vec<u8>, topic: &str, id: u16, payload: &[u8]) {
+    out.push(0x32);
+    put_length(out, 2 + topic.len() + 2 + 1 + payload.len());
+    out.extend_from_slice(&(topic.len() as u16).to_be_bytes());
+    out.extend_from_slice(topic.as_bytes());
+    out.extend_from_slice(&id.to_be_bytes());
+    out.push(0);
+    out.extend_from_slice(payload);
 }
 
 /// The first whole packet: its first byte, its body and its size.

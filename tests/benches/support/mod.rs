@@ -23,7 +23,7 @@ use catchment_agent::intake::{Intake, Limits};
 use catchment_agent::tally::Tally;
 use catchment_aggregator::catalog::Catalog;
 use catchment_aggregator::io::plan_toml;
-use catchment_common::plan::{Plan, Slice, SliceId};
+use catchment_common::plan::{Plan, Slice};
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::wire::AgentPlan;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
@@ -94,17 +94,7 @@ lateness   = "1s"
 /// A plan from its text, with its slices numbered from 1.
 pub fn catalog(text: &str) -> Catalog {
     let plan: Plan = plan_toml::parse(text, "plan.toml").expect("the plan is right");
-    let sliced = plan.slices();
-    let id = |index: usize| SliceId(index as u32 + 1);
-    let own: Vec<SliceId> = sliced.readers.iter().map(|(slice, _)| id(*slice)).collect();
-    let before: Vec<Vec<SliceId>> = own.iter().map(|&slice| vec![slice]).collect();
-    let slices = sliced
-        .slices
-        .into_iter()
-        .enumerate()
-        .map(|(index, slice)| (id(index), slice))
-        .collect();
-    Catalog::new(Plan { version: 1, ..plan }, slices, &own, &before)
+    Catalog::first(plan)
 }
 
 /// The only slice of [`PLAN`].

@@ -153,13 +153,18 @@ impl Site {
         ])
     }
 
-    /// Starts an agent that reads from a broker. `limits` is the TOML of that table.
+    /// Starts an agent that reads from a broker at QoS 0. `limits` is the TOML of that table.
     pub fn agent(&self, broker: SocketAddr, limits: &str) -> Result<Process> {
+        self.agent_at(broker, 0, &format!("[limits]\n{limits}\n"))
+    }
+
+    /// Starts an agent that reads from a broker at this quality of service. `tables` is more TOML.
+    pub fn agent_at(&self, broker: SocketAddr, qos: u8, tables: &str) -> Result<Process> {
         self.identity("gw-1")?;
         let config = format!(
-            "name = \"gw-1\"\nstate = \"state\"\n[broker]\nurl = \"mqtt://{broker}\"\nqos = 0\n[aggregator]\n\
+            "name = \"gw-1\"\nstate = \"state\"\n[broker]\nurl = \"mqtt://{broker}\"\nqos = {qos}\n[aggregator]\n\
              address = \"{}\"\n[tls]\nca = \"pki/ca.pem\"\ncertificate = \"pki/gw-1.pem\"\nkey = \"pki/gw-1.key\"\n\
-             [limits]\n{limits}\n",
+             {tables}",
             self.address
         );
         let file = self.folder().join("agent.toml");

@@ -10,6 +10,7 @@ use rumqttc::{TlsConfiguration, Transport, v5};
 use super::Incoming;
 use crate::io::config::{Broker, Config};
 use crate::io::tls;
+use crate::redelivery::Packet;
 
 /// What a client has to tell.
 pub(super) enum Polled {
@@ -20,27 +21,61 @@ pub(super) enum Polled {
 }
 
 /// A connection that is polled.
-pub(super) trait Session {
+pub(super) trait Session: Send {
     /// Waits for the next event. Errors are for the log; polling again connects again.
-    fn poll(&mut self) -> impl Future<Output = Result<Polled, String>>;
+    fn poll(&mut self) -> impl Future<Output = Result<Polled, String>> + Send;
     /// The next event that is there already, without a look at the socket.
     fn next_buffered(&mut self) -> Option<Polled>;
     /// Drops the connection.
     fn reset(&mut self);
 }
 
+/// Acknowledges messages, in the version that is spoken.
+#[derive(Debug)]
+pub(super) enum Acknowledgements {
+    Five(v5::AsyncClient),
+    Four(rumqttc::AsyncClient),
+}
+
+impl Acknowledgements {
+    /// Queues the acknowledgement of a QoS 1 message. There is room for all that can be under way; when the queue is
+    /// gone, so is the connection, and the message comes again.
+    pub(super) fn acknowledge(&self, packet: u16) {
+        match self {
+            Self::Five(client) => {
+                let mut publish =
+                    v5::mqttbytes::v5::Publish::new("", v5::mqttbytes::QoS::AtLeastOnce, "", None);
+                publish.pkid = packet;
+                let _ = client.try_ack(&publish);
+            }
+            Self::Four(client) => {
+                let mut publish = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, "");
+                publish.pkid = packet;
+                let _ = client.try_ack(&publish);
+            }
+        }
+    }
+}
+
+fn packet(at_least_once: bool, id: u16, duplicate: bool) -> Option<Packet> {
+    (at_least_once && id != 0).then_some(Packet { id, duplicate })
+}
+
 /// What is sent to the broker; apart from the session, because that is borrowed while it is polled.
-pub(super) trait Requests {
+pub(super) trait Requests: Send + Sync {
     fn subscribe(&self, filters: &[String]) -> Result<(), String>;
     fn unsubscribe(&self, filter: &str) -> Result<(), String>;
 }
 
-/// Requests that may wait for the connection.
-const REQUESTS_MAX: usize = 1_024;
+/// Requests that may wait for the connection: an acknowledgement for each message that can be under way, and some.
+const REQUESTS_MAX: usize = 70_000;
 /// The agent publishes nothing over this connection; the client sizes its tables by this.
 const OUTGOING_MAX: u16 = 16;
 /// Packets up to this size are taken, so that oversized payloads can be counted rather than break the connection.
 const PACKET_BYTES_MIN: u64 = 1 << 20;
+/// MQTT 3.1.1 has no way to tell the broker a limit. A packet that is refused comes again with the session, for ever,
+/// so the largest that the protocol has is read, counted as oversized and dropped.
+const PACKET_BYTES_OF_3_1_1: usize = 268_435_455;
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
 fn packet_bytes(config: &Config) -> u64 {
@@ -87,6 +122,7 @@ pub(super) fn version_5(config: &Config) -> Result<(Five, FiveRequests)> {
     let mut options = v5::MqttOptions::new(config.client_id(), host, port);
     options
         .set_keep_alive(broker.keep_alive)
+        .set_manual_acks(true)
         .set_clean_start(false)
         .set_session_expiry_interval(Some(
             u32::try_from(broker.session_expiry.as_secs()).unwrap_or(u32::MAX),
@@ -138,8 +174,19 @@ fn event_5(event: v5::Event) -> Polled {
             topic: publish.topic,
             payload: publish.payload,
             retained: publish.retain,
+            packet: packet(
+                publish.qos == v5::mqttbytes::QoS::AtLeastOnce,
+                publish.pkid,
+                publish.dup,
+            ),
         }),
         _ => Polled::Other,
+    }
+}
+
+impl FiveRequests {
+    pub(super) fn acknowledgements(&self) -> Acknowledgements {
+        Acknowledgements::Five(self.0.clone())
     }
 }
 
@@ -175,11 +222,11 @@ pub(super) fn version_4(config: &Config) -> Result<(Four, FourRequests)> {
     let broker = &config.broker;
     let (host, port) = address(broker)?;
     let mut options = rumqttc::MqttOptions::new(config.client_id(), host, port);
-    let bytes = usize::try_from(packet_bytes(config)).unwrap_or(usize::MAX);
     options
         .set_keep_alive(broker.keep_alive)
+        .set_manual_acks(true)
         .set_clean_session(false)
-        .set_max_packet_size(bytes, bytes)
+        .set_max_packet_size(PACKET_BYTES_OF_3_1_1, PACKET_BYTES_OF_3_1_1)
         .set_inflight(OUTGOING_MAX)
         .set_transport(transport(broker)?);
     if let Some((username, password)) = credentials(broker)? {
@@ -226,8 +273,19 @@ fn event_4(event: rumqttc::Event) -> Polled {
             topic: Bytes::from(publish.topic),
             payload: publish.payload,
             retained: publish.retain,
+            packet: packet(
+                publish.qos == rumqttc::QoS::AtLeastOnce,
+                publish.pkid,
+                publish.dup,
+            ),
         }),
         _ => Polled::Other,
+    }
+}
+
+impl FourRequests {
+    pub(super) fn acknowledgements(&self) -> Acknowledgements {
+        Acknowledgements::Four(self.0.clone())
     }
 }
 

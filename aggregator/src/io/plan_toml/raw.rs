@@ -35,6 +35,8 @@ pub(super) struct RawQuery {
     pub(super) idle: Option<Spanned<String>>,
     pub(super) patience: Option<Spanned<String>>,
     pub(super) retention: Option<Spanned<String>>,
+    pub(super) coarsen: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) dedupe: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

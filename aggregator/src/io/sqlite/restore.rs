@@ -9,8 +9,8 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Result, Store, StoreFault, at};
 use crate::aggregator::{Aggregator, Settings};
-use crate::catalog::Catalog;
-use crate::frontier::Standing;
+use crate::catalog::{Catalog, Slices};
+use crate::frontier::{About, Standing};
 use crate::io::tables::{TableSql, parse_time_text};
 
 impl Store {
@@ -32,16 +32,23 @@ impl Store {
     /// The newest plan with its slices.
     pub fn load_catalog(&self) -> Result<Catalog> {
         let plan = self.load_plan()?.unwrap_or_default();
-        let mut slices: BTreeMap<SliceId, Slice> = BTreeMap::new();
-        for (id, bytes) in self.rows("SELECT id, definition FROM catchment_slice", |row| {
-            Ok((row.get::<_, u32>(0)?, row.get::<_, Vec<u8>>(1)?))
+        let mut slices = Slices::default();
+        for (id, bytes, of) in self.rows("SELECT id, definition, coarser_of FROM catchment_slice", |row| {
+            Ok((
+                SliceId(row.get(0)?),
+                row.get::<_, Vec<u8>>(1)?,
+                SliceId(row.get(2)?),
+            ))
         })? {
             let slice: Slice =
                 postcard::from_bytes(&bytes).map_err(|error| self.content("slice", error.to_string()))?;
             slice
                 .check()
                 .map_err(|problem| self.content("slice", problem.into()))?;
-            slices.insert(SliceId(id), slice);
+            slices.all.insert(id, slice);
+            if of != SliceId(0) {
+                slices.coarser_of.insert(id, of);
+            }
         }
         let (mut own, mut before) = (Vec::new(), Vec::new());
         for query in &plan.queries {
@@ -97,19 +104,28 @@ impl Store {
 
     fn restore_agents(&self, aggregator: &mut Aggregator) -> Result<()> {
         let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
-        for (name, heard, retired) in self.rows(
-            "SELECT name, last_heard_us, retired FROM catchment_agent",
-            |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)),
-        )? {
-            let heard = Timestamp::clamped(heard);
-            standings.insert(
-                name,
-                Standing {
-                    heard,
-                    retired,
+        for (name, standing) in self.rows(
+            "SELECT name, last_heard_us, retired, software, plan_version, backlog_batches, backlog_bytes, conflicts
+             FROM catchment_agent",
+            |row| {
+                let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
+                let about = About {
+                    software: row.get(3)?,
+                    plan_version: number(4)?,
+                    backlog_batches: number(5)?,
+                    backlog_bytes: number(6)?,
+                    conflicts: number(7)?,
+                };
+                let standing = Standing {
+                    heard: Timestamp::clamped(row.get(1)?),
+                    retired: row.get(2)?,
                     watermarks: BTreeMap::new(),
-                },
-            );
+                    about,
+                };
+                Ok((row.get::<_, String>(0)?, standing))
+            },
+        )? {
+            standings.insert(name, standing);
         }
         for (agent, slice, watermark) in self.rows(
             "SELECT agent, slice, watermark_us FROM catchment_watermark",
@@ -161,7 +177,11 @@ impl Store {
         Ok(())
     }
 
-    fn rows<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
+    pub(super) fn rows<T>(
+        &self,
+        sql: &str,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
         self.rows_of(sql, [], read)
     }
 

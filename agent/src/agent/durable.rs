@@ -1,0 +1,240 @@
+//! The agent's side of durability: its start from what is on disk, and its jobs.
+
+use catchment_common::counter::Counter;
+use catchment_common::time::Now;
+use catchment_common::wire::AgentPlan;
+
+use super::{Agent, Out, limits};
+use crate::commit::{Commits, Marks};
+use crate::disk::{Disk, DiskFault, File, Job, Step};
+use crate::journal::{Journal, Snapshot};
+use crate::outbox::Outbox;
+use crate::recovery::Recovery;
+use crate::settings::{IDLE_CHECK, Settings};
+use crate::spool::{self, Lane, Spool};
+use crate::uplink::Uplink;
+
+/// What a start found, for the operator.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Started {
+    /// Readings replayed from the journal.
+    pub readings: u64,
+    /// Partials that are open again.
+    pub partials: usize,
+    /// Batches in the spool.
+    pub batches: usize,
+    /// Ends of files that were torn or damaged. A crash leaves one; more of them are a bad disk.
+    pub damaged: usize,
+}
+
+impl Agent {
+    /// An agent with what its disk has kept. `epoch` names this run and `seed` sets hashing, jitter and, on a new disk,
+    /// the counters' era: draw both at random. `plan` is the plan that was kept beside, which runs if it is newer than
+    /// the journal's.
+    pub fn start(
+        settings: Settings,
+        epoch: u64,
+        seed: u64,
+        plan: Option<&AgentPlan>,
+        now: Now,
+        disk: &impl Disk,
+    ) -> Result<(Self, Started), DiskFault> {
+        let mut recovery = Recovery::replay(disk, limits(&settings, seed), settings.redelivery_window, now)?;
+        let mut rest = Vec::new();
+        recovery.settle_overflow(|slice, section| rest.push((slice, section.clone())));
+        let spool_limits = spool::Limits {
+            bytes: settings.spool_bytes,
+            retain: settings.retain_acked,
+        };
+        let (mut spool, found) = Spool::recover(spool_limits, recovery.replayed.spooled, disk)?;
+        spool.add_ladders(&recovery.plan);
+        let started = Started {
+            readings: recovery.readings,
+            partials: recovery.intake.panes().len(),
+            batches: found.batches,
+            damaged: recovery.replayed.damaged + found.damaged,
+        };
+        let newest = recovery
+            .segments
+            .newest()
+            .or(recovery.segments.broken().last().copied())
+            .unwrap_or(0);
+        let oldest = recovery.segments.oldest().unwrap_or(newest + 1);
+        let keys = recovery.intake.panes().capacity();
+        let mut agent = Self {
+            seed,
+            plan: recovery.plan.clone(),
+            counting: recovery.counting.unwrap_or(seed.rotate_left(8) ^ epoch),
+            journal: Journal::new(settings.journal_bytes, oldest, newest + 1, keys),
+            intake: recovery.intake,
+            tail: recovery.tail,
+            commits: Commits::new(settings.commit_delay),
+            taken: 0,
+            durable: 0,
+            packets: std::collections::VecDeque::new(),
+            held_back: false,
+            trim: true,
+            spooled: spool.ordinal(),
+            out: Out {
+                outbox: Outbox::new(epoch),
+                spool,
+                tally: recovery.tally,
+                lane: Lane::Backlog,
+            },
+            uplink: Uplink::new(now, seed),
+            replies: Vec::new(),
+            close_now: true,
+            close_late_at: None,
+            idle_check_at: now.monotonic + IDLE_CHECK,
+            link_bytes_noted: 0,
+            settings,
+        };
+        for &number in recovery.segments.broken() {
+            agent.out.spool.remove_first(File::Journal(number));
+        }
+        // A killed process may have written what it never synced: it counts from now on, so it must be made to last.
+        for number in recovery.segments.numbers() {
+            agent.out.spool.sync_first(File::Journal(number));
+        }
+        agent
+            .journal
+            .snapshot(&snapshot(&agent.out, agent.counting, &agent.plan));
+        agent.out.count(Counter::Damaged, started.damaged as u64);
+        for (slice, section) in &rest {
+            agent.journal.taken(*slice, section.pane, section.keys.iter());
+            agent.out.push(section);
+        }
+        agent.out.finish();
+        if let Some(plan) = plan.filter(|plan| plan.version > agent.plan.version) {
+            agent.handle_plan(now, plan);
+        }
+        Ok((agent, started))
+    }
+
+    /// The journal refers to the plan by index: another plan needs another segment, and what has been written before it
+    /// must end with the old one.
+    pub(super) fn begin_journal_of_plan(&mut self) {
+        self.journal.counts(&mut self.out.tally);
+        self.journal.end_group();
+        self.journal.begin_segment(self.intake.panes().capacity());
+        self.journal
+            .snapshot(&snapshot(&self.out, self.counting, &self.plan));
+        self.trim = true;
+    }
+
+    /// What to make durable next, if it is time and nothing is under way. Report its end with
+    /// [`Agent::handle_job_done`] or [`Agent::handle_job_failed`].
+    pub fn poll_job(&mut self, now: Now, disk: &impl Disk) -> Option<Job> {
+        if self.commits.is_busy() {
+            return self.commits.poll_retry(now);
+        }
+        let waiting = self.journal.waiting() + usize::from(self.out.spool.has_work());
+        if !self.commits.is_due(now, waiting, self.out.spool.has_writes()) {
+            if waiting == 0 {
+                // Nothing was written for the latest messages, so nothing keeps them.
+                self.durable = self.taken;
+            }
+            return None;
+        }
+        self.make_room(now, disk);
+        let mut steps = Vec::new();
+        self.out.spool.take_writes(&mut steps);
+        let marks = Marks {
+            taken: self.taken,
+            ordinal: self.out.spool.ordinal(),
+        };
+        if self.spooled != marks.ordinal {
+            self.spooled = marks.ordinal;
+            self.journal.spooled(marks.ordinal);
+        }
+        let needed = self.needed_segment();
+        if let Some(needed) = needed {
+            self.intake.devices().carry(needed, &mut self.journal);
+        }
+        let is_full = self.journal.wants_segment();
+        if is_full || self.journal.waiting() > 0 {
+            self.journal.counts(&mut self.out.tally);
+        }
+        self.journal.take_groups(&mut steps);
+        if is_full {
+            self.journal.begin_segment(self.intake.panes().capacity());
+            self.journal
+                .snapshot(&snapshot(&self.out, self.counting, &self.plan));
+            self.trim = true;
+        }
+        self.out.spool.take_removals(&mut steps);
+        if let Some(needed) = needed {
+            self.journal.trim(needed, &mut steps);
+        }
+        let job = self.commits.begin(steps, marks);
+        self.out.count(Counter::DiskBytes, job.bytes());
+        Some(job)
+    }
+
+    /// Within the budgets of journal and spool: what must leave, leaves now.
+    fn make_room(&mut self, now: Now, disk: &impl Disk) {
+        if self.journal.is_crowded() {
+            let (oldest, current) = (self.journal.oldest() as u16, self.journal.segment() as u16);
+            let age = |mark: u16| current.wrapping_sub(mark);
+            let is_old = |mark: u16| age(mark) >= age(oldest).saturating_sub(1);
+            let Self {
+                intake, journal, out, ..
+            } = self;
+            intake.close_marked(journal, is_old, |section| out.push(section));
+            out.finish();
+            self.tail.forget_before(self.journal.oldest() + 2);
+            self.trim = true;
+        }
+        self.out.spool.expire(now.monotonic);
+        self.out.spool.keep_within_budget(disk);
+        for (slice, readings) in self.out.spool.take_lost() {
+            let place = self.out.tally.place(slice);
+            self.out.tally.add(place, Counter::Dropped, readings);
+        }
+        let (damaged, resent) = (self.out.spool.take_damaged(), self.out.spool.take_resent());
+        self.out.count(Counter::Damaged, damaged);
+        self.out.count(Counter::Resent, resent);
+        let forgotten = self.intake.devices().take_forgotten();
+        self.out.count(Counter::Forgotten, forgotten);
+    }
+
+    /// The oldest segment that something needs, if it may have changed.
+    fn needed_segment(&mut self) -> Option<u32> {
+        if !std::mem::take(&mut self.trim) || self.journal.oldest() == self.journal.segment() {
+            return None;
+        }
+        let current = self.journal.segment();
+        let age = |mark: u16| u32::from((current as u16).wrapping_sub(mark));
+        let oldest_pane = self.intake.panes().marks().map(age).max().unwrap_or(0);
+        let needed = (current - oldest_pane.min(current)).min(self.tail.oldest_segment().unwrap_or(current));
+        (needed > self.journal.oldest()).then_some(needed)
+    }
+
+    /// A job is done: what it held may be acknowledged and sent.
+    pub fn handle_job_done(&mut self, id: u64) {
+        if let Some(marks) = self.commits.handle_done(id) {
+            self.durable = marks.taken;
+            self.out.spool.handle_durable(marks.ordinal);
+        }
+    }
+
+    /// A job failed. It is tried again after a while; nothing is acknowledged until it is done.
+    pub fn handle_job_failed(&mut self, now: Now, job: Job, fault: &DiskFault) {
+        self.out.count(Counter::DiskFaults, 1);
+        let mut first: Vec<Step> = Vec::new();
+        if *fault == DiskFault::Full {
+            self.out.spool.handle_full();
+            self.out.spool.take_removals(&mut first);
+        }
+        self.commits.handle_failed(now, job, fault, first);
+    }
+}
+
+fn snapshot(out: &Out, counting: u64, plan: &AgentPlan) -> Snapshot {
+    Snapshot {
+        counting,
+        spooled: out.spool.ordinal(),
+        plan: plan.clone(),
+        counts: out.tally.all(),
+    }
+}

@@ -1,0 +1,277 @@
+//! The disk: one folder of files, written by a thread of its own because a sync takes its time.
+//!
+//! A file that comes to be is only safe once its folder is synced too, so the first sync of a new file does both. The
+//! folder is locked, so that two agents cannot share a state by mistake.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc as blocking;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::disk::{Disk, DiskFault, File, Job, MemoryDisk, Step};
+
+/// Handles kept open between jobs.
+const HANDLES_MAX: usize = 4;
+
+/// How a job ended.
+#[derive(Debug)]
+pub enum DiskEvent {
+    /// It is done.
+    Done(u64),
+    /// It failed and is given back.
+    Failed(Job, DiskFault),
+}
+
+/// Where an agent keeps its state.
+#[derive(Debug)]
+pub enum Storage {
+    /// In files.
+    Files(Files),
+    /// In memory.
+    Memory(MemoryDisk),
+}
+
+impl Storage {
+    /// Files in this folder, which is locked.
+    pub fn files(folder: &Path) -> Result<Self> {
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join("lock"));
+        let lock = match lock {
+            Ok(lock) => match lock.try_lock() {
+                Ok(()) => Some(lock),
+                Err(fs::TryLockError::WouldBlock) => bail!(
+                    "{}: another agent uses this state directory; give each agent its own `state`",
+                    folder.display()
+                ),
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("{}: cannot lock", folder.display()));
+                }
+            },
+            // A folder that cannot be written to still holds what is to be sent.
+            Err(error) => {
+                tracing::error!(folder = %folder.display(), %error, "the state directory cannot be written");
+                None
+            }
+        };
+        Ok(Self::Files(Files {
+            folder: folder.to_owned(),
+            _lock: lock,
+        }))
+    }
+}
+
+impl Disk for Storage {
+    fn list(&self) -> Result<Vec<(File, u64)>, DiskFault> {
+        match self {
+            Self::Files(files) => files.list(),
+            Self::Memory(memory) => memory.list(),
+        }
+    }
+
+    fn read(&self, file: File, at: u64, length: usize) -> Result<Bytes, DiskFault> {
+        match self {
+            Self::Files(files) => files.read(file, at, length),
+            Self::Memory(memory) => memory.read(file, at, length),
+        }
+    }
+}
+
+/// A folder of files, for reading.
+#[derive(Debug)]
+pub struct Files {
+    folder: PathBuf,
+    _lock: Option<fs::File>,
+}
+
+impl Files {
+    /// Starts the thread that does the jobs. Ends when the sender of jobs is dropped.
+    pub fn start_writer(&self) -> Result<(blocking::SyncSender<Job>, mpsc::Receiver<DiskEvent>)> {
+        let (jobs, queue) = blocking::sync_channel(1);
+        let (events_in, events) = mpsc::channel(1);
+        let writer = Writer {
+            folder: self.folder.clone(),
+            handles: BTreeMap::new(),
+            folder_changed: false,
+        };
+        thread::Builder::new()
+            .name("disk".into())
+            .spawn(move || writer.run(&queue, &events_in))
+            .context("cannot start the disk's thread")?;
+        Ok((jobs, events))
+    }
+}
+
+impl Disk for Files {
+    fn list(&self) -> Result<Vec<(File, u64)>, DiskFault> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(|error| fault(&error))? {
+            let entry = entry.map_err(|error| fault(&error))?;
+            if let Some(file) = entry.file_name().to_str().and_then(File::parse) {
+                files.push((file, entry.metadata().map_err(|error| fault(&error))?.len()));
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    fn read(&self, file: File, at: u64, length: usize) -> Result<Bytes, DiskFault> {
+        let open = fs::File::open(self.folder.join(file.name())).map_err(|error| fault(&error))?;
+        let mut bytes = vec![0; length];
+        open.read_exact_at(&mut bytes, at)
+            .map_err(|error| fault(&error))?;
+        Ok(bytes.into())
+    }
+}
+
+struct Writer {
+    folder: PathBuf,
+    handles: BTreeMap<File, fs::File>,
+    /// Files have come or gone since the folder was last synced.
+    folder_changed: bool,
+}
+
+impl Writer {
+    fn run(mut self, jobs: &blocking::Receiver<Job>, events: &mpsc::Sender<DiskEvent>) {
+        while let Ok(job) = jobs.recv() {
+            let event = match self.execute(&job) {
+                Ok(()) => DiskEvent::Done(job.id),
+                Err(error) => {
+                    // Handles may be of files that are not what they were.
+                    self.handles.clear();
+                    DiskEvent::Failed(job, fault(&error))
+                }
+            };
+            if events.blocking_send(event).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn execute(&mut self, job: &Job) -> io::Result<()> {
+        for step in &job.steps {
+            match step {
+                Step::Write { file, at, bytes } => self.handle(*file)?.write_all_at(bytes, *at)?,
+                Step::Truncate { file, length } => self.handle(*file)?.set_len(*length)?,
+                Step::Sync(file) => {
+                    self.handle(*file)?.sync_data()?;
+                    self.sync_folder()?;
+                }
+                Step::Remove(file) => {
+                    self.handles.remove(file);
+                    match fs::remove_file(self.folder.join(file.name())) {
+                        Ok(()) => self.folder_changed = true,
+                        Err(error) if error.kind() == ErrorKind::NotFound => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+        while self.handles.len() > HANDLES_MAX {
+            self.handles.pop_first();
+        }
+        self.sync_folder()
+    }
+
+    fn handle(&mut self, file: File) -> io::Result<&mut fs::File> {
+        use std::collections::btree_map::Entry;
+        match self.handles.entry(file) {
+            Entry::Occupied(held) => Ok(held.into_mut()),
+            Entry::Vacant(place) => {
+                let path = self.folder.join(file.name());
+                let is_new = !path.exists();
+                let open = OpenOptions::new()
+                    .create(true)
+                    .truncate(false)
+                    .write(true)
+                    .open(path)?;
+                self.folder_changed |= is_new;
+                Ok(place.insert(open))
+            }
+        }
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.folder_changed) {
+            fs::File::open(&self.folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+fn fault(error: &io::Error) -> DiskFault {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => DiskFault::Full,
+        ErrorKind::NotFound | ErrorKind::UnexpectedEof => DiskFault::Missing,
+        _ => DiskFault::Other(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_reach_the_files_and_can_be_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        let Storage::Files(files) = Storage::files(folder.path()).unwrap() else {
+            unreachable!("asked for files")
+        };
+        assert!(Storage::files(folder.path()).is_err(), "the folder is locked");
+        let (jobs, mut events) = files.start_writer().unwrap();
+        let write = |at, bytes: &'static [u8]| Step::Write {
+            file: File::Journal(1),
+            at,
+            bytes: Bytes::from_static(bytes),
+        };
+        let sync = Step::Sync(File::Journal(1));
+        let truncate = Step::Truncate {
+            file: File::Journal(1),
+            length: 3,
+        };
+        for id in 1..=2 {
+            let steps = vec![write(0, b"ab"), write(2, b"cd"), sync.clone(), truncate.clone()];
+            jobs.send(Job { id, steps }).unwrap();
+            assert!(matches!(events.blocking_recv(), Some(DiskEvent::Done(done)) if done == id));
+        }
+        assert_eq!(files.list().unwrap(), [(File::Journal(1), 3)]);
+        assert_eq!(files.read(File::Journal(1), 1, 2).unwrap(), &b"bc"[..]);
+        assert_eq!(files.read(File::Journal(1), 1, 3), Err(DiskFault::Missing));
+        let remove = Step::Remove(File::Journal(1));
+        jobs.send(Job {
+            id: 3,
+            steps: vec![remove.clone(), remove],
+        })
+        .unwrap();
+        assert!(matches!(events.blocking_recv(), Some(DiskEvent::Done(3))));
+        assert_eq!(files.list().unwrap(), []);
+    }
+
+    #[test]
+    fn a_folder_that_went_away_is_a_fault_and_no_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let Storage::Files(files) = Storage::files(folder.path()).unwrap() else {
+            unreachable!("asked for files")
+        };
+        let (jobs, mut events) = files.start_writer().unwrap();
+        folder.close().unwrap();
+        let steps = vec![Step::Write {
+            file: File::Spool(1),
+            at: 0,
+            bytes: Bytes::from_static(b"x"),
+        }];
+        jobs.send(Job { id: 1, steps }).unwrap();
+        assert!(
+            matches!(events.blocking_recv(), Some(DiskEvent::Failed(job, DiskFault::Missing)) if job.id == 1)
+        );
+    }
+}

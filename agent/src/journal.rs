@@ -1,0 +1,331 @@
+//! The write-ahead log of readings: what is in it counts, whatever happens to the process.
+//!
+//! ```text
+//! segment := group …                     one file; its first record is a snapshot
+//! group   := length:u32 crc32c:u32 body  one write and one sync: a group commit
+//! body    := record …                    see [`record`]
+//! ```
+//!
+//! A reading is written as what was made of it (slice, key, event time, exact values), not as it came: that is a few
+//! bytes rather than a payload, and replaying it is one call of the same code that lifted it. Keys are written once per
+//! segment and named by number. When panes close, one small record says so; the deltas themselves go to the spool in
+//! the same job, and the record names the spool's last number. So at a start each reading is in exactly one of three
+//! places: in a batch of the spool, in an open pane again, or (never acknowledged) still with the broker.
+//!
+//! A segment is dropped once nothing in it is needed: all its readings are in batches, and no message in it can be
+//! delivered again. When the journal nears its budget, the partials that hold its oldest segment leave early.
+
+pub mod record;
+
+mod replay;
+
+use bytes::Bytes;
+use catchment_common::decimal::Value;
+use catchment_common::key::KeyId;
+use catchment_common::limits::FIELDS_MAX;
+use catchment_common::plan::SliceField;
+use catchment_common::time::Timestamp;
+use catchment_common::wire::cursor::put_varint;
+
+use self::record::{put_time, put_value};
+use crate::devices::Numbers;
+use crate::disk::{File, Step, frame};
+use crate::tally::Tally;
+
+pub use self::record::Snapshot;
+pub use self::replay::{Replayed, Segments};
+
+/// Bytes that a group may gather; with more, no message is taken until some of it is durable.
+pub const GROUP_BYTES_MAX: usize = 1 << 20;
+/// A journal has at most so many segments before its oldest partials must leave.
+pub const SEGMENTS_MAX: u32 = 8;
+/// Smallest segment.
+const SEGMENT_BYTES_MIN: u64 = 32 << 10;
+
+/// The log being written.
+#[derive(Debug)]
+pub struct Journal {
+    /// Whether readings are written at all.
+    enabled: bool,
+    segment_bytes: u64,
+    /// The oldest segment that is kept.
+    oldest: u32,
+    segment: u32,
+    /// Where the next group goes.
+    at: u64,
+    /// The group in the making: a frame whose body has begun, or nothing.
+    group: Vec<u8>,
+    body: usize,
+    /// Groups that have ended and wait for the next job.
+    ended: Vec<Step>,
+    ended_bytes: usize,
+    last_time: i64,
+    /// For each key number the segment that names it.
+    named: Box<[u32]>,
+    /// For each slice and field the scale that its last value was whole at.
+    scales: Vec<u8>,
+    /// Bytes of the snapshot that the segment began with: a segment of little else would be no use.
+    snapshot_bytes: u64,
+}
+
+impl Journal {
+    /// A journal of about `budget` bytes that begins at `segment`, for key numbers below `keys`. A budget of 0 writes
+    /// nothing.
+    pub fn new(budget: u64, oldest: u32, segment: u32, keys: usize) -> Self {
+        Self {
+            enabled: budget > 0,
+            segment_bytes: (budget / u64::from(SEGMENTS_MAX)).max(SEGMENT_BYTES_MIN),
+            oldest: oldest.min(segment),
+            segment,
+            at: 0,
+            group: Vec::new(),
+            body: 0,
+            ended: Vec::new(),
+            ended_bytes: 0,
+            last_time: 0,
+            named: vec![0; keys].into_boxed_slice(),
+            scales: Vec::new(),
+            snapshot_bytes: 0,
+        }
+    }
+
+    /// Whether readings are written at all.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The segment being written.
+    #[inline]
+    pub fn segment(&self) -> u32 {
+        self.segment
+    }
+
+    /// The oldest segment that is kept.
+    pub fn oldest(&self) -> u32 {
+        self.oldest
+    }
+
+    /// Bytes that wait for the next job.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        self.group.len() + self.ended_bytes
+    }
+
+    /// Whether the oldest segment's partials must leave to make room.
+    pub fn is_crowded(&self) -> bool {
+        self.enabled && self.segment - self.oldest >= SEGMENTS_MAX - 1
+    }
+
+    /// Whether the next group should begin a segment.
+    pub fn wants_segment(&self) -> bool {
+        self.enabled && self.at >= self.segment_bytes.max(4 * self.snapshot_bytes)
+    }
+
+    // Records.
+
+    #[inline]
+    fn put(&mut self) -> &mut Vec<u8> {
+        if self.group.is_empty() {
+            self.body = frame::begin(&mut self.group);
+            self.last_time = 0;
+        }
+        &mut self.group
+    }
+
+    /// A QoS 1 message begins: the readings up to the next one are its.
+    #[inline]
+    pub fn message(&mut self, id: u16, hash: u32) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::MESSAGE);
+            out.extend_from_slice(&id.to_le_bytes());
+            out.extend_from_slice(&hash.to_le_bytes());
+        }
+    }
+
+    /// A reading was lifted.
+    #[inline]
+    pub fn reading(
+        &mut self,
+        slice: u16,
+        (key, key_bytes): (KeyId, &[u8]),
+        at: Timestamp,
+        fields: &[SliceField],
+        values: &[Option<Value>],
+    ) {
+        if !self.enabled {
+            return;
+        }
+        if self.named[key as usize] != self.segment {
+            self.named[key as usize] = self.segment;
+            let out = self.put();
+            out.push(record::KEY);
+            put_varint(out, u64::from(key));
+            put_varint(out, key_bytes.len() as u64);
+            out.extend_from_slice(key_bytes);
+        }
+        self.put();
+        let out = &mut self.group;
+        out.push(record::READING);
+        put_varint(out, u64::from(slice));
+        put_varint(out, u64::from(key));
+        put_time(out, &mut self.last_time, at);
+        let first = usize::from(slice) * FIELDS_MAX;
+        if self.scales.len() < first + FIELDS_MAX {
+            self.scales.resize(first + FIELDS_MAX, 0);
+        }
+        for ((field, value), scale) in fields.iter().zip(values).zip(&mut self.scales[first..]) {
+            put_value(out, *value, field.resolution, scale);
+        }
+    }
+
+    /// A key number means another key from now on, or none.
+    #[inline]
+    pub fn forget_key(&mut self, key: KeyId) {
+        if self.enabled {
+            self.named[key as usize] = 0;
+        }
+    }
+
+    /// The broker has a new session: no message before this comes again.
+    pub fn session(&mut self) {
+        if self.enabled {
+            self.put().push(record::SESSION);
+        }
+    }
+
+    /// All partials of a slice whose panes end by `watermark` went to the spool.
+    pub fn closed(&mut self, slice: u16, watermark: Timestamp) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::CLOSED);
+            put_varint(out, u64::from(slice));
+            out.extend_from_slice(&watermark.as_micros().to_le_bytes());
+        }
+    }
+
+    /// All partials went to the spool.
+    pub fn closed_all(&mut self) {
+        if self.enabled {
+            self.put().push(record::CLOSED_ALL);
+        }
+    }
+
+    /// Some partials of one slice and pane went to the spool. Each key must have been named in this segment or is
+    /// named now.
+    pub fn taken<'k>(&mut self, slice: u16, pane: Timestamp, keys: impl ExactSizeIterator<Item = &'k [u8]>) {
+        if !self.enabled {
+            return;
+        }
+        let out = self.put();
+        out.push(record::TAKEN);
+        put_varint(out, u64::from(slice));
+        out.extend_from_slice(&pane.as_micros().to_le_bytes());
+        put_varint(out, keys.len() as u64);
+        for key in keys {
+            put_varint(out, key.len() as u64);
+            out.extend_from_slice(key);
+        }
+    }
+
+    /// What is known of a device that numbers its messages, before its next number.
+    pub fn device(&mut self, id: u64, numbers: Numbers, identity: &[u8]) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::DEVICE);
+            put_varint(out, id);
+            put_varint(out, numbers.last);
+            out.extend_from_slice(&numbers.window.to_le_bytes());
+            put_varint(out, identity.len() as u64);
+            out.extend_from_slice(identity);
+        }
+    }
+
+    /// A device's number was taken.
+    pub fn sequence(&mut self, device: u64, number: u64) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::SEQUENCE);
+            put_varint(out, device);
+            put_varint(out, number);
+        }
+    }
+
+    /// Counters that changed since the last group.
+    pub fn counts(&mut self, tally: &mut Tally) {
+        if self.enabled {
+            self.put();
+            record::put_counts(&mut self.group, tally);
+        }
+    }
+
+    /// Records of the spool up to this number are part of this journal's history.
+    pub fn spooled(&mut self, number: u64) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::SPOOLED);
+            put_varint(out, number);
+        }
+    }
+
+    /// The first record of a segment.
+    pub fn snapshot(&mut self, snapshot: &Snapshot) {
+        if self.enabled {
+            self.put();
+            let before = self.group.len();
+            snapshot.put(&mut self.group);
+            self.snapshot_bytes = (self.group.len() - before) as u64;
+        }
+    }
+
+    // Jobs.
+
+    /// Ends the group in the making; what follows is another.
+    pub fn end_group(&mut self) {
+        if self.group.is_empty() {
+            return;
+        }
+        frame::end(&mut self.group, self.body);
+        let file = File::Journal(self.segment);
+        let bytes = Bytes::copy_from_slice(&self.group);
+        self.group.clear();
+        let length = bytes.len();
+        self.ended.push(Step::Write {
+            file,
+            at: self.at,
+            bytes,
+        });
+        self.ended.push(Step::Sync(file));
+        self.ended_bytes += length;
+        self.at += length as u64;
+    }
+
+    /// Ends the group and gives the steps that make all ended groups durable.
+    pub fn take_groups(&mut self, steps: &mut Vec<Step>) {
+        self.end_group();
+        self.ended_bytes = 0;
+        steps.append(&mut self.ended);
+    }
+
+    /// Begins the next segment, for key numbers below `keys`; its snapshot comes next.
+    pub fn begin_segment(&mut self, keys: usize) {
+        debug_assert!(self.group.is_empty());
+        self.segment += 1;
+        self.at = 0;
+        if self.named.len() != keys {
+            self.named = vec![0; keys].into_boxed_slice();
+        }
+    }
+
+    /// Nothing before `needed` is needed any more: the steps that drop it.
+    pub fn trim(&mut self, needed: u32, steps: &mut Vec<Step>) {
+        let needed = needed.min(self.segment);
+        for number in self.oldest..needed {
+            steps.push(Step::Remove(File::Journal(number)));
+        }
+        self.oldest = self.oldest.max(needed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,363 @@
+//! The journal's records, byte by byte. Integers are LEB128 varints unless a width is named; those are little-endian.
+//!
+//! ```text
+//! KEY        := 1  number  length  bytes          a key's number within this segment
+//! MESSAGE    := 2  id:u16  hash:u32               a QoS 1 message begins
+//! READING    := 3  slice  key  Δtime:zigzag µs  value × fields
+//! CLOSED     := 4  slice  watermark:i64 µs        partials of the slice that end by then are in the spool
+//! CLOSED_ALL := 5                                 all partials are
+//! TAKEN      := 6  slice  pane:i64 µs  count  (length  key bytes) × count
+//! SESSION    := 7                                 the broker's session is new
+//! COUNTS     := 8  count  (slice  code:u8  increase) × count
+//! SPOOLED    := 9  number                         the spool's last record that belongs to this history
+//! SNAPSHOT   := 10 version:u8  counting:u64  number  length plan  count (slice code:u8 value) × count
+//! DEVICE     := 11 number  last  window:u64  length  bytes
+//! SEQUENCE   := 12 number  sequence               of the reading that follows
+//!
+//! value := 0                       absent
+//!        | 1 + scale  zigzag n     n · 10^scale units of 10⁻¹⁸
+//!        | 38  units:i128
+//!        | 39  zigzag n            n times the field's resolution
+//! ```
+
+use catchment_common::counter::Counter;
+use catchment_common::decimal::Value;
+use catchment_common::limits::{KEY_BYTES_MAX, PLAN_BYTES_MAX};
+use catchment_common::plan::SliceId;
+use catchment_common::time::Timestamp;
+use catchment_common::wire::cursor::{Cursor, put_varint, unzigzag, zigzag};
+use catchment_common::wire::{AgentPlan, CounterSample, Message, WireFault};
+
+use crate::devices::{IDENTITY_BYTES_MAX, Numbers};
+use crate::tally::Tally;
+
+pub(super) const KEY: u8 = 1;
+pub(super) const MESSAGE: u8 = 2;
+pub(super) const READING: u8 = 3;
+pub(super) const CLOSED: u8 = 4;
+pub(super) const CLOSED_ALL: u8 = 5;
+pub(super) const TAKEN: u8 = 6;
+pub(super) const SESSION: u8 = 7;
+pub(super) const COUNTS: u8 = 8;
+pub(super) const SPOOLED: u8 = 9;
+pub(super) const SNAPSHOT: u8 = 10;
+pub(super) const DEVICE: u8 = 11;
+pub(super) const SEQUENCE: u8 = 12;
+
+/// The version of these records, in each snapshot.
+const VERSION: u8 = 1;
+const ABSENT: u8 = 0;
+const SCALE_MAX: u8 = 36;
+const RAW: u8 = 38;
+const STEPS: u8 = 39;
+/// Most counters in one record; far above slices × counters of any agent.
+const COUNTS_MAX: usize = 1 << 20;
+/// Most keys in one record: the largest table a gateway could hold.
+const TAKEN_MAX: usize = 1 << 24;
+
+/// One record.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs, reason = "the module's page says what they are")]
+pub enum Record<'b> {
+    Key {
+        number: u64,
+        bytes: &'b [u8],
+    },
+    Message {
+        id: u16,
+        hash: u32,
+    },
+    Reading {
+        slice: u16,
+        key: u64,
+        at: Timestamp,
+        values: Vec<Option<Value>>,
+    },
+    Closed {
+        slice: u16,
+        watermark: Timestamp,
+    },
+    ClosedAll,
+    Taken {
+        slice: u16,
+        pane: Timestamp,
+        keys: Vec<&'b [u8]>,
+    },
+    Session,
+    Counts(Vec<CounterSample>),
+    Spooled(u64),
+    Snapshot(Snapshot),
+    Device {
+        number: u64,
+        numbers: Numbers,
+        bytes: &'b [u8],
+    },
+    Sequence {
+        device: u64,
+        number: u64,
+    },
+}
+
+/// What a segment begins with, so that it needs none before it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// The era of the counters.
+    pub counting: u64,
+    /// The spool's last record so far.
+    pub spooled: u64,
+    /// The plan that slices and fields refer to.
+    pub plan: AgentPlan,
+    /// All counters.
+    pub counts: Vec<CounterSample>,
+}
+
+impl Snapshot {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        out.push(SNAPSHOT);
+        out.push(VERSION);
+        out.extend_from_slice(&self.counting.to_le_bytes());
+        put_varint(out, self.spooled);
+        let plan = Message::Plan(self.plan.clone()).emit();
+        put_varint(out, plan.len() as u64);
+        out.extend_from_slice(&plan);
+        put_samples(out, &self.counts);
+    }
+
+    fn take(cursor: &mut Cursor<'_>) -> Result<Self, WireFault> {
+        let version = cursor.byte()?;
+        if version != VERSION {
+            return Err(WireFault::Version(version));
+        }
+        let counting = u64::from_le_bytes(cursor.array()?);
+        let spooled = cursor.varint()?;
+        let length = cursor.length(PLAN_BYTES_MAX, "plan")?;
+        let Message::Plan(plan) = Message::parse(cursor.take(length)?)? else {
+            return Err(WireFault::Invalid("plan"));
+        };
+        Ok(Self {
+            counting,
+            spooled,
+            plan,
+            counts: take_samples(cursor)?,
+        })
+    }
+}
+
+/// Appends the counters that changed since the last call.
+pub(super) fn put_counts(out: &mut Vec<u8>, tally: &mut Tally) {
+    let samples = tally.increases();
+    if !samples.is_empty() {
+        out.push(COUNTS);
+        put_samples(out, &samples);
+    }
+}
+
+fn put_samples(out: &mut Vec<u8>, samples: &[CounterSample]) {
+    put_varint(out, samples.len() as u64);
+    for sample in samples {
+        put_varint(out, u64::from(sample.slice.0));
+        out.push(sample.counter);
+        put_varint(out, sample.value);
+    }
+}
+
+fn take_samples(cursor: &mut Cursor<'_>) -> Result<Vec<CounterSample>, WireFault> {
+    let count = cursor.length(COUNTS_MAX, "counters")?;
+    let mut samples = Vec::new();
+    for _ in 0..count {
+        let slice = SliceId(take_u32(cursor)?);
+        let counter = cursor.byte()?;
+        Counter::from_code(counter).ok_or(WireFault::Invalid("counter"))?;
+        let value = cursor.varint()?;
+        samples.push(CounterSample {
+            slice,
+            counter,
+            value,
+        });
+    }
+    Ok(samples)
+}
+
+fn take_u32(cursor: &mut Cursor<'_>) -> Result<u32, WireFault> {
+    u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("number above 32 bits"))
+}
+
+#[inline]
+pub(super) fn put_time(out: &mut Vec<u8>, last: &mut i64, at: Timestamp) {
+    put_varint(out, zigzag(at.as_micros() - *last));
+    *last = at.as_micros();
+}
+
+/// Appends a value. `scale` remembers at which power of ten the field's values are whole.
+#[inline]
+pub(super) fn put_value(out: &mut Vec<u8>, value: Option<Value>, resolution: Option<i128>, scale: &mut u8) {
+    let Some(value) = value else {
+        out.push(ABSENT);
+        return;
+    };
+    let units = value.units();
+    if let Some(resolution) = resolution {
+        // Values were rounded to multiples of the resolution.
+        if let (Ok(steps), 0) = (i64::try_from(units / resolution), units % resolution) {
+            out.push(STEPS);
+            put_varint(out, zigzag(steps));
+            return;
+        }
+    }
+    // A sensor keeps its number of digits, so the last scale nearly always fits.
+    let whole = |scale: u8| {
+        let power = 10_i128.pow(u32::from(scale));
+        let quotient = units / power;
+        (quotient * power == units).then_some(quotient)
+    };
+    let found = whole(*scale)
+        .filter(|quotient| *scale > 0 && i64::try_from(*quotient).is_ok())
+        .map(|quotient| (*scale, quotient))
+        .or_else(|| {
+            (0..=SCALE_MAX)
+                .rev()
+                .find_map(|scale| Some((scale, whole(scale)?)))
+        });
+    let small = found.and_then(|(at, quotient)| Some((at, i64::try_from(quotient).ok()?)));
+    let Some((at, quotient)) = small else {
+        out.push(RAW);
+        out.extend_from_slice(&units.to_le_bytes());
+        return;
+    };
+    if units != 0 {
+        *scale = at;
+    }
+    out.push(1 + at);
+    put_varint(out, zigzag(quotient));
+}
+
+fn take_value(cursor: &mut Cursor<'_>, resolution: Option<i128>) -> Result<Option<Value>, WireFault> {
+    let code = cursor.byte()?;
+    let units = match code {
+        ABSENT => return Ok(None),
+        RAW => i128::from_le_bytes(cursor.array()?),
+        STEPS => {
+            let steps = i128::from(unzigzag(cursor.varint()?));
+            let resolution = resolution.ok_or(WireFault::Invalid("resolution"))?;
+            steps.checked_mul(resolution).ok_or(WireFault::Invalid("value"))?
+        }
+        scaled if scaled <= 1 + SCALE_MAX => {
+            let power = 10_i128.pow(u32::from(scaled - 1));
+            let number = i128::from(unzigzag(cursor.varint()?));
+            number.checked_mul(power).ok_or(WireFault::Invalid("value"))?
+        }
+        _ => return Err(WireFault::Invalid("value")),
+    };
+    Value::from_units(units)
+        .map(Some)
+        .ok_or(WireFault::Invalid("value"))
+}
+
+fn take_timestamp(cursor: &mut Cursor<'_>) -> Result<Timestamp, WireFault> {
+    Timestamp::from_micros(i64::from_le_bytes(cursor.array()?)).ok_or(WireFault::Invalid("time"))
+}
+
+/// Reads the records of one group.
+pub struct Records<'b> {
+    cursor: Cursor<'b>,
+    last_time: i64,
+}
+
+impl<'b> Records<'b> {
+    /// The records in a group's body.
+    pub fn new(body: &'b [u8]) -> Self {
+        Self {
+            cursor: Cursor::new(body),
+            last_time: 0,
+        }
+    }
+
+    /// The next record. Readings are read as `plan` says.
+    pub fn next(&mut self, plan: &AgentPlan) -> Result<Option<Record<'b>>, WireFault> {
+        let cursor = &mut self.cursor;
+        if cursor.rest().is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(match cursor.byte()? {
+            KEY => {
+                let number = cursor.varint()?;
+                let length = cursor.length(KEY_BYTES_MAX, "key")?;
+                Record::Key {
+                    number,
+                    bytes: cursor.take(length)?,
+                }
+            }
+            MESSAGE => Record::Message {
+                id: u16::from_le_bytes(cursor.array()?),
+                hash: u32::from_le_bytes(cursor.array()?),
+            },
+            READING => self.reading(plan)?,
+            CLOSED => Record::Closed {
+                slice: slice_index(cursor, plan)?,
+                watermark: take_timestamp(cursor)?,
+            },
+            CLOSED_ALL => Record::ClosedAll,
+            TAKEN => {
+                let (slice, pane) = (slice_index(cursor, plan)?, take_timestamp(cursor)?);
+                let count = cursor.length(TAKEN_MAX, "keys")?;
+                let mut keys = Vec::new();
+                for _ in 0..count {
+                    let length = cursor.length(KEY_BYTES_MAX, "key")?;
+                    keys.push(cursor.take(length)?);
+                }
+                Record::Taken { slice, pane, keys }
+            }
+            SESSION => Record::Session,
+            COUNTS => Record::Counts(take_samples(cursor)?),
+            SPOOLED => Record::Spooled(cursor.varint()?),
+            SNAPSHOT => Record::Snapshot(Snapshot::take(cursor)?),
+            DEVICE => {
+                let (number, last) = (cursor.varint()?, cursor.varint()?);
+                let window = u64::from_le_bytes(cursor.array()?);
+                let length = cursor.length(IDENTITY_BYTES_MAX, "device")?;
+                Record::Device {
+                    number,
+                    numbers: Numbers { last, window },
+                    bytes: cursor.take(length)?,
+                }
+            }
+            SEQUENCE => Record::Sequence {
+                device: cursor.varint()?,
+                number: cursor.varint()?,
+            },
+            other => return Err(WireFault::Kind(other)),
+        }))
+    }
+
+    fn reading(&mut self, plan: &AgentPlan) -> Result<Record<'b>, WireFault> {
+        let cursor = &mut self.cursor;
+        let slice = slice_index(cursor, plan)?;
+        let key = cursor.varint()?;
+        let micros = self
+            .last_time
+            .checked_add(unzigzag(cursor.varint()?))
+            .ok_or(WireFault::Invalid("time"))?;
+        let at = Timestamp::from_micros(micros).ok_or(WireFault::Invalid("time"))?;
+        self.last_time = micros;
+        let fields = &plan.slices[usize::from(slice)].1.fields;
+        let values = fields
+            .iter()
+            .map(|field| take_value(cursor, field.resolution))
+            .collect::<Result<_, _>>()?;
+        Ok(Record::Reading {
+            slice,
+            key,
+            at,
+            values,
+        })
+    }
+}
+
+/// The index of a slice in the plan.
+fn slice_index(cursor: &mut Cursor<'_>, plan: &AgentPlan) -> Result<u16, WireFault> {
+    let index = cursor.varint()?;
+    u16::try_from(index)
+        .ok()
+        .filter(|&index| usize::from(index) < plan.slices.len())
+        .ok_or(WireFault::Invalid("slice"))
+}

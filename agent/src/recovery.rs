@@ -1,0 +1,223 @@
+//! The start after an end: the journal replayed through the code that wrote it, and the spool read up to where the
+//! journal's history ends.
+//!
+//! The replay takes each reading into an open pane, as it was taken the first time, and takes panes out where the
+//! journal says that they went to the spool. What remains is exactly what was neither sent nor lost. Should the panes
+//! not fit any more, because the budget was made smaller, what does not fit leaves as batches at the end.
+
+use std::collections::BTreeMap;
+
+use catchment_common::limits::BATCH_DELTAS_MAX;
+use catchment_common::plan::SliceId;
+use catchment_common::stats::Stats;
+use catchment_common::time::{Now, Timestamp};
+use catchment_common::wire::{AgentPlan, Section};
+
+use crate::disk::{Disk, DiskFault};
+use crate::intake::{Intake, Limits};
+use crate::journal::record::Record;
+use crate::journal::{Replayed, Segments};
+use crate::redelivery::Tail;
+use crate::tally::Tally;
+
+/// A partial that did not fit while the journal was replayed: readings, stats, and the segment of its first reading.
+type Overflow = BTreeMap<(u16, Timestamp, Box<[u8]>), (u64, Vec<Stats>, u32)>;
+
+/// Key, readings and stats of a partial.
+type Row = (Box<[u8]>, u64, Vec<Stats>);
+
+/// What a journal gives back.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) intake: Intake,
+    pub(crate) tail: Tail,
+    pub(crate) tally: Tally,
+    /// The era of the counters, if a journal was there.
+    pub(crate) counting: Option<u64>,
+    pub(crate) plan: AgentPlan,
+    pub(crate) replayed: Replayed,
+    pub(crate) segments: Segments,
+    pub(crate) readings: u64,
+    overflow: Overflow,
+    limits: Limits,
+    now: Now,
+}
+
+impl Recovery {
+    /// Replays the journal on this disk.
+    pub(crate) fn replay(
+        disk: &impl Disk,
+        limits: Limits,
+        window: usize,
+        now: Now,
+    ) -> Result<Self, DiskFault> {
+        let segments = Segments::find(disk)?;
+        let mut tally = Tally::default();
+        let mut recovery = Self {
+            intake: Intake::new(&AgentPlan::default(), None, limits, now, &mut tally),
+            tail: Tail::new(window),
+            tally,
+            counting: None,
+            plan: AgentPlan::default(),
+            replayed: Replayed::default(),
+            segments: Segments::find(disk)?,
+            readings: 0,
+            overflow: Overflow::new(),
+            limits,
+            now,
+        };
+        let mut names = Names::default();
+        recovery.replayed = segments.replay(disk, |segment, plan, record| {
+            recovery.take(segment, plan, record, &mut names);
+        });
+        Ok(recovery)
+    }
+
+    fn take(&mut self, segment: u32, plan: &AgentPlan, record: Record<'_>, names: &mut Names) {
+        names.enter(segment);
+        match record {
+            Record::Snapshot(snapshot) => {
+                if self.counting != Some(snapshot.counting) {
+                    // The first snapshot has all that was counted before it; those that follow repeat it.
+                    self.counting = Some(snapshot.counting);
+                    self.tally.restore(&snapshot.counts);
+                }
+                if self.plan != snapshot.plan {
+                    self.plan = snapshot.plan;
+                    let Self {
+                        intake,
+                        tally,
+                        limits,
+                        now,
+                        plan,
+                        ..
+                    } = self;
+                    *intake = Intake::new(plan, Some(intake), *limits, *now, tally);
+                }
+            }
+            Record::Key { number, bytes } => {
+                names.keys.insert(number, bytes.into());
+            }
+            Record::Device {
+                number,
+                numbers,
+                bytes,
+            } => {
+                names.devices.insert(number, bytes.into());
+                self.intake.devices().restore(bytes, numbers, segment);
+            }
+            Record::Sequence { device, number } => {
+                if let Some(identity) = names.devices.get(&device) {
+                    self.intake.devices().replay(identity, number);
+                }
+            }
+            Record::Message { id, hash } => self.tail.push(id, hash, segment),
+            Record::Session => self.tail.clear(),
+            Record::Reading {
+                slice,
+                key,
+                at,
+                values,
+            } => {
+                let Some(key) = names.keys.get(&key) else {
+                    self.replayed.damaged += 1;
+                    return;
+                };
+                self.readings += 1;
+                let mark = segment as u16;
+                while self
+                    .intake
+                    .replay(slice, key, at, &values, mark, self.now)
+                    .is_err()
+                {
+                    let overflow = &mut self.overflow;
+                    self.intake
+                        .spill(|index, section| keep(overflow, index, section, segment));
+                }
+            }
+            Record::Closed { slice, watermark } => {
+                let width = plan.slices[usize::from(slice)].1.pane;
+                self.intake.discard_due(slice, watermark);
+                self.overflow
+                    .retain(|(of, pane, _), _| *of != slice || pane.plus(width) > watermark);
+            }
+            Record::ClosedAll => {
+                self.intake.discard_all();
+                self.overflow.clear();
+            }
+            Record::Taken { slice, pane, keys } => {
+                for key in keys {
+                    self.intake.discard_one(slice, pane, key);
+                    self.overflow.remove(&(slice, pane, Box::from(key)));
+                }
+            }
+            Record::Counts(samples) => self.tally.restore(&samples),
+            Record::Spooled(_) => {}
+        }
+    }
+
+    /// What did not fit: first back into open panes, where there is room now; the rest is handed to `sink` with its
+    /// slice's index.
+    pub(crate) fn settle_overflow(&mut self, mut sink: impl FnMut(u16, &Section)) {
+        let mut rest: BTreeMap<(u16, Timestamp), Vec<Row>> = BTreeMap::new();
+        for ((slice, pane, key), (readings, stats, segment)) in std::mem::take(&mut self.overflow) {
+            if self
+                .intake
+                .absorb(slice, pane, &key, readings, &stats, segment as u16)
+                .is_err()
+            {
+                rest.entry((slice, pane))
+                    .or_default()
+                    .push((key, readings, stats));
+            }
+        }
+        let mut section = Section::default();
+        for ((slice, pane), rows) in rest {
+            let (id, keep): (SliceId, Vec<_>) = {
+                let (id, slice) = &self.intake.slices()[usize::from(slice)];
+                (*id, slice.fields.iter().map(|field| field.components).collect())
+            };
+            for chunk in rows.chunks(BATCH_DELTAS_MAX / 4) {
+                section.reset(id, pane, keep.iter().copied());
+                for (key, readings, stats) in chunk {
+                    section.keys.push(key);
+                    section.readings.push(*readings);
+                    section.stats.extend_from_slice(stats);
+                }
+                sink(slice, &section);
+            }
+        }
+    }
+}
+
+/// Keys and devices by the numbers that one segment gives them.
+#[derive(Default)]
+struct Names {
+    segment: u32,
+    keys: BTreeMap<u64, Box<[u8]>>,
+    devices: BTreeMap<u64, Box<[u8]>>,
+}
+
+impl Names {
+    fn enter(&mut self, segment: u32) {
+        if self.segment != segment {
+            *self = Self {
+                segment,
+                ..Self::default()
+            };
+        }
+    }
+}
+
+fn keep(overflow: &mut Overflow, index: u16, section: &Section, segment: u32) {
+    for (row, key) in section.keys.iter().enumerate() {
+        let stats = section.row(row);
+        let (readings, held, _) = overflow
+            .entry((index, section.pane, key.into()))
+            .or_insert_with(|| (0, vec![Stats::IDENTITY; stats.len()], segment));
+        *readings += section.readings[row];
+        held.iter_mut()
+            .zip(stats)
+            .for_each(|(held, more)| held.merge(more));
+    }
+}

@@ -1,0 +1,287 @@
+//! Reading the spool back at a start.
+//!
+//! Segments are read in order. The log is cut off where the journal's history ends: what was written after that was
+//! never sent, and its readings are in the journal still. What merged or replaced records counts only when it is
+//! complete, and then what it replaced does not. Batches stay on disk; what is kept in memory is where they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::record::Record;
+use super::{Held, Lane, Limits, Name, Slot, Spool};
+use crate::disk::{Disk, DiskFault, File, Step, frame};
+use catchment_common::wire::Loss;
+
+/// Largest segment file that is read.
+const SEGMENT_FILE_MAX: u64 = 64 << 20;
+
+/// What a start found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// Batches held.
+    pub batches: usize,
+    /// Segments that end in a torn or damaged record.
+    pub damaged: usize,
+    /// Records after the journal's history, which are cut off.
+    pub cut_off: usize,
+}
+
+impl Spool {
+    /// The spool on this disk, up to the record that the journal knows (`through`), or all of it when there is no
+    /// journal to ask.
+    pub fn recover(
+        limits: Limits,
+        through: Option<u64>,
+        disk: &impl Disk,
+    ) -> Result<(Self, Recovered), DiskFault> {
+        let files: Vec<(u32, u64)> = disk
+            .list()?
+            .into_iter()
+            .filter_map(|(file, length)| match file {
+                File::Spool(number) => Some((number, length)),
+                File::Journal(_) => None,
+            })
+            .collect();
+        let next_segment = files.last().map_or(1, |&(number, _)| number + 1);
+        let mut spool = Self::new(limits, next_segment);
+        spool.ordinal = through.unwrap_or(0);
+        let mut reader = Reader {
+            spool: &mut spool,
+            through: through.unwrap_or(u64::MAX),
+            found: Recovered::default(),
+            parts: Vec::new(),
+            cut: false,
+        };
+        for &(number, length) in &files {
+            reader.segment(number, length, disk);
+        }
+        let mut found = reader.found;
+        let kept = files
+            .iter()
+            .filter(|(number, _)| spool.segments.contains_key(number));
+        let syncs: Vec<Step> = kept.map(|&(number, _)| Step::Sync(File::Spool(number))).collect();
+        spool.first_steps.splice(..0, syncs);
+        spool.finish_recovery();
+        found.batches = spool.len();
+        Ok((spool, found))
+    }
+
+    /// What was read may be what a killed process wrote and never synced, and the next power failure may take it. So
+    /// nothing is sent, merged or dropped before the first job has synced all of it.
+    fn finish_recovery(&mut self) {
+        let mut oldest_first: Vec<(Slot, Name)> =
+            self.held.iter().map(|(&name, &slot)| (slot, name)).collect();
+        oldest_first.sort_unstable();
+        self.fresh = oldest_first
+            .into_iter()
+            .map(|(_, name)| (self.ordinal, name, Lane::Backlog))
+            .collect();
+        for held in self.records.values() {
+            if let Some(segment) = self.segments.get_mut(&held.segment) {
+                segment.live += 1;
+            }
+        }
+        let numbers: Vec<u32> = self.segments.keys().copied().collect();
+        for number in numbers {
+            self.drop_if_done(number);
+        }
+    }
+}
+
+struct Reader<'s> {
+    spool: &'s mut Spool,
+    through: u64,
+    found: Recovered,
+    /// Parts of a merge that is not complete yet.
+    parts: Vec<(Slot, Held)>,
+    cut: bool,
+}
+
+impl Reader<'_> {
+    fn segment(&mut self, number: u32, length: u64, disk: &impl Disk) {
+        let file = File::Spool(number);
+        if self.cut {
+            self.spool.first_steps.push(Step::Remove(file));
+            return;
+        }
+        let mut segment = super::Segment::default();
+        let bytes = disk
+            .read(file, 0, length.min(SEGMENT_FILE_MAX) as usize)
+            .unwrap_or_default();
+        let mut at = 0;
+        while let Some(body) = frame::body(&bytes[at..]) {
+            let body_at = at + frame::HEAD;
+            let Ok(record) = Record::parse(body) else {
+                break;
+            };
+            if record.ordinal() > self.through {
+                self.found.cut_off += 1;
+                self.cut = true;
+                break;
+            }
+            at = body_at + body.len();
+            self.spool.ordinal = self.spool.ordinal.max(record.ordinal());
+            self.record(number, body_at, body, record, &mut segment);
+        }
+        if self.cut {
+            self.spool.first_steps.push(Step::Truncate {
+                file,
+                length: at as u64,
+            });
+            self.spool.first_steps.push(Step::Sync(file));
+        } else if at < bytes.len() || (bytes.len() as u64) < length {
+            self.found.damaged += 1;
+        }
+        segment.bytes = if self.cut { at as u64 } else { length };
+        self.spool.bytes += segment.bytes;
+        segment.after.remove(&number);
+        self.spool.segments.insert(number, segment);
+    }
+
+    fn record(
+        &mut self,
+        segment: u32,
+        body_at: usize,
+        body: &[u8],
+        record: Record<'_>,
+        own: &mut super::Segment,
+    ) {
+        match record {
+            Record::Batch {
+                ordinal,
+                slot,
+                last,
+                from,
+                stage,
+                name,
+                frame,
+            } => {
+                self.spool.next_number = self.spool.next_number.max(slot.number + 1);
+                let held = Held {
+                    segment,
+                    at: (body_at + body.len() - frame.len()) as u64,
+                    length: frame.len() as u32,
+                    ordinal,
+                    stage,
+                    name,
+                    acknowledged: false,
+                    is_loss: Loss::is_loss(frame),
+                    frame: None,
+                };
+                if slot.part == 0 {
+                    self.insert(slot, held, own);
+                    return;
+                }
+                self.parts.push((slot, held));
+                if last {
+                    self.complete(from, slot.number, own);
+                }
+            }
+            Record::Moved {
+                ordinal,
+                slot,
+                stage,
+                name,
+                frame,
+            } => {
+                let held = Held {
+                    segment,
+                    at: (body_at + body.len() - frame.len()) as u64,
+                    length: frame.len() as u32,
+                    ordinal,
+                    stage,
+                    name,
+                    acknowledged: false,
+                    is_loss: Loss::is_loss(frame),
+                    frame: None,
+                };
+                self.spool.next_number = self.spool.next_number.max(slot.number + 1);
+                self.remove(slot, own);
+                self.insert(slot, held, own);
+            }
+            Record::Seal {
+                ordinal: _,
+                through,
+                first,
+            } => {
+                self.spool.seal_recovered(through, first, own);
+            }
+        }
+    }
+
+    /// All parts are there: they take the place of what they were made of.
+    fn complete(&mut self, from: u64, to: u64, own: &mut super::Segment) {
+        let parts = std::mem::take(&mut self.parts);
+        if parts.first().is_some_and(|(_, held)| held.name.is_none()) {
+            let range = Slot {
+                number: from,
+                part: 0,
+            }..=Slot {
+                number: to,
+                part: u32::MAX,
+            };
+            let replaced: Vec<Slot> = self
+                .spool
+                .records
+                .range(range)
+                .filter(|(_, held)| held.name.is_none() && !held.is_loss)
+                .map(|(&slot, _)| slot)
+                .collect();
+            for slot in replaced {
+                self.remove(slot, own);
+            }
+        }
+        for (slot, held) in parts {
+            self.insert(slot, held, own);
+        }
+    }
+
+    fn insert(&mut self, slot: Slot, held: Held, own: &mut super::Segment) {
+        if let Some(name) = held.name {
+            // The later record of a name counts.
+            if let Some(&before) = self.spool.held.get(&name) {
+                self.remove(before, own);
+            }
+            self.spool.held.insert(name, slot);
+        }
+        self.spool.held_bytes += u64::from(held.length);
+        self.spool.records.insert(slot, held);
+    }
+
+    /// A record that the one being read, in segment `own`, takes the place of.
+    fn remove(&mut self, slot: Slot, own: &mut super::Segment) {
+        let Some(held) = self.spool.records.remove(&slot) else {
+            return;
+        };
+        if let Some(name) = held.name {
+            self.spool.held.remove(&name);
+        }
+        self.spool.held_bytes -= u64::from(held.length);
+        own.after.insert(held.segment);
+    }
+}
+
+impl Spool {
+    /// Applies a seal that was found in segment `own`, as [`Spool::seal_all`] did when it was written.
+    fn seal_recovered(&mut self, through: u64, first: Name, own: &mut super::Segment) {
+        let end = Slot {
+            number: through,
+            part: u32::MAX,
+        };
+        let unsealed: BTreeMap<Slot, u32> = self
+            .records
+            .range(..=end)
+            .filter(|(_, held)| held.name.is_none())
+            .map(|(&slot, held)| (slot, held.segment))
+            .collect();
+        let mut sources = BTreeSet::new();
+        for ((slot, segment), seq) in unsealed.into_iter().zip(first.seq..) {
+            let name = Name { seq, ..first };
+            if let Some(held) = self.records.get_mut(&slot) {
+                held.name = Some(name);
+                self.held.insert(name, slot);
+                sources.insert(segment);
+            }
+        }
+        own.after.extend(sources);
+    }
+}

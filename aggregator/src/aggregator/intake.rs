@@ -1,0 +1,176 @@
+//! Batches and loss records: each is taken as a whole or not at all, once, under its name.
+
+use bytes::Bytes;
+use catchment_common::wire::{self, Batch, Loss, Message, Refusal, RejectReason, WireFault};
+
+use super::{Aggregator, ConnectionId, Fault, Transmit, load};
+use crate::commit::{AppendedBatch, PaneSource};
+use crate::limits::LOSS_ENTRY_BYTES;
+use crate::merge::Refused;
+
+impl Aggregator {
+    pub(super) fn handle_batch(
+        &mut self,
+        connection: ConnectionId,
+        agent: String,
+        frame: Bytes,
+        source: &impl PaneSource,
+    ) -> Result<(), Fault> {
+        let batch = match Batch::parse(&frame) {
+            Ok(batch) => batch,
+            Err(fault) => return self.refuse_damaged(connection, &agent, &frame, fault),
+        };
+        let (epoch, seq) = (batch.epoch, batch.seq);
+        if self.is_known(connection, &agent, epoch, seq) {
+            return Ok(());
+        }
+        if let Err(reason) = self.check(&agent, &batch) {
+            self.refuse(connection, &agent, (epoch, seq), reason);
+            return Ok(());
+        }
+        // Loading may fail, and must do so before anything is merged.
+        for view in batch.sections() {
+            let view = view.map_err(Fault::Wire)?;
+            load(&mut self.panes, source, view.slice, view.pane)?;
+        }
+        for (nth, view) in batch.sections().enumerate() {
+            let view = view.map_err(Fault::Wire)?;
+            let keys = self
+                .panes
+                .merge_checked(&agent, &view, nth)
+                .map_err(Fault::Wire)?;
+            for (query, windows) in self.catalog.queries.iter().zip(&mut self.windows) {
+                if query.reader(view.slice).is_some() {
+                    windows.touch(query.query.window, view.slice, view.pane, keys);
+                } else if let Some(reader) = query.coarse_reader(view.slice) {
+                    windows.touch_coarse(reader.pane, view.slice, view.pane, keys);
+                }
+            }
+        }
+        self.claim(&agent, epoch, seq);
+        self.acknowledge(connection, epoch, seq);
+        self.pending.bytes += frame.len();
+        self.pending.batches.push(AppendedBatch {
+            agent,
+            epoch,
+            seq,
+            frame,
+        });
+        Ok(())
+    }
+
+    /// Checks a whole batch before any of it is merged.
+    fn check(&mut self, agent: &str, batch: &Batch<'_>) -> Result<(), RejectReason> {
+        self.panes.start_batch();
+        for view in batch.sections() {
+            let view = view.map_err(reason_of)?;
+            let slice = self
+                .catalog
+                .slices
+                .get(&view.slice)
+                .ok_or(RejectReason::UnknownSlice)?;
+            self.panes
+                .check(agent, &view, slice)
+                .map_err(|refused| match refused {
+                    Refused::Wire(fault) => reason_of(fault),
+                    Refused::OtherSlice => RejectReason::UnknownSlice,
+                    Refused::BadPane => RejectReason::BadPane,
+                })?;
+        }
+        Ok(())
+    }
+
+    /// A record of what an agent had to give up. It settles a seq exactly as the batch would have.
+    pub(super) fn handle_loss(
+        &mut self,
+        connection: ConnectionId,
+        agent: String,
+        frame: &[u8],
+    ) -> Result<(), Fault> {
+        let loss = match Loss::parse(frame) {
+            Ok(loss) => loss,
+            Err(fault) => return self.refuse_damaged(connection, &agent, frame, fault),
+        };
+        // If the batch itself came once, nothing was lost.
+        if self.is_known(connection, &agent, loss.epoch, loss.seq) {
+            return Ok(());
+        }
+        self.claim(&agent, loss.epoch, loss.seq);
+        self.acknowledge(connection, loss.epoch, loss.seq);
+        self.pending.bytes += (loss.entries.len() + 1) * LOSS_ENTRY_BYTES;
+        self.pending.losses.push((agent, loss));
+        Ok(())
+    }
+
+    /// Whether a seq was claimed before; then it is only acknowledged again. If the commit that claims it is still under
+    /// way, so will be this acknowledgement's.
+    fn is_known(&mut self, connection: ConnectionId, agent: &str, epoch: u64, seq: u64) -> bool {
+        let known = self.ledger.set(agent, epoch).is_some_and(|set| set.contains(seq));
+        if known {
+            self.acknowledge(connection, epoch, seq);
+        }
+        known
+    }
+
+    /// Marks a seq as settled; durable with the next commit.
+    fn claim(&mut self, agent: &str, epoch: u64, seq: u64) {
+        if self.ledger.set_mut(agent, epoch).insert(seq) {
+            self.pending.urgent = true;
+            self.pending
+                .claimed
+                .entry((agent.to_owned(), epoch))
+                .or_default()
+                .push(seq);
+        }
+    }
+
+    /// Acknowledges a seq once the next commit is durable.
+    fn acknowledge(&mut self, connection: ConnectionId, epoch: u64, seq: u64) {
+        self.pending.urgent = true;
+        self.pending.ack_count += 1;
+        self.pending
+            .acks
+            .entry((connection, epoch))
+            .or_default()
+            .push(seq);
+    }
+
+    /// Refuses a named frame that cannot be read. Only a whole envelope's name is settled by it: a damaged one may claim
+    /// the name of a good batch.
+    fn refuse_damaged(
+        &mut self,
+        connection: ConnectionId,
+        agent: &str,
+        frame: &[u8],
+        fault: WireFault,
+    ) -> Result<(), Fault> {
+        let name = wire::claimed_name(frame).ok_or(Fault::Wire(WireFault::Truncated))?;
+        if wire::sealed_name(frame).is_ok() {
+            self.refuse(connection, agent, name, reason_of(fault));
+        } else {
+            self.reject(connection, name, reason_of(fault));
+        }
+        Ok(())
+    }
+
+    /// Tells the agent that a batch will never be taken. Its seq counts as settled, so that watermarks need not wait
+    /// for it.
+    fn refuse(&mut self, connection: ConnectionId, agent: &str, name: (u64, u64), reason: RejectReason) {
+        self.claim(agent, name.0, name.1);
+        self.reject(connection, name, reason);
+    }
+
+    fn reject(&mut self, connection: ConnectionId, (epoch, seq): (u64, u64), reason: RejectReason) {
+        let refusal = Refusal { epoch, seq, reason };
+        self.transmits
+            .push_back((connection, Transmit::Message(Message::Reject(refusal))));
+    }
+}
+
+fn reason_of(fault: WireFault) -> RejectReason {
+    match fault {
+        WireFault::Checksum => RejectReason::Checksum,
+        WireFault::Version(_) => RejectReason::Version,
+        _ => RejectReason::Malformed,
+    }
+}

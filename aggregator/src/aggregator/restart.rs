@@ -1,0 +1,64 @@
+//! Start: what the store gave back. The same bytes in give the same state out.
+
+use catchment_common::plan::SliceId;
+use catchment_common::time::Timestamp;
+use catchment_common::wire::{Batch, SeqRange, WireFault};
+
+use super::{Aggregator, Fault, load};
+use crate::commit::PaneSource;
+use crate::frontier::Standing;
+
+impl Aggregator {
+    /// A stored seq range.
+    pub fn restore_range(&mut self, agent: &str, epoch: u64, range: SeqRange) {
+        self.ledger.set_mut(agent, epoch).insert_range(range);
+    }
+
+    /// A stored agent.
+    pub fn restore_agent(&mut self, agent: String, standing: Standing) {
+        self.frontier.restore(agent, standing);
+    }
+
+    /// A query's horizon, and its provisional windows' starts with the coverage that they show.
+    pub fn restore_query(
+        &mut self,
+        index: usize,
+        emitted_through: Timestamp,
+        provisional: impl Iterator<Item = (Timestamp, f64)>,
+    ) {
+        let window = self.catalog.queries[index].query.window;
+        self.windows[index].restore(emitted_through, provisional, window);
+    }
+
+    /// A stored chunk of a pane that may still be needed.
+    pub fn restore_chunk(&mut self, columns: &[u8]) -> Result<(), WireFault> {
+        self.panes.restore(columns)
+    }
+
+    /// A batch that was appended after the last checkpoint: merged again, and nothing else, because its seq and its
+    /// results were committed with it.
+    pub fn replay(&mut self, agent: &str, frame: &[u8], source: &impl PaneSource) -> Result<(), Fault> {
+        let batch = Batch::parse(frame).map_err(Fault::Wire)?;
+        self.journal_bytes += frame.len();
+        for view in batch.sections() {
+            let view = view.map_err(Fault::Wire)?;
+            load(&mut self.panes, source, view.slice, view.pane)?;
+            self.panes.merge(agent, &view).map_err(Fault::Wire)?;
+        }
+        Ok(())
+    }
+
+    /// Panes that start before this need not be loaded at start.
+    pub fn needed_from(&self, slice: SliceId) -> Timestamp {
+        let reading = self
+            .catalog
+            .queries
+            .iter()
+            .zip(&self.windows)
+            .filter(|(query, _)| query.reader(slice).is_some());
+        reading
+            .map(|(query, windows)| windows.needed_from(query.query.window))
+            .min()
+            .unwrap_or(Timestamp::MAX)
+    }
+}

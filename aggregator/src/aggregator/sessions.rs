@@ -1,0 +1,262 @@
+//! Sessions: who is connected, what they are told, and what they say about themselves.
+//!
+//! **One identity, two agents.** A certificate that was copied to a second gateway shows itself like this: an epoch
+//! greets that had greeted before, although another one has greeted since. A restarted agent never does that, for each
+//! start draws its epoch anew. Then the one that is connected stays, because it started last, and the other is told
+//! why it cannot come in; so they do not throw each other out in turn. Epochs differ, so whatever either has delivered
+//! or still holds is neither lost nor doubled.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use catchment_common::counter::Counter;
+use catchment_common::limits::RANGES_MAX;
+use catchment_common::plan::SliceId;
+use catchment_common::time::{Now, Timestamp};
+use catchment_common::wire::{EpochRange, Heartbeat, Hello, Message, SeqRange, Welcome};
+
+use super::{Aggregator, ConnectionId, Fault, Transmit};
+use crate::commit::AgentRow;
+use crate::limits::{AGENTS_MAX, EPOCHS_GREETED_MAX, EPOCHS_MAX, STATEMENTS_MAX};
+
+/// Why the older connection of a reconnecting agent is closed.
+pub(super) const REPLACED: &str =
+    "another connection uses this identity: a newer one of this agent has taken over";
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) agent: String,
+    /// The epoch of its hello, once it has greeted.
+    pub(super) epoch: Option<u64>,
+    pub(super) statements: VecDeque<Statement>,
+}
+
+/// Watermarks that hold once the seqs are committed.
+#[derive(Clone, Debug)]
+pub(super) struct Statement {
+    pub(super) epoch: u64,
+    pub(super) seqs: SeqRange,
+    pub(super) watermarks: Vec<(SliceId, Timestamp)>,
+}
+
+impl Aggregator {
+    /// A connection was made by an agent whose certificate names it. It counts for nothing until its hello.
+    pub fn handle_connected(&mut self, connection: ConnectionId, agent: &str) {
+        let session = Session {
+            agent: agent.to_owned(),
+            epoch: None,
+            statements: VecDeque::new(),
+        };
+        self.sessions.insert(connection, session);
+    }
+
+    /// A connection ended.
+    pub fn handle_disconnected(&mut self, connection: ConnectionId) {
+        self.sessions.remove(&connection);
+    }
+
+    pub(super) fn handle_hello(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        hello: &Hello,
+    ) -> Result<(), Fault> {
+        let Some(session) = self.sessions.get(&connection) else {
+            return Ok(());
+        };
+        let agent = session.agent.clone();
+        if hello.agent != agent {
+            return Err(Fault::Unexpected("the hello's name is not the certificate's"));
+        }
+        if self.frontier.len() > AGENTS_MAX || self.ledger.epochs(&agent) > EPOCHS_MAX {
+            return Err(Fault::Unexpected("too many agents or epochs are remembered"));
+        }
+        if let Some(other) = self.conflict(connection, &agent, hello.epoch) {
+            self.sessions.remove(&connection);
+            self.frontier.about_mut(&agent).conflicts += 1;
+            self.transmits
+                .push_back((connection, Transmit::Conflict { with: other }));
+            return Ok(());
+        }
+        self.replace_older(connection, &agent);
+        self.remember_epoch(&agent, hello.epoch);
+        if let Some(session) = self.sessions.get_mut(&connection) {
+            session.epoch = Some(hello.epoch);
+            session.statements.clear();
+        }
+        let about = self.frontier.about_mut(&agent);
+        about.software.clone_from(&hello.software);
+        about.plan_version = self.catalog.version;
+        self.frontier.set_retired(&agent, false);
+        self.pending.returned.insert(agent.clone());
+        let plan = (hello.plan_version != self.catalog.version).then(|| self.catalog.agent_plan());
+        let welcome = Welcome {
+            plan,
+            committed: self.committed(&agent, &hello.held),
+            server_time: now.wall,
+            heartbeat: self.settings.heartbeat,
+        };
+        self.transmits
+            .push_back((connection, Transmit::Message(Message::Welcome(welcome))));
+        Ok(())
+    }
+
+    /// The connection of another living agent of this name that has greeted since `epoch` first did.
+    fn conflict(&self, connection: ConnectionId, agent: &str, epoch: u64) -> Option<ConnectionId> {
+        let known = self.epochs.get(agent)?.contains(&epoch);
+        let is_other = |id: ConnectionId, session: &Session| {
+            let differs = session.epoch.is_some_and(|other| other != epoch);
+            id != connection && session.agent == agent && differs
+        };
+        let mut sessions = self.sessions.iter();
+        let other = sessions.find(|&(&id, session)| is_other(id, session));
+        other.map(|(&id, _)| id).filter(|_| known)
+    }
+
+    /// Closes what an agent's earlier life, or its lost link, has left open.
+    fn replace_older(&mut self, connection: ConnectionId, agent: &str) {
+        let older: Vec<ConnectionId> = self
+            .sessions
+            .iter()
+            .filter(|&(&id, session)| id != connection && session.agent == agent && session.epoch.is_some())
+            .map(|(&id, _)| id)
+            .collect();
+        for id in older {
+            self.sessions.remove(&id);
+            self.transmits.push_back((id, Transmit::Close(REPLACED)));
+        }
+    }
+
+    fn remember_epoch(&mut self, agent: &str, epoch: u64) {
+        let known = self.epochs.entry(agent.to_owned()).or_default();
+        if !known.contains(&epoch) {
+            known.truncate(EPOCHS_GREETED_MAX - 1);
+            known.push_front(epoch);
+        }
+    }
+
+    /// Which of the batches that an agent holds are durable here. What is merged and not durable yet is left out: that
+    /// must not be forgotten by the agent, and is acknowledged later. So are ranges beyond what a welcome can name:
+    /// those come once more, and are recognised.
+    fn committed(&self, agent: &str, held: &[EpochRange]) -> Vec<EpochRange> {
+        let mut room = RANGES_MAX;
+        let mut committed = Vec::new();
+        for held in held {
+            let (Some(set), Some(left)) = (self.ledger.set(agent, held.epoch), room.checked_sub(1)) else {
+                continue;
+            };
+            let open = self.undurable(agent, held.epoch);
+            let durable = held.ranges.iter().flat_map(|&range| set.within(range));
+            let ranges: Vec<SeqRange> = durable
+                .flat_map(|range| without(range, &open))
+                .take(left)
+                .collect();
+            if !ranges.is_empty() {
+                room = left - ranges.len();
+                committed.push(EpochRange {
+                    epoch: held.epoch,
+                    ranges,
+                });
+            }
+        }
+        committed
+    }
+
+    /// Seqs that are in the ledger and in no durable commit.
+    fn undurable(&self, agent: &str, epoch: u64) -> BTreeSet<u64> {
+        let name = (agent.to_owned(), epoch);
+        let in_flight = self
+            .in_flight
+            .iter()
+            .filter_map(|flight| flight.claimed.get(&name));
+        let pending = self.pending.claimed.get(&name);
+        in_flight.chain(pending).flatten().copied().collect()
+    }
+
+    pub(super) fn handle_heartbeat(&mut self, connection: ConnectionId, agent: &str, heartbeat: Heartbeat) {
+        for sample in &heartbeat.counters {
+            // A newer agent may count what this aggregator has no name for.
+            if let Some(counter) = Counter::from_code(sample.counter) {
+                let key = (agent.to_owned(), heartbeat.counting, sample.slice, counter);
+                self.pending.counters.insert(key, sample.value);
+            }
+        }
+        let about = self.frontier.about_mut(agent);
+        about.backlog_batches = heartbeat.backlog_batches;
+        about.backlog_bytes = heartbeat.backlog_bytes;
+        let Some(session) = self.sessions.get_mut(&connection) else {
+            return;
+        };
+        if session.statements.len() == STATEMENTS_MAX {
+            // The newest says more than any before it; the oldest may be the first to hold. One between goes.
+            session.statements.remove(STATEMENTS_MAX / 2);
+        }
+        session.statements.push_back(Statement {
+            epoch: heartbeat.epoch,
+            seqs: SeqRange {
+                first: heartbeat.oldest,
+                last: heartbeat.seq,
+            },
+            watermarks: heartbeat.watermarks,
+        });
+        self.pending.urgent = true;
+    }
+
+    /// The agents that the store says an operator has retired: nobody waits for them. One that has said hello since
+    /// is back, and the store will say so with the next commit.
+    pub fn handle_retired(&mut self, retired: &BTreeSet<String>) {
+        let Self {
+            frontier,
+            pending,
+            in_flight,
+            ..
+        } = self;
+        let is_back = |name: &str| {
+            pending.returned.contains(name)
+                || in_flight
+                    .as_ref()
+                    .is_some_and(|flight| flight.returned.contains(name))
+        };
+        if frontier.retire(|name| retired.contains(name) && !is_back(name)) {
+            pending.urgent = true;
+        }
+    }
+
+    pub(super) fn heard_agents(&mut self) -> Vec<AgentRow> {
+        let heard = std::mem::take(&mut self.pending.heard);
+        let row = |name: String| {
+            let standing = self.frontier.standing(&name)?;
+            let about = &standing.about;
+            Some(AgentRow {
+                heard: standing.heard,
+                plan_version: about.plan_version,
+                software: about.software.clone(),
+                backlog_batches: about.backlog_batches,
+                backlog_bytes: about.backlog_bytes,
+                conflicts: about.conflicts,
+                returned: self.pending.returned.contains(&name),
+                name,
+            })
+        };
+        heard.into_iter().filter_map(row).collect()
+    }
+}
+
+/// A range less some of its numbers.
+fn without(range: SeqRange, less: &BTreeSet<u64>) -> Vec<SeqRange> {
+    let mut parts = Vec::new();
+    let mut first = range.first;
+    for &seq in less.range(range.first..=range.last) {
+        if first < seq {
+            parts.push(SeqRange { first, last: seq - 1 });
+        }
+        // A sealed seq is below the largest number.
+        first = seq + 1;
+    }
+    if first <= range.last {
+        parts.push(SeqRange {
+            first,
+            last: range.last,
+        });
+    }
+    parts
+}

@@ -1,0 +1,101 @@
+//! Batches as they came, and result rows.
+
+use catchment_common::key::tags_of;
+use catchment_common::stats::Lowered;
+use rusqlite::types::{ToSqlOutput, Value as SqlValue};
+use rusqlite::{ToSql, Transaction, params};
+
+use crate::commit::{Commit, QueryResults, WindowRows};
+use crate::io::tables::{TableSql, time_text};
+
+pub(super) fn append_batches(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    let mut append = transaction
+        .prepare_cached("INSERT INTO catchment_batch (agent, epoch, seq, frame) VALUES (?1, ?2, ?3, ?4)")?;
+    for batch in &commit.batches {
+        append.execute(params![
+            batch.agent,
+            batch.epoch.cast_signed(),
+            batch.seq.cast_signed(),
+            &batch.frame[..]
+        ])?;
+    }
+    Ok(())
+}
+
+pub(super) fn write(
+    transaction: &Transaction<'_>,
+    results: &QueryResults,
+    table: &TableSql,
+) -> rusqlite::Result<()> {
+    for window in &results.windows {
+        write_window(transaction, window, table)?;
+    }
+    for status in &results.statuses {
+        transaction.prepare_cached(&table.set_status)?.execute(params![
+            status_text(status.is_final),
+            status.coverage,
+            time_text(status.start)
+        ])?;
+    }
+    if let Some(through) = results.emitted_through {
+        transaction
+            .prepare_cached("UPDATE catchment_query SET emitted_through_us = ?2 WHERE name = ?1")?
+            .execute(params![table.name, through.as_micros()])?;
+    }
+    Ok(())
+}
+
+fn write_window(
+    transaction: &Transaction<'_>,
+    window: &WindowRows,
+    table: &TableSql,
+) -> rusqlite::Result<()> {
+    let mut upsert = transaction.prepare_cached(&table.upsert)?;
+    let start = time_text(window.status.start);
+    let end = time_text(
+        window
+            .status
+            .start
+            .plus(window.coarse.unwrap_or(table.window.size)),
+    );
+    let status = if window.coarse.is_some() {
+        "coarse"
+    } else {
+        status_text(window.status.is_final)
+    };
+    for row in &window.rows {
+        upsert.raw_bind_parameter(1, start.as_str())?;
+        upsert.raw_bind_parameter(2, end.as_str())?;
+        let mut next = 3;
+        // Keys were checked against the slice when their batch came.
+        for tag in tags_of(&row.key, table.tags).into_iter().flatten() {
+            upsert.raw_bind_parameter(next, tag)?;
+            next += 1;
+        }
+        upsert.raw_bind_parameter(next, window.coarse.is_some())?;
+        upsert.raw_bind_parameter(next + 1, status)?;
+        upsert.raw_bind_parameter(next + 2, window.status.coverage)?;
+        upsert.raw_bind_parameter(next + 3, row.readings.cast_signed())?;
+        for (index, value) in row.values.iter().enumerate() {
+            upsert.raw_bind_parameter(next + 4 + index, Column(*value))?;
+        }
+        upsert.raw_execute()?;
+    }
+    Ok(())
+}
+
+fn status_text(is_final: bool) -> &'static str {
+    if is_final { "final" } else { "provisional" }
+}
+
+struct Column(Option<Lowered>);
+
+impl ToSql for Column {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Owned(match self.0 {
+            None => SqlValue::Null,
+            Some(Lowered::Integer(number)) => SqlValue::Integer(number.cast_signed()),
+            Some(Lowered::Real(number)) => SqlValue::Real(number),
+        }))
+    }
+}

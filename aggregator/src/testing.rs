@@ -1,0 +1,121 @@
+//! What tests build frames and plans from: small queries over one field, whole numbers as readings, seconds as time.
+
+use catchment_common::decimal::Value;
+use catchment_common::plan::{
+    Aggregate, Components, Field, Format, Path, Plan, Query, SliceId, TimeSource, Window,
+};
+use catchment_common::stats::Stats;
+use catchment_common::time::{Instant, Now, Span, Timestamp};
+use catchment_common::topic::TopicTemplate;
+use catchment_common::wire::{BatchWriter, EpochRange, Heartbeat, Hello, Message, Section};
+
+use crate::catalog::Catalog;
+
+/// The slice of the first query.
+pub(crate) const SLICE: SliceId = SliceId(1);
+
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::clamped(seconds * 1_000_000)
+}
+
+pub(crate) fn now(seconds: i64) -> Now {
+    Now {
+        monotonic: Instant::from_micros(seconds as u64 * 1_000_000),
+        wall: at(1_000_000 + seconds),
+    }
+}
+
+pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
+    Query {
+        name: name.into(),
+        topic: TopicTemplate::parse("s/{device}").unwrap(),
+        format: Format::Json,
+        time: TimeSource::Arrival,
+        tags: Vec::new(),
+        key: vec!["device".into()],
+        fields: vec![Field {
+            name: "temp".into(),
+            path: Path::parse("temp"),
+            resolution: None,
+        }],
+        window: Window {
+            size: Span::from_secs(size),
+            every: Span::from_secs(every),
+        },
+        aggregates: vec![Aggregate::Count, Aggregate::Sum],
+        lateness: Span::from_secs(0),
+        max_late: Span::from_days(1),
+        max_ahead: Span::from_secs(60),
+        idle: Span::from_secs(10),
+        patience: Span::from_secs(10),
+        retention: None,
+        coarsen: Vec::new(),
+        dedupe: None,
+    }
+}
+
+/// A query whose slice has a ladder of these widths in seconds.
+pub(crate) fn coarsening(name: &str, size: i64, every: i64, coarsen: &[i64]) -> Query {
+    Query {
+        coarsen: coarsen.iter().map(|&rung| Span::from_secs(rung)).collect(),
+        ..query(name, size, every)
+    }
+}
+
+pub(crate) fn catalog(version: u64, queries: Vec<Query>) -> Catalog {
+    let plan = Plan { version, queries };
+    assert_eq!(plan.validate(), []);
+    Catalog::first(plan)
+}
+
+/// A batch of one pane: for each key one value per reading.
+pub(crate) fn batch(seq: u64, pane: i64, rows: &[(&str, &[i64])]) -> Vec<u8> {
+    batch_of(SLICE, 1, seq, pane, rows)
+}
+
+pub(crate) fn batch_of(slice: SliceId, epoch: u64, seq: u64, pane: i64, rows: &[(&str, &[i64])]) -> Vec<u8> {
+    let keep = Components::SUM;
+    let mut section = Section::default();
+    section.reset(slice, at(pane), std::iter::once(keep));
+    for (key, values) in rows {
+        let mut stats = Stats::IDENTITY;
+        for value in *values {
+            let value = Value::from_units(i128::from(*value) * 10_i128.pow(18)).unwrap();
+            stats.lift(keep, at(pane), value);
+        }
+        section.keys.push(key.as_bytes());
+        section.readings.push(values.len() as u64);
+        section.stats.push(stats);
+    }
+    let mut writer = BatchWriter::default();
+    writer.push(&section);
+    let mut frame = Vec::new();
+    writer.seal(epoch, seq, &mut frame);
+    frame
+}
+
+pub(crate) fn hello(agent: &str, epoch: u64, held: Vec<EpochRange>) -> Vec<u8> {
+    let hello = Hello {
+        agent: agent.into(),
+        software: "test".into(),
+        epoch,
+        plan_version: 0,
+        held,
+    };
+    Message::Hello(hello).emit()
+}
+
+/// A heartbeat of epoch 1 that holds once every seq from `oldest` to `seq` is committed.
+pub(crate) fn heartbeat(oldest: u64, seq: u64, watermark: i64) -> Vec<u8> {
+    let heartbeat = Heartbeat {
+        epoch: 1,
+        counting: 1,
+        seq,
+        oldest,
+        watermarks: vec![(SLICE, at(watermark))],
+        counters: Vec::new(),
+        backlog_batches: 0,
+        backlog_bytes: 0,
+    };
+    Message::Heartbeat(heartbeat).emit()
+}

@@ -1,0 +1,379 @@
+//! What one seed stands for: how large the world is, who publishes what and when, and which faults strike.
+//!
+//! Everything is drawn before the run, so that a failing case can be made smaller by leaving parts out.
+
+use catchment_firmware_sim::dice::Dice;
+
+use super::plans;
+
+/// Microseconds in a millisecond.
+pub const MS: u64 = 1_000;
+/// Microseconds in a second.
+pub const SECOND: u64 = 1_000_000;
+/// The wall clock when a run begins, in microseconds since the Unix epoch.
+pub const START_US: i64 = 1_767_225_600_000_000;
+
+/// One run, before it begins.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What delays and damage are drawn from.
+    pub seed: u64,
+    /// Gateways.
+    pub gateways: usize,
+    /// Budget of open panes.
+    pub memory_bytes: usize,
+    /// Budget of the journal.
+    pub journal_bytes: u64,
+    /// Budget of the spool.
+    pub spool_bytes: u64,
+    /// How long acknowledged batches are kept.
+    pub retain_seconds: i64,
+    /// How long readings gather before a job.
+    pub commit_delay_ms: i64,
+    /// The broker's window.
+    pub window: usize,
+    /// Longest step of a disk job, in microseconds.
+    pub disk_us: u32,
+    /// Longest way of a frame over the link, in microseconds.
+    pub link_us: u32,
+    /// The plan at the start.
+    pub plan: plans::Variant,
+    /// When publishing and faults end.
+    pub end: u64,
+    /// What is published.
+    pub publishes: Vec<Publish>,
+    /// What strikes.
+    pub faults: Vec<(u64, Fault)>,
+}
+
+/// A message that a device gives to its gateway's broker.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// When.
+    pub at: u64,
+    /// At which gateway.
+    pub gateway: usize,
+    /// Where to.
+    pub topic: String,
+    /// The text.
+    pub payload: String,
+}
+
+/// Something that goes wrong, or that an operator does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A gateway's process ends, or its power fails, and comes back.
+    Crash {
+        /// Which.
+        gateway: usize,
+        /// Whether what was not synced is lost.
+        power: bool,
+        /// Disk steps that are taken before.
+        after_steps: u32,
+        /// How long it is away.
+        down: u64,
+    },
+    /// The aggregator ends and comes back.
+    CentreCrash {
+        /// Whether the commit under way became durable.
+        durable: bool,
+        /// How long it is away.
+        down: u64,
+    },
+    /// The store is copied.
+    Backup,
+    /// The aggregator ends and comes back with the last copy.
+    Restore {
+        /// How long it is away.
+        down: u64,
+    },
+    /// A gateway's link breaks.
+    Cut {
+        /// Which.
+        gateway: usize,
+        /// How long it cannot be made again.
+        down: u64,
+    },
+    /// A gateway's connection to its broker breaks.
+    BrokerCut {
+        /// Which.
+        gateway: usize,
+        /// Whether the broker forgets a session that it owes nothing.
+        forget: bool,
+        /// How long it cannot be made again.
+        down: u64,
+    },
+    /// A gateway's disk has only so much room left.
+    Full {
+        /// Which.
+        gateway: usize,
+        /// Free bytes.
+        room: u64,
+        /// How long.
+        down: u64,
+    },
+    /// A gateway's disk fails.
+    DiskFails {
+        /// Which.
+        gateway: usize,
+        /// How long.
+        down: u64,
+    },
+    /// The aggregator's store takes no commits.
+    StoreFails {
+        /// How long.
+        down: u64,
+    },
+    /// A gateway's wall clock jumps to this far from the true time.
+    Clock {
+        /// Which.
+        gateway: usize,
+        /// How far, in seconds.
+        offset: i64,
+    },
+    /// A gateway sleeps: nothing reaches it.
+    Suspend {
+        /// Which.
+        gateway: usize,
+        /// How long.
+        down: u64,
+    },
+    /// The operator puts another plan into force.
+    Plan(plans::Variant),
+}
+
+/// Kinds of worlds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// A few gateways with many faults.
+    Usual,
+    /// Tens of gateways.
+    Fleet,
+    /// Many readings and little memory and journal.
+    Heavy,
+    /// Many readings and little spool while the link is away.
+    Outage,
+}
+
+impl Case {
+    /// The case of a seed.
+    pub fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, 0);
+        let kind = match dice.below(100) {
+            0..70 => Kind::Usual,
+            70..80 => Kind::Fleet,
+            80..92 => Kind::Heavy,
+            _ => Kind::Outage,
+        };
+        let gateways = match kind {
+            Kind::Usual => 1 + dice.below(3) as usize,
+            Kind::Fleet => 10 + dice.below(20) as usize,
+            Kind::Heavy | Kind::Outage => 1,
+        };
+        let seconds = match kind {
+            Kind::Usual => 20 + u64::from(dice.below(100)),
+            Kind::Fleet => 10 + u64::from(dice.below(20)),
+            Kind::Heavy => 20 + u64::from(dice.below(40)),
+            Kind::Outage => 200 + u64::from(dice.below(200)),
+        };
+        let small = [Kind::Heavy, Kind::Outage].contains(&kind) || dice.below(3) == 0;
+        let window = [1, 2, 5, 20, 20, 40][dice.below(6) as usize];
+        let mut case = Self {
+            seed,
+            gateways,
+            memory_bytes: if small { 64 << 10 } else { 256 << 10 },
+            journal_bytes: if small || dice.below(2) == 0 {
+                256 << 10
+            } else {
+                4 << 20
+            },
+            spool_bytes: if kind == Kind::Outage || dice.below(2) == 0 {
+                1 << 20
+            } else {
+                16 << 20
+            },
+            retain_seconds: [0, 2, 3_600][dice.below(3) as usize],
+            commit_delay_ms: [0, 1, 20, 500][dice.below(4) as usize],
+            window,
+            disk_us: [50, 1_000, 20_000, 200_000][dice.below(4) as usize],
+            link_us: [500, 20_000, 400_000][dice.below(3) as usize],
+            plan: if kind == Kind::Outage {
+                [
+                    plans::Variant::Ladder,
+                    plans::Variant::Ladder,
+                    plans::Variant::Climate,
+                ][dice.below(3) as usize]
+            } else {
+                plans::Variant::ALL[dice.below(plans::Variant::ALL.len() as u32) as usize]
+            },
+            end: seconds * SECOND,
+            publishes: Vec::new(),
+            faults: Vec::new(),
+        };
+        case.publish(kind, &mut Dice::new(seed, 1));
+        case.strike(kind, &mut Dice::new(seed, 2));
+        case
+    }
+
+    fn publish(&mut self, kind: Kind, dice: &mut Dice) {
+        let devices = match kind {
+            Kind::Usual => 1 + dice.below(6),
+            Kind::Fleet => 2,
+            Kind::Heavy | Kind::Outage => 40 + dice.below(160),
+        };
+        let gap = match kind {
+            Kind::Usual => 100 + dice.below(400),
+            Kind::Fleet => 1_000,
+            Kind::Heavy => 300,
+            Kind::Outage => 1_000,
+        };
+        let readings = match kind {
+            Kind::Heavy => 150,
+            Kind::Outage => 80,
+            Kind::Usual | Kind::Fleet => 1 + dice.below(2) * dice.below(4),
+        };
+        let mut number = 0;
+        for gateway in 0..self.gateways {
+            let mut at = u64::from(dice.below(gap)) * MS;
+            while at < self.end {
+                number += 1;
+                let publish = message(at, gateway, devices, readings, number, dice);
+                self.publishes.push(publish);
+                at += u64::from(1 + dice.below(2 * gap)) * MS;
+            }
+        }
+        self.publishes.sort_by_key(|publish| publish.at);
+    }
+
+    fn strike(&mut self, kind: Kind, dice: &mut Dice) {
+        // Each kind of fault is on or off for the whole run: seeds that have few of them find what others hide.
+        let kinds: Vec<u32> = (0..12).filter(|_| dice.below(2) == 0).collect();
+        let count = match kind {
+            Kind::Usual => dice.below(25),
+            Kind::Fleet => 10 + dice.below(40),
+            Kind::Heavy => 3 + dice.below(12),
+            Kind::Outage => dice.below(6),
+        };
+        if kind == Kind::Outage {
+            let down = self.end - self.end / 8;
+            self.faults.push((SECOND, Fault::Cut { gateway: 0, down }));
+        }
+        for _ in 0..count {
+            let Some(&which) = kinds.get(dice.below(kinds.len() as u32) as usize) else {
+                break;
+            };
+            let at = u64::from(dice.below((self.end / MS) as u32)) * MS;
+            let gateway = dice.below(self.gateways as u32) as usize;
+            let fault = fault(which, gateway, self.retain_seconds, dice);
+            self.faults.extend(fault.map(|fault| (at, fault)));
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
+    }
+}
+
+fn message(at: u64, gateway: usize, devices: u32, readings: u32, number: u32, dice: &mut Dice) -> Publish {
+    let device = dice.below(devices);
+    let (site, kind) = (device % 3, dice.below(10));
+    let topic = if kind == 0 {
+        format!("s/site{site}/g{gateway}d{device}/power")
+    } else {
+        format!("s/site{site}/g{gateway}d{device}/env")
+    };
+    if dice.below(60) == 0 {
+        // Never a reading, whoever looks at it.
+        let payload = ["{", "{\"ts\":1}", "[]x", "{\"ts\":\"x\",\"temp\":1}"][dice.below(4) as usize];
+        return Publish {
+            at,
+            gateway,
+            topic,
+            payload: format!("{payload}{}", " ".repeat(number as usize % 50)),
+        };
+    }
+    let mut reading = || {
+        let late = match dice.below(20) {
+            0 => dice.below(90_000),
+            1..4 => dice.below(5_000),
+            _ => dice.below(300),
+        };
+        let ts = START_US / 1_000 + (at / MS) as i64 - i64::from(late);
+        // Quarters: sums of them are exact in a double, so rows can be added up.
+        let quarters = dice.around_zero(4_000);
+        let (whole, part) = (
+            quarters.abs() / 4,
+            ["", ".25", ".5", ".75"][(quarters.abs() % 4) as usize],
+        );
+        let sign = if quarters < 0 { "-" } else { "" };
+        let room = dice.below(devices);
+        let hum = dice.below(100);
+        format!(
+            "{{\"ts\":{ts},\"temp\":{sign}{whole}{part},\"watts\":{},\"hum\":{hum}.1{},\"room\":\"r{room}\"}}",
+            dice.below(3_000),
+            number % 10,
+        )
+    };
+    let payload = if readings > 1 {
+        let all: Vec<String> = (0..readings).map(|_| reading()).collect();
+        format!("[{}]", all.join(","))
+    } else {
+        reading()
+    };
+    Publish {
+        at,
+        gateway,
+        topic,
+        payload,
+    }
+}
+
+fn fault(which: u32, gateway: usize, retain: i64, dice: &mut Dice) -> Option<Fault> {
+    let down = u64::from(dice.below(8_000)) * MS;
+    Some(match which {
+        0 | 1 => Fault::Crash {
+            gateway,
+            power: dice.below(2) == 0,
+            after_steps: dice.below(12),
+            down,
+        },
+        2 => Fault::CentreCrash {
+            durable: dice.below(2) == 0,
+            down,
+        },
+        3 if retain > 1_000 => {
+            if dice.below(2) == 0 {
+                Fault::Backup
+            } else {
+                Fault::Restore { down }
+            }
+        }
+        4 => Fault::Cut {
+            gateway,
+            down: 3 * down,
+        },
+        5 => Fault::BrokerCut {
+            gateway,
+            forget: dice.below(2) == 0,
+            down,
+        },
+        6 => Fault::Full {
+            gateway,
+            room: u64::from(dice.below(4_000)),
+            down,
+        },
+        7 => Fault::DiskFails { gateway, down },
+        8 => Fault::StoreFails { down },
+        9 => Fault::Clock {
+            gateway,
+            offset: match dice.below(4) {
+                0 => -(START_US / 1_000_000),
+                1 => 0,
+                _ => dice.around_zero(20_000),
+            },
+        },
+        10 => Fault::Suspend {
+            gateway,
+            down: 4 * down,
+        },
+        11 => Fault::Plan(plans::Variant::ALL[dice.below(plans::Variant::ALL.len() as u32) as usize]),
+        _ => return None,
+    })
+}

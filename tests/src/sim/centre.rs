@@ -1,0 +1,265 @@
+//! The aggregator: the production machine with a store in memory, driven as the rim drives it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use catchment_aggregator::aggregator::{Aggregator, Settings, Transmit};
+use catchment_aggregator::commit::Commit;
+use catchment_common::time::Span;
+
+use super::case::{Case, MS, SECOND};
+use super::plans::Variant;
+use super::store::Store;
+use super::world::{Event, World};
+
+/// The aggregator.
+pub(super) struct Centre {
+    machine: Option<Aggregator>,
+    pub(super) store: Store,
+    pub(super) backup: Option<Box<Store>>,
+    pub(super) life: u32,
+    pub(super) fails_until: u64,
+    boot: u64,
+    job: Option<(Commit, Vec<String>)>,
+    /// The queries that a failed commit was made for.
+    retry_names: Option<(u64, Vec<String>)>,
+    /// The queries of the running catalog.
+    names: Vec<String>,
+    wake: u64,
+    /// When queries came that were not there from the start.
+    pub(super) added: BTreeMap<String, u64>,
+    /// Queries that were once taken out of the plan.
+    pub(super) removed: BTreeSet<String>,
+}
+
+impl Centre {
+    pub(super) fn new(case: &Case) -> Self {
+        let mut store = Store::default();
+        store.apply_plan(case.plan.queries());
+        Self {
+            machine: None,
+            store,
+            backup: None,
+            life: 0,
+            fails_until: 0,
+            boot: 0,
+            job: None,
+            retry_names: None,
+            names: Vec::new(),
+            wake: u64::MAX,
+            added: BTreeMap::new(),
+            removed: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.machine.is_some()
+    }
+
+    pub(super) fn handle_connected(&mut self, link: u64, agent: &str) {
+        if let Some(machine) = &mut self.machine {
+            machine.handle_connected(link, agent);
+        }
+    }
+
+    pub(super) fn busy(&self) -> Option<String> {
+        let up = self.machine.is_some() && self.job.is_none();
+        (!up).then(|| "the aggregator has not committed all".into())
+    }
+}
+
+impl World<'_> {
+    fn centre_clock(&self) -> catchment_common::time::Now {
+        self.clock(self.centre.boot, 0)
+    }
+
+    pub(super) fn start_centre(&mut self) {
+        self.centre.boot = self.now;
+        let now = self.centre_clock();
+        let settings = Settings {
+            lease: Span::from_secs(120),
+            heartbeat: Span::from_secs(1),
+        };
+        let machine = self.centre.store.restore(settings, now);
+        let plan = machine.catalog().agent_plan();
+        self.plans.insert(plan.version, plan);
+        self.centre.names = names(&machine);
+        self.centre.machine = Some(machine);
+        self.centre.life += 1;
+        self.centre.wake = u64::MAX;
+        self.centre.job = None;
+        self.centre.retry_names = None;
+        self.log(|| "the aggregator starts".into());
+        self.drain_centre();
+    }
+
+    pub(super) fn crash_centre(&mut self, durable: bool, down: u64) {
+        if self.centre.machine.take().is_none() {
+            return;
+        }
+        self.figures.crashes += 1;
+        self.centre.life += 1;
+        if let Some((commit, names)) = self.centre.job.take()
+            && durable
+            && self.centre.fails_until <= self.now
+        {
+            self.centre.store.commit(&commit, &names);
+        }
+        let links: Vec<u64> = self.links.keys().copied().collect();
+        links.into_iter().for_each(|link| self.break_link(link));
+        self.at(self.now + down + 1, Event::RestartCentre);
+    }
+
+    pub(super) fn restore_backup(&mut self, down: u64) {
+        let Some(backup) = self.centre.backup.clone() else {
+            return;
+        };
+        if self.centre.machine.is_some() {
+            self.crash_centre(false, down);
+        }
+        self.centre.store.restore_backup(&backup);
+    }
+
+    pub(super) fn apply_plan(&mut self, variant: Variant) {
+        let queries = variant.queries();
+        let before = self.centre.store.catalog();
+        for query in &queries {
+            if !before.queries.iter().any(|held| held.query.name == query.name) {
+                self.centre.added.insert(query.name.clone(), self.now);
+            }
+        }
+        for held in before.queries {
+            if !queries.iter().any(|query| query.name == held.query.name) {
+                self.centre.removed.insert(held.query.name);
+            }
+        }
+        self.centre.store.apply_plan(queries);
+        let life = self.centre.life;
+        self.soon(1_000_000, Event::TakeUp(life));
+    }
+
+    pub(super) fn handle_take_up(&mut self, life: u32) {
+        let now = self.centre_clock();
+        let (Some(machine), true) = (&mut self.centre.machine, self.centre.life == life) else {
+            return;
+        };
+        let catalog = self.centre.store.catalog();
+        if catalog.version != machine.catalog().version {
+            let plan = catalog.agent_plan();
+            self.plans.insert(plan.version, plan);
+            machine.handle_catalog(now, catalog);
+            self.centre.names = names(machine);
+            self.log(|| "the aggregator takes up a plan".into());
+        }
+        self.drain_centre();
+    }
+
+    pub(super) fn take_frame(&mut self, link: u64, frame: Bytes) {
+        let now = self.centre_clock();
+        let Centre { machine, store, .. } = &mut self.centre;
+        let Some(machine) = machine else { return };
+        if let Err(fault) = machine.handle_frame(now, link, frame, store) {
+            self.fail(format!("the aggregator closes link {link}: {fault}"));
+        }
+        self.drain_centre();
+    }
+
+    pub(super) fn handle_lost_above(&mut self, link: u64) {
+        if let Some(machine) = &mut self.centre.machine {
+            machine.handle_disconnected(link);
+        }
+    }
+
+    pub(super) fn handle_committed(&mut self, life: u32) {
+        if self.centre.life != life {
+            return;
+        }
+        let now = self.centre_clock();
+        let Centre {
+            machine,
+            store,
+            job,
+            retry_names,
+            fails_until,
+            ..
+        } = &mut self.centre;
+        let Some(machine) = machine else { return };
+        let Some((commit, names)) = job.take() else { return };
+        if *fails_until > self.now {
+            *retry_names = Some((commit.id, names));
+            machine.handle_commit_failed(now, commit);
+        } else {
+            store.commit(&commit, &names);
+            machine.handle_committed(commit.id);
+        }
+        self.drain_centre();
+    }
+
+    pub(super) fn drain_centre(&mut self) {
+        let now = self.centre_clock();
+        let Centre {
+            machine,
+            store,
+            job,
+            retry_names,
+            names,
+            ..
+        } = &mut self.centre;
+        let Some(machine) = machine else { return };
+        if job.is_none()
+            && let Some(commit) = machine
+                .poll_commit(now, store)
+                .expect("a store in memory can be read")
+        {
+            let retried = retry_names.take_if(|(id, _)| *id == commit.id);
+            let names = retried.map_or_else(|| names.clone(), |(_, names)| names);
+            let text = format!(
+                "commit {}: {} batches, ledger {:?}, checkpoint: {}",
+                commit.id,
+                commit.batches.len(),
+                commit.ledger,
+                commit.checkpoint.is_some()
+            );
+            let is_worth_telling = !commit.batches.is_empty() || commit.checkpoint.is_some();
+            *job = Some((commit, names));
+            if is_worth_telling {
+                self.log(|| text);
+            }
+            let life = self.centre.life;
+            self.soon(30 * MS as u32, Event::Committed(life));
+        }
+        self.transmit();
+        let Some(machine) = &self.centre.machine else {
+            return;
+        };
+        let due = machine.poll_timeout().as_micros() + self.centre.boot - SECOND;
+        let due = due.max(self.now + 1);
+        if due < self.centre.wake || self.centre.wake <= self.now {
+            self.centre.wake = due;
+            let life = self.centre.life;
+            self.at(due, Event::CentreWake(life));
+        }
+    }
+
+    fn transmit(&mut self) {
+        while let Some((link, transmit)) = self.centre.machine.as_mut().and_then(Aggregator::poll_transmit) {
+            match transmit {
+                Transmit::Message(message) => self.send_down(link, message),
+                Transmit::Close(_) => {
+                    self.break_link(link);
+                    if let Some(machine) = &mut self.centre.machine {
+                        machine.handle_disconnected(link);
+                    }
+                }
+                Transmit::Conflict { with } => {
+                    self.fail(format!("link {link} is taken for a second agent beside {with}"));
+                }
+            }
+        }
+    }
+}
+
+fn names(machine: &Aggregator) -> Vec<String> {
+    let queries = &machine.catalog().queries;
+    queries.iter().map(|query| query.query.name.clone()).collect()
+}

@@ -1,0 +1,378 @@
+//! What must hold at the end of a run, against the oracle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use catchment_agent::tally::AGENT;
+use catchment_aggregator::catalog::RunningQuery;
+use catchment_aggregator::commit::Row;
+use catchment_common::counter::{Counter, Reason};
+use catchment_common::key::tags_of;
+use catchment_common::plan::{Aggregate, Plan, Query, SliceId};
+use catchment_common::stats::Lowered;
+use catchment_common::time::Span;
+use catchment_firmware_sim::oracle::nearest::{is_nearest, is_nearest_root};
+use catchment_firmware_sim::oracle::window::{Answer, Contents};
+use catchment_firmware_sim::oracle::{Expected, Oracle};
+use catchment_firmware_sim::truth::Entry;
+
+use super::case::START_US;
+use super::store::{RowName, Stored, Table};
+use super::world::World;
+
+/// Differences told of.
+const TOLD_MAX: usize = 6;
+
+impl World<'_> {
+    /// Compares the tables with the truth, and the counters with each other.
+    pub(super) fn check(&mut self) -> Result<(), String> {
+        for (index, (&accepted, taken)) in self.accepted.iter().zip(&self.taken).enumerate() {
+            if accepted && taken.is_none() {
+                return Err(format!("message {index} was never taken"));
+            }
+        }
+        let catalog = self.centre.store.catalog();
+        for running in &catalog.queries {
+            self.check_query(running)?;
+        }
+        self.check_counters()
+    }
+
+    /// What the messages that were taken under a plan with one of these slices say about a query.
+    fn truth(&self, running: &RunningQuery) -> Expected {
+        let slices: BTreeSet<SliceId> = running
+            .readers
+            .iter()
+            .chain(&running.coarse)
+            .map(|reader| reader.slice)
+            .collect();
+        let plan = Plan {
+            version: 1,
+            queries: vec![running.query.clone()],
+        };
+        let mut oracle = Oracle::new(&plan);
+        for (publish, taken) in self.case.publishes.iter().zip(&self.taken) {
+            let Some(plan) = taken.and_then(|version| self.plans.get(&version)) else {
+                continue;
+            };
+            if plan.slices.iter().any(|(id, _)| slices.contains(id)) {
+                oracle.handle(&Entry::Good {
+                    topic: publish.topic.as_str().into(),
+                    payload: publish.payload.as_str().into(),
+                });
+            }
+        }
+        oracle.into_queries().remove(0)
+    }
+
+    fn check_query(&mut self, running: &RunningQuery) -> Result<(), String> {
+        let name = &running.query.name;
+        let expected = self.truth(running);
+        let table = &self.centre.store.tables[name];
+        let coarse = table.rows.keys().filter(|(_, _, coarse, _)| *coarse).count();
+        self.figures.rows += table.rows.len() as u64;
+        self.figures.coarse_rows += coarse as u64;
+        self.figures.readings += expected.tally.accepted;
+        let family = self.centre.store.family(name);
+        let lost: u64 = self
+            .centre
+            .store
+            .losses
+            .iter()
+            .filter(|((_, _, _, slice), _)| family.contains(slice))
+            .map(|(_, readings)| readings)
+            .sum();
+        self.figures.lost += lost;
+        if self.centre.removed.contains(name) {
+            // What was shown while a query was away is not promised.
+            return Ok(());
+        }
+        let added = self.centre.added.get(name).copied();
+        let mut faults = Vec::new();
+        if coarse > 0 || lost > 0 {
+            check_totals(&running.query, expected, table, lost, &mut faults);
+        } else {
+            check_windows(&running.query, expected, table, added, &mut faults);
+        }
+        check_statuses(table, &mut faults);
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let more = faults.len().saturating_sub(TOLD_MAX);
+        faults.truncate(TOLD_MAX);
+        Err(format!("{name}: {}; and {more} more", faults.join("; ")))
+    }
+
+    /// Every reading is accounted for, at each gateway and at the centre.
+    fn check_counters(&mut self) -> Result<(), String> {
+        for gateway in &self.gateways {
+            let Some(agent) = &gateway.agent else { continue };
+            let (name, tally) = (gateway.name(), agent.tally());
+            let slices: BTreeSet<SliceId> = self
+                .plans
+                .values()
+                .flat_map(|plan| plan.slices.iter())
+                .map(|(id, _)| *id)
+                .collect();
+            let sum = |counter| -> u64 {
+                std::iter::once(AGENT)
+                    .chain(slices.iter().copied())
+                    .map(|slice| tally.value(slice, counter))
+                    .sum()
+            };
+            let refused = sum(Counter::Rejected(Reason::BatchRefused));
+            let (received, lifted) = (sum(Counter::Received), sum(Counter::Lifted));
+            if received != lifted + tally.rejected() - refused {
+                return Err(format!(
+                    "{name} received {received} readings, lifted {lifted}, rejected {}",
+                    tally.rejected()
+                ));
+            }
+            self.figures.redelivered += sum(Counter::Redelivered);
+            self.figures.resent += sum(Counter::Resent);
+            self.figures.disk_faults += sum(Counter::DiskFaults);
+            self.figures.spilled += sum(Counter::Spilled);
+            for &slice in &slices {
+                let at_centre: u64 = self
+                    .centre
+                    .store
+                    .counters
+                    .iter()
+                    .filter(|((agent, _, of, counter), _)| {
+                        agent == name && *of == slice && *counter == Counter::Lifted
+                    })
+                    .map(|(_, value)| value)
+                    .sum();
+                let here = tally.value(slice, Counter::Lifted);
+                if at_centre != here {
+                    return Err(format!(
+                        "{name} lifted {here} readings for slice {}, the centre knows of {at_centre}",
+                        slice.0
+                    ));
+                }
+            }
+        }
+        self.check_lifted()
+    }
+
+    /// The counters say what was published, slice by slice.
+    fn check_lifted(&self) -> Result<(), String> {
+        let mut expected: BTreeMap<(usize, SliceId), u64> = BTreeMap::new();
+        for (publish, taken) in self.case.publishes.iter().zip(&self.taken) {
+            let Some(plan) = taken.and_then(|version| self.plans.get(&version)) else {
+                continue;
+            };
+            for (id, slice) in &plan.slices {
+                // A payload is good for all slices of its topic or for none, and then it does not parse.
+                if slice.topic.matches(&publish.topic).is_some() {
+                    *expected.entry((publish.gateway, *id)).or_default() += readings_of(&publish.payload);
+                }
+            }
+        }
+        for ((gateway, slice), expected) in expected {
+            let Some(agent) = &self.gateways[gateway].agent else {
+                continue;
+            };
+            let lifted = agent.tally().value(slice, Counter::Lifted);
+            if lifted != expected {
+                return Err(format!(
+                    "gw-{gateway} lifted {lifted} readings for slice {}, of {expected} published",
+                    slice.0
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Readings of a payload: a bad one has none.
+fn readings_of(payload: &str) -> u64 {
+    payload.matches("\"watts\"").count() as u64
+}
+
+/// Every window equals the truth, value by value.
+fn check_windows(
+    query: &Query,
+    mut expected: Expected,
+    table: &Table,
+    added: Option<u64>,
+    faults: &mut Vec<String>,
+) {
+    let every = query.window.every.as_micros();
+    for (name, stored) in &table.rows {
+        let number = name.0.as_micros() / every;
+        let show = || show(name);
+        let Some(contents) = expected.take(&key_text(query, &name.3), number) else {
+            faults.push(format!(
+                "{} should not be there: {} readings",
+                show(),
+                stored.row.readings
+            ));
+            continue;
+        };
+        for fault in differences(query, &stored.row, &contents) {
+            faults.push(format!("{}: {fault}", show()));
+        }
+    }
+    let mut missing: Vec<_> = expected.remaining().collect();
+    missing.sort_by_key(|(key, number, _)| (*number, *key));
+    for (key, number, contents) in missing {
+        // A query that came later need not show what was over by then.
+        let end = number * every + query.window.size.as_micros() - START_US;
+        if added.is_some_and(|added| end < added as i64 + 60_000_000) {
+            continue;
+        }
+        faults.push(format!(
+            "{key:?} {} s is missing: {} readings",
+            seconds(number * every),
+            contents.readings
+        ));
+    }
+}
+
+/// A window of a tumbling query that is cut into coarser panes: within each of the widest panes all adds up.
+fn check_totals(query: &Query, expected: Expected, table: &Table, lost: u64, faults: &mut Vec<String>) {
+    if !query.window.is_tumbling() {
+        return;
+    }
+    let widest = query.coarsen.last().copied().unwrap_or(query.window.size);
+    let bucket = |key: &str, at_us: i64| (key.to_owned(), at_us.div_euclid(widest.as_micros()));
+    let mut truth: BTreeMap<(String, i64), Total> = BTreeMap::new();
+    for (key, number, contents) in expected.remaining() {
+        let total = truth
+            .entry(bucket(key, number * query.window.every.as_micros()))
+            .or_default();
+        total.add_truth(query, contents);
+    }
+    let mut shown: BTreeMap<(String, i64), Total> = BTreeMap::new();
+    for ((start, _, _, key), stored) in &table.rows {
+        let total = shown
+            .entry(bucket(&key_text(query, key), start.as_micros()))
+            .or_default();
+        total.add_row(query, &stored.row);
+    }
+    let sum =
+        |totals: &BTreeMap<(String, i64), Total>| totals.values().map(|total| total.readings).sum::<u64>();
+    if sum(&shown) + lost != sum(&truth) {
+        faults.push(format!(
+            "{} readings are shown, {lost} reported lost, of {}",
+            sum(&shown),
+            sum(&truth)
+        ));
+    }
+    for (name, total) in &shown {
+        let truth = truth.get(name).copied().unwrap_or_default();
+        if (lost == 0 && *total != truth) || total.readings > truth.readings {
+            faults.push(format!("{name:?}: {total:?} is shown, {truth:?} is true"));
+        }
+    }
+}
+
+/// What of a query adds up: the first field's sum, in quarters, and its extrema.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+struct Total {
+    readings: u64,
+    quarters: f64,
+    min: Option<f64>,
+    max: Option<f64>,
+}
+
+impl Total {
+    fn add(&mut self, readings: u64, sum: Option<f64>, min: Option<f64>, max: Option<f64>) {
+        self.readings += readings;
+        self.quarters += sum.unwrap_or(0.0) * 4.0;
+        self.min = [self.min, min].into_iter().flatten().reduce(f64::min);
+        self.max = [self.max, max].into_iter().flatten().reduce(f64::max);
+    }
+
+    fn add_row(&mut self, query: &Query, row: &Row) {
+        let value = |aggregate| {
+            let place = query.aggregates.iter().position(|held| *held == aggregate)?;
+            match row.values[place]? {
+                Lowered::Real(value) => Some(value),
+                Lowered::Integer(value) => Some(value as f64),
+            }
+        };
+        let (sum, min, max) = (
+            value(Aggregate::Sum),
+            value(Aggregate::Min),
+            value(Aggregate::Max),
+        );
+        self.add(row.readings, sum, min, max);
+    }
+
+    fn add_truth(&mut self, query: &Query, contents: &Contents) {
+        // Quarters below 2⁵⁰ are exact as doubles, and so is their text.
+        let value = |aggregate| match contents.answer(0, aggregate, query.window.size) {
+            Answer::None => None,
+            answer => answer.show().parse::<f64>().ok(),
+        };
+        let (sum, min, max) = (
+            value(Aggregate::Sum),
+            value(Aggregate::Min),
+            value(Aggregate::Max),
+        );
+        self.add(contents.readings, sum, min, max);
+    }
+}
+
+/// All agents have passed everything: nothing is provisional any more.
+fn check_statuses(table: &Table, faults: &mut Vec<String>) {
+    for (name, stored) in &table.rows {
+        let Stored {
+            is_final, coverage, ..
+        } = stored;
+        if !name.2 && (!is_final || *coverage != 1.0) {
+            faults.push(format!("{} is not final, coverage {coverage}", show(name)));
+        }
+    }
+}
+
+fn differences(query: &Query, row: &Row, contents: &Contents) -> Vec<String> {
+    let mut faults = Vec::new();
+    if row.readings != contents.readings {
+        faults.push(format!("{} readings, truth {}", row.readings, contents.readings));
+        return faults;
+    }
+    let each = query.aggregates.len();
+    for ((index, column), value) in query.value_columns().enumerate().zip(&row.values) {
+        let answer = contents.answer(index / each, query.aggregates[index % each], size(query));
+        if !is(*value, &answer) {
+            faults.push(format!("{column} is {value:?}, truth {}", answer.show()));
+        }
+    }
+    faults
+}
+
+fn size(query: &Query) -> Span {
+    query.window.size
+}
+
+fn is(value: Option<Lowered>, answer: &Answer) -> bool {
+    match (value, answer) {
+        (None, Answer::None) => true,
+        (Some(Lowered::Integer(integer)), Answer::Count(count)) => integer == *count,
+        (Some(Lowered::Real(real)), Answer::Fraction(top, bottom)) => is_nearest(real, top, bottom),
+        (Some(Lowered::Real(real)), Answer::Root(top, bottom)) => is_nearest_root(real, top, bottom),
+        _ => false,
+    }
+}
+
+fn key_text(query: &Query, key: &[u8]) -> String {
+    let tags: Vec<&str> = tags_of(key, query.key.len()).into_iter().flatten().collect();
+    tags.join("\0")
+}
+
+fn show(name: &RowName) -> String {
+    let (start, end, coarse, key) = name;
+    format!(
+        "{:?} {} to {} s{}",
+        String::from_utf8_lossy(key),
+        seconds(start.as_micros()),
+        seconds(end.as_micros()),
+        if *coarse { ", coarse" } else { "" }
+    )
+}
+
+fn seconds(at_us: i64) -> i64 {
+    (at_us - START_US) / 1_000_000
+}

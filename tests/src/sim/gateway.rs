@@ -1,0 +1,486 @@
+//! A gateway: the production agent with its disk, its broker and its clock, driven as the rim drives it.
+
+use bytes::Bytes;
+use catchment_agent::agent::{Agent, Outcome};
+use catchment_agent::disk::Job;
+use catchment_agent::redelivery::Packet;
+use catchment_agent::settings::Settings;
+use catchment_agent::spool::Lane;
+use catchment_agent::tally::AGENT;
+use catchment_common::counter::Counter;
+use catchment_common::time::{Now, Span};
+use catchment_common::wire::{AgentPlan, Message};
+
+use super::broker::{Broker, FromBroker};
+use super::case::{Case, SECOND};
+use super::disk::SimDisk;
+use super::link::Link;
+use super::world::{Event, World};
+
+/// Disk that a gateway may take beyond its budgets: one group of readings above the journal's, and files that are
+/// replaced and about to go.
+const DISK_SLACK: u64 = 1 << 20;
+
+/// One gateway.
+pub(super) struct Gateway {
+    pub(super) agent: Option<Agent>,
+    pub(super) disk: SimDisk,
+    pub(super) broker: Broker,
+    pub(super) link: Option<u64>,
+    /// The crash that waits for so many disk steps, whether the power fails, and how long it takes.
+    pub(super) doom: Option<(u32, bool, u64)>,
+    pub(super) cut_until: u64,
+    pub(super) disk_heals_at: u64,
+    pub(super) offset_us: i64,
+    pub(super) asleep_until: u64,
+    settings: Settings,
+    plan_file: AgentPlan,
+    life: u32,
+    boot: u64,
+    /// The job under way and its next step.
+    job: Option<(Job, usize)>,
+    wake: u64,
+    /// The broker's connection that the agent knows of.
+    connection: u32,
+    forget_session: bool,
+}
+
+impl Gateway {
+    pub(super) fn new(index: usize, case: &Case, plan: AgentPlan) -> Self {
+        let settings = Settings {
+            name: format!("gw-{index}"),
+            memory_bytes: case.memory_bytes,
+            payload_bytes_max: 1 << 20,
+            spool_bytes: case.spool_bytes,
+            retain_acked: Span::from_secs(case.retain_seconds),
+            journal_bytes: case.journal_bytes,
+            commit_delay: Span::from_millis(case.commit_delay_ms),
+            redelivery_window: case.window,
+        };
+        Self {
+            agent: None,
+            disk: SimDisk::default(),
+            broker: Broker::new(case.window, Vec::new()),
+            link: None,
+            doom: None,
+            cut_until: 0,
+            disk_heals_at: 0,
+            offset_us: 0,
+            asleep_until: 0,
+            settings,
+            plan_file: plan,
+            life: 0,
+            boot: 0,
+            job: None,
+            wake: u64::MAX,
+            connection: 0,
+            forget_session: false,
+        }
+    }
+
+    /// Until when nothing reaches it, if it sleeps.
+    pub(super) fn sleeps(&self, now: u64) -> Option<u64> {
+        (self.asleep_until > now).then_some(self.asleep_until)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// What is still to be done.
+    pub(super) fn busy(&self) -> Option<String> {
+        let name = self.name();
+        let Some(agent) = &self.agent else {
+            return Some(format!("{name} is down"));
+        };
+        if !self.broker.is_empty() {
+            Some(format!("{name}'s broker waits for acknowledgements"))
+        } else if !agent.is_durable() {
+            Some(format!("{name} has something that is not durable"))
+        } else if !agent.intake().panes().is_empty() {
+            Some(format!(
+                "{name} has {} open partials",
+                agent.intake().panes().len()
+            ))
+        } else if !agent.spool().is_empty() {
+            Some(format!("{name} holds {} batches", agent.spool().len()))
+        } else {
+            None
+        }
+    }
+}
+
+impl World<'_> {
+    pub(super) fn gateway_clock(&self, index: usize) -> Now {
+        let gateway = &self.gateways[index];
+        self.clock(gateway.boot, gateway.offset_us)
+    }
+
+    pub(super) fn start_gateway(&mut self, index: usize) {
+        let (epoch, seed) = (self.number(), self.number());
+        self.gateways[index].boot = self.now;
+        let now = self.gateway_clock(index);
+        let gateway = &mut self.gateways[index];
+        gateway.life += 1;
+        let started = Agent::start(
+            gateway.settings.clone(),
+            epoch,
+            seed,
+            Some(&gateway.plan_file),
+            now,
+            &gateway.disk,
+        );
+        let (agent, started) = started.expect("a simulated disk can be listed");
+        gateway.broker.filters = agent.filters();
+        gateway.agent = Some(agent);
+        gateway.wake = u64::MAX;
+        gateway.job = None;
+        self.log(|| format!("gw-{index} starts: {started:?}"));
+        self.soon(500_000, Event::BrokerTry(index));
+        self.drain_gateway(index);
+    }
+
+    pub(super) fn crash_gateway(&mut self, index: usize, power: bool, down: u64) {
+        let gateway = &mut self.gateways[index];
+        gateway.doom = None;
+        let Some(agent) = gateway.agent.take() else { return };
+        self.figures.crashes += 1;
+        self.figures.spilled += agent.tally().value(AGENT, Counter::Spilled);
+        if power {
+            gateway.disk.lose_power(&mut self.dice);
+        } else {
+            gateway.disk.kill();
+        }
+        gateway.job = None;
+        gateway.broker.cut(&mut self.dice);
+        gateway.broker.down.clear();
+        let link = gateway.link.take();
+        self.log(|| format!("gw-{index} crashes, power lost: {power}"));
+        if let Some(link) = link {
+            self.break_link(link);
+        }
+        self.at(self.now + down + 1, Event::Restart(index));
+    }
+
+    /// The machine after an event, as in the rim's loop.
+    fn after(&mut self, index: usize) {
+        let now = self.gateway_clock(index);
+        if let Some(agent) = &mut self.gateways[index].agent {
+            agent.handle_timeout(now);
+        }
+        self.drain_gateway(index);
+    }
+
+    pub(super) fn handle_wake(&mut self, index: usize, life: u32) {
+        if self.gateways[index].life != life {
+            return;
+        }
+        if let Some(until) = self.gateways[index].sleeps(self.now) {
+            return self.at(until, Event::Wake(index, life));
+        }
+        self.gateways[index].wake = u64::MAX;
+        self.after(index);
+    }
+
+    // Its broker.
+
+    pub(super) fn handle_publish(&mut self, index: usize) {
+        let publish = &self.case.publishes[index];
+        let gateway = publish.gateway;
+        let broker = &mut self.gateways[gateway].broker;
+        self.accepted[index] = broker.accept(&publish.topic, index);
+        let sent = broker.send();
+        self.from_broker(gateway, sent);
+    }
+
+    fn from_broker(&mut self, index: usize, count: usize) {
+        let life = self.gateways[index].life;
+        for _ in 0..count {
+            self.soon(2_000, Event::FromBroker(index, life));
+        }
+    }
+
+    pub(super) fn handle_broker_try(&mut self, index: usize) {
+        let gateway = &mut self.gateways[index];
+        if gateway.agent.is_none() || gateway.broker.is_connected() {
+            return;
+        }
+        if gateway.broker.closed_until > self.now {
+            let until = gateway.broker.closed_until;
+            return self.at(until, Event::BrokerTry(index));
+        }
+        let forget = std::mem::take(&mut gateway.forget_session);
+        let sent = gateway.broker.connect(forget);
+        self.from_broker(index, sent);
+    }
+
+    pub(super) fn cut_broker(&mut self, index: usize, forget: bool, down: u64) {
+        let gateway = &mut self.gateways[index];
+        gateway.broker.closed_until = self.now + down;
+        gateway.forget_session |= forget;
+        if gateway.broker.cut(&mut self.dice) {
+            self.from_broker(index, 1);
+        }
+        self.at(self.now + down + 1, Event::BrokerTry(index));
+    }
+
+    pub(super) fn handle_from_broker(&mut self, index: usize, life: u32) {
+        if self.gateways[index].life != life || self.gateways[index].agent.is_none() {
+            return;
+        }
+        if let Some(until) = self.gateways[index].sleeps(self.now) {
+            return self.at(until, Event::FromBroker(index, life));
+        }
+        let now = self.gateway_clock(index);
+        let gateway = &mut self.gateways[index];
+        let (Some(from), Some(agent)) = (gateway.broker.down.pop_front(), &mut gateway.agent) else {
+            return;
+        };
+        match from {
+            FromBroker::Connected { connection, resumed } => {
+                gateway.connection = connection;
+                agent.handle_broker_connected(resumed);
+                self.log(|| format!("gw-{index} broker connection {connection}, resumed: {resumed}"));
+            }
+            FromBroker::Lost => {
+                agent.handle_broker_lost();
+                self.soon(1_000_000, Event::BrokerTry(index));
+            }
+            FromBroker::Message {
+                id,
+                duplicate,
+                publish,
+            } => {
+                let message = &self.case.publishes[publish];
+                let passed = |agent: &Agent| {
+                    let value = |counter| agent.tally().value(AGENT, counter);
+                    value(Counter::Redelivered) + value(Counter::HeldBack)
+                };
+                let before = passed(agent);
+                let packet = Some(Packet { id, duplicate });
+                agent.handle_publish(now, &message.topic, message.payload.as_bytes(), packet);
+                let is_lifted = passed(agent) == before;
+                if is_lifted {
+                    self.taken[publish] = Some(agent.plan().version);
+                }
+                self.log(|| {
+                    format!("gw-{index} message {publish} as {id}, again: {duplicate}, lifted: {is_lifted}")
+                });
+            }
+        }
+        self.after(index);
+    }
+
+    pub(super) fn handle_to_broker(&mut self, index: usize) {
+        let broker = &mut self.gateways[index].broker;
+        broker.handle_acknowledgement();
+        let sent = broker.send();
+        self.from_broker(index, sent);
+    }
+
+    // Its disk.
+
+    pub(super) fn handle_disk_step(&mut self, index: usize, life: u32) {
+        let clock = self.gateway_clock(index);
+        let gateway = &mut self.gateways[index];
+        let (Some(agent), true) = (&mut gateway.agent, gateway.life == life) else {
+            return;
+        };
+        if self.now >= gateway.disk_heals_at {
+            gateway.disk.kill();
+        }
+        let Some((job, next)) = &mut gateway.job else {
+            return;
+        };
+        if let Some(step) = job.steps.get(*next) {
+            *next += 1;
+            let result = gateway.disk.take(step);
+            let text = format!("gw-{index} {} → {result:?}", show(step));
+            if let Err(fault) = result
+                && let Some((job, _)) = gateway.job.take()
+            {
+                agent.handle_job_failed(clock, job, &fault);
+            }
+            self.log(|| text);
+            self.check_disk(index);
+        } else if let Some((job, _)) = gateway.job.take() {
+            agent.handle_job_done(job.id);
+            self.log(|| format!("gw-{index} job {} is done", job.id));
+        }
+        if self.come_to_doom(index) {
+            return;
+        }
+        if self.gateways[index].job.is_some() {
+            self.soon(self.case.disk_us, Event::DiskStep(index, life));
+        } else {
+            self.after(index);
+        }
+    }
+
+    fn come_to_doom(&mut self, index: usize) -> bool {
+        let Some((left, power, down)) = self.gateways[index].doom else {
+            return false;
+        };
+        if left > 1 {
+            self.gateways[index].doom = Some((left - 1, power, down));
+            return false;
+        }
+        self.crash_gateway(index, power, down);
+        true
+    }
+
+    fn check_disk(&mut self, index: usize) {
+        let bytes = self.gateways[index].disk.bytes();
+        self.figures.disk_bytes_max = self.figures.disk_bytes_max.max(bytes);
+        let budget = self.case.spool_bytes + self.case.journal_bytes + DISK_SLACK;
+        if bytes > budget {
+            self.fail(format!(
+                "gw-{index} takes {bytes} bytes of disk, more than {budget}"
+            ));
+        }
+    }
+
+    // Its link.
+
+    pub(super) fn handle_link_made(&mut self, index: usize, life: u32) {
+        if self.gateways[index].life != life || self.gateways[index].agent.is_none() {
+            return;
+        }
+        if let Some(until) = self.gateways[index].sleeps(self.now) {
+            return self.at(until, Event::LinkMade(index, life));
+        }
+        let now = self.gateway_clock(index);
+        let reachable = self.gateways[index].cut_until <= self.now && self.centre.is_up();
+        let id = self.next_link;
+        let gateway = &mut self.gateways[index];
+        let Some(agent) = &mut gateway.agent else { return };
+        if reachable {
+            gateway.link = Some(id);
+            self.next_link += 1;
+            agent.handle_connected();
+            self.links.insert(id, Link::new(index));
+            self.centre.handle_connected(id, gateway.settings.name.as_str());
+            self.log(|| format!("gw-{index} link {id} is up"));
+        } else {
+            agent.handle_disconnected(now);
+        }
+        self.after(index);
+    }
+
+    pub(super) fn take_message(&mut self, index: usize, message: Message) {
+        let now = self.gateway_clock(index);
+        let text = format!("gw-{index} ← {}", show_message(&message));
+        self.log(|| text);
+        let gateway = &mut self.gateways[index];
+        let Some(agent) = &mut gateway.agent else { return };
+        if let Message::Reject(refusal) = &message {
+            let text = format!("gw-{index} is refused a batch: {refusal:?}");
+            self.fail(text);
+        } else if let Outcome::PlanChanged(plan) = agent.handle_message(now, message, &gateway.disk) {
+            gateway.broker.filters = agent.filters();
+            gateway.plan_file = plan;
+        }
+        self.after(index);
+    }
+
+    // What it wants.
+
+    pub(super) fn drain_gateway(&mut self, index: usize) {
+        if self.gateways[index].sleeps(self.now).is_some() || self.fault.is_some() {
+            return;
+        }
+        let now = self.gateway_clock(index);
+        self.drain_disk(index, now);
+        let gateway = &mut self.gateways[index];
+        let life = gateway.life;
+        let Some(agent) = &mut gateway.agent else { return };
+        if agent.poll_connect(now) {
+            self.soon(2 * self.case.link_us, Event::LinkMade(index, life));
+        }
+        if let Some(link) = self.gateways[index].link {
+            self.drain_link(index, link, now);
+        }
+        let gateway = &mut self.gateways[index];
+        let Some(agent) = &mut gateway.agent else { return };
+        let due = agent.poll_timeout(now).as_micros() + gateway.boot - SECOND;
+        let due = due.max(self.now + 1);
+        if due < gateway.wake {
+            gateway.wake = due;
+            self.at(due, Event::Wake(index, life));
+        }
+    }
+
+    fn drain_disk(&mut self, index: usize, now: Now) {
+        let gateway = &mut self.gateways[index];
+        let life = gateway.life;
+        let Some(agent) = &mut gateway.agent else { return };
+        if let Some(job) = agent.poll_job(now, &gateway.disk) {
+            assert!(gateway.job.is_none(), "one job at a time");
+            gateway.job = Some((job, 0));
+            self.soon(self.case.disk_us, Event::DiskStep(index, life));
+        }
+        let gateway = &mut self.gateways[index];
+        let Some(agent) = &mut gateway.agent else { return };
+        let mut acknowledged = 0;
+        while let Some(id) = agent.poll_acknowledgement() {
+            gateway.broker.up.push_back((gateway.connection, id));
+            acknowledged += 1;
+        }
+        let reconnect = agent.poll_redelivery();
+        for _ in 0..acknowledged {
+            self.soon(2_000, Event::ToBroker(index));
+        }
+        if reconnect {
+            self.cut_broker(index, false, 0);
+        }
+    }
+
+    fn drain_link(&mut self, index: usize, link: u64, now: Now) {
+        for (stream, lane) in [(1, Lane::Live), (2, Lane::Backlog)] {
+            while self.links.get(&link).is_some_and(|link| link.has_room(stream)) {
+                let gateway = &mut self.gateways[index];
+                let Some(agent) = &mut gateway.agent else { return };
+                let Some(frame) = agent.poll_batch(lane, &gateway.disk) else {
+                    break;
+                };
+                self.log(|| {
+                    format!(
+                        "gw-{index} → {lane:?} {:?}",
+                        catchment_common::wire::claimed_name(&frame)
+                    )
+                });
+                self.send_up(link, stream, frame);
+            }
+        }
+        while self.links.get(&link).is_some_and(|link| link.has_room(0)) {
+            let Some(agent) = &mut self.gateways[index].agent else {
+                return;
+            };
+            let Some(message) = agent.poll_message(now) else {
+                break;
+            };
+            let frame: Bytes = message.emit().into();
+            self.send_up(link, 0, frame);
+        }
+    }
+}
+
+fn show(step: &catchment_agent::disk::Step) -> String {
+    use catchment_agent::disk::Step;
+    match step {
+        Step::Write { file, at, bytes } => format!("write {file:?} at {at}, {} bytes", bytes.len()),
+        other => format!("{other:?}"),
+    }
+}
+
+fn show_message(message: &Message) -> String {
+    match message {
+        Message::Plan(plan) => format!("plan {}", plan.version),
+        Message::Welcome(welcome) => format!(
+            "welcome, plan {:?}, committed {:?}",
+            welcome.plan.as_ref().map(|plan| plan.version),
+            welcome.committed
+        ),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,97 @@
+//! The plans that runs choose from.
+
+use catchment_aggregator::io::plan_toml;
+use catchment_common::plan::Query;
+
+/// A plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Variant {
+    /// One query with everything.
+    Climate,
+    /// Several queries that share a slice, and hopping windows.
+    Rooms,
+    /// Another topic and another key.
+    Sites,
+    /// All of them.
+    All,
+    /// A query of another name on the same slice with narrower panes.
+    Fine,
+    /// Readings may be coarsened.
+    Ladder,
+}
+
+impl Variant {
+    /// Those between which an operator may change.
+    pub const ALL: [Self; 5] = [Self::Climate, Self::Rooms, Self::Sites, Self::All, Self::Fine];
+
+    /// Its queries.
+    pub fn queries(self) -> Vec<Query> {
+        let all = "[\"count\", \"rate\", \"sum\", \"mean\", \"min\", \"max\", \"range\", \"variance\", \"stddev\", \
+                   \"first\", \"last\", \"delta\"]";
+        let climate = query("climate", "env", "10s", None, "[\"site\", \"device\"]", all, "[]");
+        let quick = query(
+            "quick",
+            "env",
+            "20s",
+            Some("10s"),
+            "[\"site\", \"device\"]",
+            all,
+            "[]",
+        );
+        let fine = query(
+            "fine",
+            "env",
+            "4s",
+            Some("2s"),
+            "[\"site\", \"device\"]",
+            "[\"sum\"]",
+            "[]",
+        );
+        let sites = query("sites", "env", "30s", Some("10s"), "[\"site\"]", all, "[]");
+        let rooms = query("rooms", "env", "5s", None, "[\"room\"]", all, "[]");
+        let power = query("power", "power", "15s", None, "[\"device\"]", all, "[]");
+        let ladder = query(
+            "coarse",
+            "env",
+            "10s",
+            None,
+            "[\"room\"]",
+            all,
+            "[\"1m\", \"10m\", \"1h\"]",
+        );
+        let text = match self {
+            Self::Climate => climate,
+            Self::Rooms => climate + &rooms,
+            Self::Sites => sites + &power,
+            Self::All => climate + &quick + &sites + &rooms + &power,
+            Self::Fine => climate + &fine + &power,
+            Self::Ladder => ladder,
+        };
+        plan_toml::parse(&text, "simulated")
+            .expect("the plans are good")
+            .queries
+    }
+}
+
+fn query(
+    name: &str,
+    topic: &str,
+    size: &str,
+    every: Option<&str>,
+    key: &str,
+    aggregates: &str,
+    coarsen: &str,
+) -> String {
+    let every = every.map_or(String::new(), |every| format!(", every = \"{every}\""));
+    let fields = if topic == "env" {
+        "{ temp = \"temp\", hum = { path = \"hum\", resolution = 0.1 } }"
+    } else {
+        "{ watts = \"watts\" }"
+    };
+    format!(
+        "[[query]]\nname = \"{name}\"\ntopic = \"s/{{site}}/{{device}}/{topic}\"\nformat = \"json\"\n\
+         time = {{ path = \"ts\", unit = \"ms\" }}\ntags = {{ room = \"room\" }}\nkey = {key}\nfields = {fields}\n\
+         window = {{ size = \"{size}\"{every} }}\naggregates = {aggregates}\nlateness = \"2s\"\npatience = \"3s\"\n\
+         idle = \"5s\"\nmax_late = \"36500d\"\nmax_ahead = \"36500d\"\ncoarsen = {coarsen}\n\n"
+    )
+}

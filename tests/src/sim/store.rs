@@ -1,0 +1,295 @@
+//! A store in memory that does what the SQLite one does: applies commits whole, gives a machine back, and numbers plans
+//! and slices.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use catchment_aggregator::aggregator::{Aggregator, Settings};
+use catchment_aggregator::catalog::{Catalog, Slices};
+use catchment_aggregator::commit::{
+    AgentRow, AppendedBatch, Commit, PaneSource, QueryResults, Row, SourceFault, WindowStatus,
+};
+use catchment_aggregator::frontier::{About, Standing};
+use catchment_common::counter::Counter;
+use catchment_common::plan::{Plan, Query, Slice, SliceId};
+use catchment_common::time::{Now, Timestamp};
+use catchment_common::wire::SeqRange;
+
+/// Names a row: start, end, whether coarse, key.
+pub type RowName = (Timestamp, Timestamp, bool, Box<[u8]>);
+
+/// A result row as it stands in its table.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stored {
+    /// The row.
+    pub row: Row,
+    /// Whether all expected agents have passed its end.
+    pub is_final: bool,
+    /// What it says about who has.
+    pub coverage: f64,
+    /// How often it was written.
+    pub revision: u64,
+}
+
+/// A query's table.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// The horizon.
+    pub through: Option<Timestamp>,
+    /// The rows.
+    pub rows: BTreeMap<RowName, Stored>,
+    own: SliceId0,
+    readers: BTreeSet<SliceId>,
+}
+
+/// A slice's number, 0 before there is one.
+#[derive(Clone, Copy, Debug)]
+struct SliceId0(SliceId);
+
+impl Default for SliceId0 {
+    fn default() -> Self {
+        Self(SliceId(0))
+    }
+}
+
+/// All that is durable at the centre.
+#[derive(Clone, Debug, Default)]
+pub struct Store {
+    plan: Plan,
+    slices: Slices,
+    plan_floor: u64,
+    batches: Vec<AppendedBatch>,
+    ledger: BTreeMap<(String, u64), Vec<SeqRange>>,
+    watermarks: BTreeMap<(String, SliceId), Timestamp>,
+    agents: BTreeMap<String, AgentRow>,
+    /// Readings given up, by agent, epoch, seq and slice.
+    pub losses: BTreeMap<(String, u64, u64, SliceId), u64>,
+    /// Counters by agent, era, slice and counter.
+    pub counters: BTreeMap<(String, u64, SliceId, Counter), u64>,
+    panes: BTreeMap<(SliceId, Timestamp, u32), Vec<u8>>,
+    /// Result tables by query.
+    pub tables: BTreeMap<String, Table>,
+}
+
+impl Store {
+    /// Puts a plan of these queries into force.
+    pub fn apply_plan(&mut self, queries: Vec<Query>) {
+        let plan = Plan {
+            version: self.plan.version.max(self.plan_floor) + 1,
+            queries,
+        };
+        let sliced = plan.slices();
+        for (query, (index, _)) in plan.queries.iter().zip(&sliced.readers) {
+            let base = &sliced.slices[*index];
+            let id = self.slice_id(base, None);
+            for &pane in &sliced.ladders[*index] {
+                self.slice_id(&Slice { pane, ..base.clone() }, Some(id));
+            }
+            let table = self.tables.entry(query.name.clone()).or_default();
+            table.own = SliceId0(id);
+            table.readers.insert(id);
+        }
+        self.plan = plan;
+    }
+
+    /// The slices that a query has read, and the coarser ones of all of them.
+    pub fn family(&self, query: &str) -> BTreeSet<SliceId> {
+        let own = self.tables.get(query).map(|table| &table.readers);
+        let is_own = |id: &SliceId| own.is_some_and(|own| own.contains(id));
+        let Slices { all, coarser_of } = &self.slices;
+        all.keys()
+            .copied()
+            .filter(|id| is_own(id) || coarser_of.get(id).is_some_and(is_own))
+            .collect()
+    }
+
+    fn slice_id(&mut self, slice: &Slice, of: Option<SliceId>) -> SliceId {
+        let Slices { all, coarser_of } = &mut self.slices;
+        let known = all
+            .iter()
+            .find(|(id, held)| *held == slice && coarser_of.get(id).copied() == of);
+        if let Some((&id, _)) = known {
+            return id;
+        }
+        let id = SliceId(all.keys().next_back().map_or(1, |last| last.0 + 1));
+        all.insert(id, slice.clone());
+        if let Some(of) = of {
+            coarser_of.insert(id, of);
+        }
+        id
+    }
+
+    /// The plan in force with its slices.
+    pub fn catalog(&self) -> Catalog {
+        let own: Vec<SliceId> = self
+            .plan
+            .queries
+            .iter()
+            .map(|query| self.tables[&query.name].own.0)
+            .collect();
+        let readers = self
+            .plan
+            .queries
+            .iter()
+            .map(|query| self.tables[&query.name].readers.iter().copied().collect())
+            .collect::<Vec<_>>();
+        Catalog::new(self.plan.clone(), self.slices.clone(), &own, &readers)
+    }
+
+    /// An older state of this store takes its place, as the `restore` command does it: numbers go on, and the newer
+    /// plan is put into force again.
+    pub fn restore_backup(&mut self, backup: &Self) {
+        let replaced = std::mem::replace(self, backup.clone());
+        self.slices = replaced.slices;
+        self.plan_floor = replaced.plan_floor.max(replaced.plan.version);
+        if replaced.plan.version > self.plan.version {
+            self.apply_plan(replaced.plan.queries);
+        }
+    }
+
+    /// Makes a commit durable. `names` are the queries that its indices mean.
+    pub fn commit(&mut self, commit: &Commit, names: &[String]) {
+        for (agent, epoch, ranges) in &commit.ledger {
+            self.ledger.insert((agent.clone(), *epoch), ranges.clone());
+        }
+        for (agent, slice, watermark) in &commit.watermarks {
+            self.watermarks.insert((agent.clone(), *slice), *watermark);
+        }
+        for agent in &commit.agents {
+            self.agents.insert(agent.name.clone(), agent.clone());
+        }
+        for (agent, loss) in &commit.losses {
+            for entry in &loss.entries {
+                let name = (agent.clone(), loss.epoch, loss.seq, entry.slice);
+                *self.losses.entry(name).or_default() += entry.readings;
+            }
+        }
+        for (agent, counting, slice, counter, value) in &commit.counters {
+            self.counters
+                .insert((agent.clone(), *counting, *slice, *counter), *value);
+        }
+        for results in &commit.results {
+            let window = self.plan_window(&names[results.query]);
+            if let Some(table) = self.tables.get_mut(&names[results.query]) {
+                table.write(results, window);
+            }
+        }
+        let Some(checkpoint) = &commit.checkpoint else {
+            self.batches.extend(commit.batches.iter().cloned());
+            return;
+        };
+        self.batches.clear();
+        for (slice, pane, chunk, columns) in &checkpoint.chunks {
+            self.panes.insert((*slice, *pane, *chunk), columns.clone());
+        }
+    }
+
+    /// The size of a query's windows; of one that is no longer in the plan nothing is shown.
+    fn plan_window(&self, name: &str) -> Option<catchment_common::time::Span> {
+        let query = self.plan.queries.iter().find(|query| query.name == name)?;
+        Some(query.window.size)
+    }
+
+    /// The machine as it was when the last commit became durable.
+    pub fn restore(&self, settings: Settings, now: Now) -> Aggregator {
+        let mut aggregator = Aggregator::new(settings, self.catalog(), now);
+        self.restore_agents(&mut aggregator);
+        for (index, query) in self.plan.queries.iter().enumerate() {
+            let table = &self.tables[&query.name];
+            let Some(through) = table.through else { continue };
+            let provisional: BTreeMap<Timestamp, f64> = table
+                .rows
+                .iter()
+                .filter(|((_, _, coarse, _), stored)| !coarse && !stored.is_final)
+                .map(|((start, ..), stored)| (*start, stored.coverage))
+                .collect();
+            aggregator.restore_query(index, through, provisional.into_iter());
+        }
+        for ((slice, start, _), columns) in &self.panes {
+            if *start >= aggregator.needed_from(*slice) {
+                aggregator.restore_chunk(columns).expect("a stored pane is whole");
+            }
+        }
+        for batch in &self.batches {
+            aggregator
+                .replay(&batch.agent, &batch.frame, self)
+                .expect("an appended batch is whole");
+        }
+        aggregator
+    }
+
+    fn restore_agents(&self, aggregator: &mut Aggregator) {
+        for (name, row) in &self.agents {
+            let watermarks = self
+                .watermarks
+                .iter()
+                .filter(|((agent, _), _)| agent == name)
+                .map(|((_, slice), watermark)| (*slice, *watermark))
+                .collect();
+            let about = About {
+                software: row.software.clone(),
+                plan_version: row.plan_version,
+                backlog_batches: row.backlog_batches,
+                backlog_bytes: row.backlog_bytes,
+                conflicts: row.conflicts,
+            };
+            let standing = Standing {
+                heard: row.heard,
+                retired: false,
+                watermarks,
+                about,
+            };
+            aggregator.restore_agent(name.clone(), standing);
+        }
+        for ((agent, epoch), ranges) in &self.ledger {
+            for &range in ranges {
+                aggregator.restore_range(agent, *epoch, range);
+            }
+        }
+    }
+}
+
+impl Table {
+    fn write(&mut self, results: &QueryResults, size: Option<catchment_common::time::Span>) {
+        for window in &results.windows {
+            let WindowStatus {
+                start,
+                is_final,
+                coverage,
+            } = window.status;
+            let Some(width) = window.coarse.or(size) else {
+                continue;
+            };
+            for row in &window.rows {
+                let name = (start, start.plus(width), window.coarse.is_some(), row.key.clone());
+                let revision = self.rows.get(&name).map_or(1, |stored| stored.revision + 1);
+                let stored = Stored {
+                    row: row.clone(),
+                    is_final,
+                    coverage,
+                    revision,
+                };
+                self.rows.insert(name, stored);
+            }
+        }
+        for status in &results.statuses {
+            for ((start, _, coarse, _), stored) in &mut self.rows {
+                if *start == status.start && !coarse {
+                    stored.is_final = status.is_final;
+                    stored.coverage = status.coverage;
+                }
+            }
+        }
+        self.through = results.emitted_through.or(self.through);
+    }
+}
+
+impl PaneSource for Store {
+    fn chunks(&self, slice: SliceId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
+        let range = (slice, pane, 0)..=(slice, pane, u32::MAX);
+        Ok(self
+            .panes
+            .range(range)
+            .map(|(_, columns)| columns.clone())
+            .collect())
+    }
+}

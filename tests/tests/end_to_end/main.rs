@@ -1,0 +1,19 @@
+//! The promises with real parts: fleet, brokers, agents, aggregator and its database, each a process of its own.
+
+mod bad_config;
+
+mod bad_frames;
+
+mod bad_input;
+
+mod bounded;
+
+mod fleet;
+
+mod modes;
+
+mod restarts;
+
+mod series;
+
+mod store;

@@ -1,0 +1,386 @@
+//! The bytes on the wire, pinned: golden files of every kind of frame, and the page that describes them.
+//!
+//! A difference here means that agents and aggregators of two builds, or yesterday's database and today's software, do
+//! not understand each other. If that is meant, the version changes, and `CATCHMENT_BLESS=1 cargo test -p
+//! catchment-tests --test golden` writes the files anew.
+
+use std::fs;
+use std::path::PathBuf;
+
+use catchment_common::decimal::Value;
+use catchment_common::plan::{
+    Aggregate, Components, Field, Format, KeyPart, Path, PayloadTag, Plan, Query, Slice, SliceField, SliceId,
+    TimeSource, TimeUnit, Window,
+};
+use catchment_common::stats::Stats;
+use catchment_common::time::{Span, Timestamp};
+use catchment_common::topic::TopicTemplate;
+use catchment_common::wire::{
+    AgentPlan, Batch, BatchWriter, Coarser, CounterSample, EpochRange, Heartbeat, Hello, Loss, LossEntry,
+    Message, Refusal, RejectReason, Section, SeqRange, StatsScratch, Welcome,
+};
+
+const EPOCH: u64 = 0x0123_4567_89ab_cdef;
+/// 2023-11-14T22:13:20Z.
+const PANE: i64 = 1_700_000_000_000_000;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let line = |line: &[u8]| {
+        line.iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    bytes.chunks(16).map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Compares with the golden file, or writes it when blessed.
+fn check(name: &str, bytes: &[u8]) {
+    let path = folder().join(name);
+    if std::env::var_os("CATCHMENT_BLESS").is_some_and(|value| value == "1") {
+        fs::create_dir_all(folder()).unwrap();
+        fs::write(&path, bytes).unwrap();
+    }
+    let golden = fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert!(
+        golden == bytes,
+        "{name} has changed.\ngolden:\n{}\nnow:\n{}",
+        hex(&golden),
+        hex(bytes)
+    );
+}
+
+fn slice() -> Slice {
+    Slice {
+        topic: TopicTemplate::parse("sensors/{site}/{device}/+/#").unwrap(),
+        format: Format::Json,
+        time: TimeSource::Payload {
+            path: Path::parse("meta.ts"),
+            unit: TimeUnit::Millis,
+        },
+        key: vec![KeyPart::Capture(0), KeyPart::Payload(Path::parse("meta.line"))],
+        fields: vec![
+            SliceField {
+                path: Path::parse("temp"),
+                resolution: None,
+                components: Components::STATS,
+            },
+            SliceField {
+                path: Path::parse("data.hum"),
+                resolution: Some(10_i128.pow(16)),
+                components: Components::SUM,
+            },
+        ],
+        pane: Span::from_secs(10),
+        lateness: Span::from_secs(30),
+        max_late: Span::from_days(1),
+        max_ahead: Span::from_secs(300),
+        idle: Span::from_secs(30),
+        dedupe: Some(Path::parse("meta.seq")),
+    }
+}
+
+fn agent_plan() -> AgentPlan {
+    let rung = |slice, seconds| Coarser {
+        of: SliceId(1),
+        slice: SliceId(slice),
+        pane: Span::from_secs(seconds),
+    };
+    AgentPlan {
+        version: 3,
+        slices: vec![(SliceId(1), slice())],
+        coarser: vec![rung(2, 60), rung(3, 600)],
+    }
+}
+
+fn epochs() -> Vec<EpochRange> {
+    let range = |first, last| SeqRange { first, last };
+    vec![EpochRange {
+        epoch: EPOCH,
+        ranges: vec![range(1, 4), range(6, 300)],
+    }]
+}
+
+fn messages() -> Vec<(&'static str, Message)> {
+    let counter = |slice, counter, value| CounterSample {
+        slice: SliceId(slice),
+        counter,
+        value,
+    };
+    vec![
+        (
+            "hello.bin",
+            Message::Hello(Hello {
+                agent: "gw-17".into(),
+                software: "catchment-agent 0.1.0".into(),
+                epoch: EPOCH,
+                plan_version: 3,
+                held: epochs(),
+            }),
+        ),
+        (
+            "welcome.bin",
+            Message::Welcome(Welcome {
+                plan: Some(agent_plan()),
+                committed: epochs(),
+                server_time: Timestamp::clamped(PANE),
+                heartbeat: Span::from_secs(5),
+            }),
+        ),
+        ("ack.bin", Message::Ack(epochs().remove(0))),
+        (
+            "reject.bin",
+            Message::Reject(Refusal {
+                epoch: EPOCH,
+                seq: 5,
+                reason: RejectReason::BadPane,
+            }),
+        ),
+        ("plan.bin", Message::Plan(agent_plan())),
+        ("drain.bin", Message::Drain),
+        (
+            "heartbeat.bin",
+            Message::Heartbeat(Heartbeat {
+                epoch: EPOCH,
+                counting: 9,
+                seq: 300,
+                oldest: 5,
+                watermarks: vec![(SliceId(1), Timestamp::clamped(PANE))],
+                counters: vec![counter(0, 0, 12), counter(1, 74, 1), counter(1, 3, u64::MAX)],
+                backlog_batches: 2,
+                backlog_bytes: 1_000,
+            }),
+        ),
+    ]
+}
+
+/// A key and its readings: an offset in µs and a decimal text for each field, empty for none.
+type Row<'r> = (&'r str, &'r [(i64, &'r [&'r str])]);
+
+/// A section of one field for each of `keep`.
+fn section(slice: u32, keep: &[Components], rows: &[Row<'_>]) -> Section {
+    let mut section = Section::default();
+    let pane = PANE + i64::from(slice) * 10_000_000;
+    section.reset(SliceId(slice), Timestamp::clamped(pane), keep.iter().copied());
+    for (key, readings) in rows {
+        section.keys.push(key.as_bytes());
+        section.readings.push(readings.len() as u64);
+        for (field, &keep) in keep.iter().enumerate() {
+            let mut stats = Stats::IDENTITY;
+            for (offset, texts) in *readings {
+                if !texts[field].is_empty() {
+                    let value = Value::parse(texts[field].as_bytes()).unwrap().value;
+                    stats.lift(keep, Timestamp::clamped(pane + offset), value);
+                }
+            }
+            section.stats.push(stats);
+        }
+    }
+    section
+}
+
+/// The worked example of the page: two devices, one field, everything kept.
+fn small() -> Vec<Section> {
+    vec![section(
+        1,
+        &[Components::STATS],
+        &[
+            (
+                "berlin\0dev-1",
+                &[(0, &["21.5"]), (2_000_000, &["21.7"]), (4_000_000, &["21.6"])],
+            ),
+            ("berlin\0dev-2", &[(1_000_000, &["-3"])]),
+        ],
+    )]
+}
+
+/// Every form: narrow with and without extrema, a field that one row does not have, a key without tags, wide numbers,
+/// more rows than one block of a column.
+fn large() -> Vec<Section> {
+    let mut sections = small();
+    let nothing: &[(i64, &[&str])] = &[(5, &["1", ""]), (7, &["2", ""])];
+    sections.push(section(
+        2,
+        &[Components::SUM | Components::ENDS, Components::EXTREMA],
+        &[
+            ("a", nothing),
+            (
+                "ab",
+                &[(1_500_000, &["-0.25", "1000"]), (1_500_001, &["1e-6", "-7.5"])],
+            ),
+        ],
+    ));
+    sections.push(section(
+        3,
+        &[Components::COUNT],
+        &[("", &[(0, &["1"]), (1, &["2"]), (2, &["3"])])],
+    ));
+    sections.push(section(
+        4,
+        &[Components::STATS],
+        &[(
+            "wide",
+            &[
+                (0, &["0.000000000000000001"]),
+                (9_999_999, &["-999999999999999999.999999999999999999"]),
+            ],
+        )],
+    ));
+    let keys: Vec<String> = (0..100)
+        .map(|device| format!("site-{}\0dev-{device:03}", device / 40))
+        .collect();
+    let values: Vec<String> = (0..100)
+        .map(|device| format!("{}.{}", 20 + device % 7, device % 10))
+        .collect();
+    let texts: Vec<[&str; 1]> = values.iter().map(|value| [value.as_str()]).collect();
+    let readings: Vec<[(i64, &[&str]); 1]> = texts.iter().map(|texts| [(3_000, texts.as_slice())]).collect();
+    let rows: Vec<Row<'_>> = keys
+        .iter()
+        .zip(&readings)
+        .map(|(key, readings)| (key.as_str(), readings.as_slice()))
+        .collect();
+    sections.push(section(
+        5,
+        &[Components::SUM | Components::SQUARES | Components::EXTREMA],
+        &rows,
+    ));
+    sections
+}
+
+fn frame(sections: &[Section], seq: u64) -> Vec<u8> {
+    let mut writer = BatchWriter::default();
+    for section in sections {
+        writer.push(section);
+    }
+    let mut frame = Vec::new();
+    writer.seal(EPOCH, seq, &mut frame);
+    frame
+}
+
+fn read(frame: &[u8]) -> (u64, u64, Vec<Section>) {
+    let batch = Batch::parse(frame).unwrap();
+    let mut scratch = StatsScratch::default();
+    let sections = batch.sections().map(|view| {
+        let mut section = Section::default();
+        view.unwrap().read(&mut section, &mut scratch).unwrap();
+        section
+    });
+    (batch.epoch, batch.seq, sections.collect())
+}
+
+#[test]
+fn messages_have_these_bytes_and_read_back() {
+    for (name, message) in messages() {
+        check(name, &message.emit());
+        let golden = fs::read(folder().join(name)).unwrap();
+        assert_eq!(Message::parse(&golden), Ok(message), "{name}");
+    }
+}
+
+#[test]
+fn batches_have_these_bytes_and_read_back() {
+    for (name, sections, seq) in [
+        ("batch-small.bin", small(), 1),
+        ("batch.bin", large(), 300),
+        ("batch-empty.bin", Vec::new(), 2),
+    ] {
+        check(name, &frame(&sections, seq));
+        let golden = fs::read(folder().join(name)).unwrap();
+        assert_eq!(read(&golden), (EPOCH, seq, sections), "{name}");
+    }
+}
+
+#[test]
+fn loss_records_have_these_bytes_and_read_back() {
+    let entry = |slice, seconds: i64, readings| LossEntry {
+        slice: SliceId(slice),
+        from: Timestamp::clamped(PANE),
+        to: Timestamp::clamped(PANE + seconds * 1_000_000),
+        readings,
+    };
+    let loss = Loss {
+        epoch: EPOCH,
+        seq: 7,
+        entries: vec![entry(1, 10, 3), entry(2, 600, 40_000)],
+    };
+    check("loss.bin", &loss.emit());
+    let golden = fs::read(folder().join("loss.bin")).unwrap();
+    assert_eq!(Loss::parse(&golden), Ok(loss));
+}
+
+/// The forms that the aggregator keeps in its database: a chunk of a pane, a plan, a slice's definition.
+#[test]
+fn stored_forms_have_these_bytes_and_read_back() {
+    let mut chunk = Vec::new();
+    small()[0].emit(&mut chunk, &mut StatsScratch::default());
+    check("stored-pane.bin", &chunk);
+    let plan = Plan {
+        version: 3,
+        queries: vec![Query {
+            name: "room_climate".into(),
+            topic: TopicTemplate::parse("sensors/{site}/{device}/+/#").unwrap(),
+            format: Format::Json,
+            time: TimeSource::Payload {
+                path: Path::parse("meta.ts"),
+                unit: TimeUnit::Rfc3339,
+            },
+            tags: vec![PayloadTag {
+                name: "line".into(),
+                path: Path::parse("meta.line"),
+            }],
+            key: vec!["site".into(), "line".into()],
+            fields: vec![Field {
+                name: "hum".into(),
+                path: Path::parse("data.hum"),
+                resolution: Some(10_i128.pow(16)),
+            }],
+            window: Window {
+                size: Span::from_secs(60),
+                every: Span::from_secs(10),
+            },
+            aggregates: Aggregate::ALL.to_vec(),
+            lateness: Span::from_secs(30),
+            max_late: Span::from_days(1),
+            max_ahead: Span::from_secs(300),
+            idle: Span::from_secs(30),
+            patience: Span::from_secs(10),
+            retention: Some(Span::from_days(30)),
+            coarsen: vec![Span::from_secs(60), Span::from_secs(600)],
+            dedupe: Some(Path::parse("meta.seq")),
+        }],
+    };
+    check("stored-plan.bin", &postcard::to_allocvec(&plan).unwrap());
+    check("stored-slice.bin", &postcard::to_allocvec(&slice()).unwrap());
+    let golden = |name: &str| fs::read(folder().join(name)).unwrap();
+    assert_eq!(postcard::from_bytes::<Plan>(&golden("stored-plan.bin")), Ok(plan));
+    assert_eq!(
+        postcard::from_bytes::<Slice>(&golden("stored-slice.bin")),
+        Ok(slice())
+    );
+}
+
+/// Blocks of `docs/WIRE.md` that begin with ` ```wire FILE ` are that golden file, byte for byte: hex, then words.
+#[test]
+fn the_page_shows_these_bytes() {
+    let page = folder().join("../../docs/WIRE.md");
+    let page = fs::read_to_string(page).unwrap();
+    let mut shown = 0;
+    for block in page.split("```wire ").skip(1) {
+        let (name, rest) = block.split_once('\n').unwrap();
+        let lines = rest.split("```").next().unwrap().lines();
+        let bytes: Vec<u8> = lines
+            .flat_map(|line| line.split("  ").next().unwrap_or_default().split_whitespace())
+            .map(|byte| {
+                u8::from_str_radix(byte, 16).unwrap_or_else(|_| panic!("{name}: `{byte}` is no byte"))
+            })
+            .collect();
+        let golden = fs::read(folder().join(name)).unwrap();
+        assert_eq!(hex(&bytes), hex(&golden), "docs/WIRE.md shows {name} wrongly");
+        shown += 1;
+    }
+    assert!(shown >= 3, "the page has {shown} worked examples");
+}

@@ -1,0 +1,244 @@
+//! The agent's hot path allocates nothing: a counting allocator watches a million readings of a thousand devices.
+//!
+//! The rule is for messages: topic match, decode, key, event time, lift. Closing panes may allocate, because sealed
+//! batches are handed on; how much is counted here too and bounded for each closed pane.
+#![allow(
+    unsafe_code,
+    reason = "an allocator cannot be written without; this one counts and passes on"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::fmt::Write as _;
+
+use catchment_agent::agent::Agent;
+use catchment_agent::disk::MemoryDisk;
+use catchment_agent::redelivery::Packet;
+use catchment_agent::settings::Settings;
+use catchment_agent::spool::Lane;
+use catchment_agent::tally::AGENT;
+use catchment_common::counter::Counter;
+use catchment_common::plan::{
+    Components, Format, KeyPart, Path, Slice, SliceField, SliceId, TimeSource, TimeUnit,
+};
+use catchment_common::time::{Instant, Now, Span, Timestamp};
+use catchment_common::topic::TopicTemplate;
+use catchment_common::wire::{AgentPlan, Batch, EpochRange, Message, SeqRange, Welcome};
+
+/// Counts what this thread allocates; other threads are the test runner's.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.with(|allocations| allocations.set(allocations.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged. Counting touches a constant-initialised thread-local
+// without a destructor, which allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `alloc_zeroed`'s contract.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `realloc`'s contract.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps `dealloc`'s contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations() -> u64 {
+    ALLOCATIONS.with(Cell::get)
+}
+
+const DEVICES: usize = 1_000;
+const READINGS: usize = 1_000_000;
+/// Rounds of all devices before counting starts: tables and buffers find their size.
+const WARM_UP_ROUNDS: usize = 100;
+const PANE: Span = Span::from_secs(10);
+const SLICE: SliceId = SliceId(1);
+const EPOCH: u64 = 7;
+const START_US: i64 = 1_700_000_000_000_000;
+/// Rounds are this far apart: 1,000 devices at 1 Hz.
+const STEP: Span = Span::from_secs(1);
+/// Measured 2026-11: 18, for one sealed frame, what the spool needs to hold it, and the job that makes it durable. A
+/// pane of 1,000 keys must not cost an allocation a key.
+const PER_PANE_MAX: u64 = 24;
+
+fn slice() -> Slice {
+    let field = |path: &str, resolution| SliceField {
+        path: Path::parse(path),
+        resolution,
+        components: Components::STATS,
+    };
+    Slice {
+        topic: TopicTemplate::parse("sensors/{site}/{device}/env").unwrap(),
+        format: Format::Json,
+        time: TimeSource::Payload {
+            path: Path::parse("ts"),
+            unit: TimeUnit::Millis,
+        },
+        key: vec![KeyPart::Capture(0), KeyPart::Capture(1)],
+        fields: vec![field("temp", None), field("data.hum", Some(10_i128.pow(16)))],
+        pane: PANE,
+        lateness: Span::from_secs(2),
+        max_late: Span::from_days(1),
+        max_ahead: Span::from_secs(300),
+        idle: Span::from_secs(30),
+        dedupe: None,
+    }
+}
+
+fn linked_agent(now: Now, disk: &MemoryDisk) -> Agent {
+    let settings = Settings {
+        name: "gw-1".into(),
+        memory_bytes: 4 << 20,
+        payload_bytes_max: 64 << 10,
+        spool_bytes: 4 << 20,
+        retain_acked: Span::ZERO,
+        journal_bytes: 4 << 20,
+        commit_delay: Span::ZERO,
+        redelivery_window: DEVICES,
+    };
+    let (mut agent, _) = Agent::start(settings, EPOCH, 42, None, now, disk).unwrap();
+    let plan = AgentPlan {
+        version: 1,
+        slices: vec![(SLICE, slice())],
+        coarser: Vec::new(),
+    };
+    assert!(agent.poll_connect(now));
+    agent.handle_connected();
+    agent.handle_message(
+        now,
+        Message::Welcome(Welcome {
+            plan: Some(plan),
+            committed: Vec::new(),
+            server_time: now.wall,
+            heartbeat: Span::from_secs(5),
+        }),
+        disk,
+    );
+    agent
+}
+
+fn now(round: usize) -> Now {
+    let elapsed = round as i64 * STEP.as_micros();
+    Now {
+        monotonic: Instant::from_micros(elapsed.unsigned_abs()),
+        wall: Timestamp::clamped(START_US + elapsed),
+    }
+}
+
+/// What the rim does after each burst: closes what is due, makes it durable, sends it, and has it acknowledged.
+fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now) {
+    agent.handle_timeout(now);
+    while let Some(job) = agent.poll_job(now, disk) {
+        disk.execute(&job);
+        agent.handle_job_done(job.id);
+    }
+    while agent.poll_acknowledgement().is_some() {}
+    while agent.poll_message(now).is_some() {}
+    while let Some(frame) = agent.poll_batch(Lane::Live, disk) {
+        let seq = Batch::parse(&frame).unwrap().seq;
+        let ranges = vec![SeqRange {
+            first: seq,
+            last: seq,
+        }];
+        agent.handle_message(now, Message::Ack(EpochRange { epoch: EPOCH, ranges }), disk);
+    }
+}
+
+#[test]
+fn a_million_readings_allocate_nothing() {
+    let topics: Vec<String> = (0..DEVICES)
+        .map(|device| format!("sensors/site-{}/dev-{device:04}/env", device % 7))
+        .collect();
+    let mut payload = String::with_capacity(256);
+    let mut disk = MemoryDisk::default();
+    let mut agent = linked_agent(now(0), &disk);
+    let mut packet = Packet {
+        id: 0,
+        duplicate: false,
+    };
+    let (mut while_reading, mut while_closing, mut panes) = (0, 0, 0);
+    for round in 0..WARM_UP_ROUNDS + READINGS / DEVICES {
+        let now = now(round);
+        let deltas_before = agent.tally().value(SLICE, Counter::Deltas);
+        let mut in_round = 0;
+        for (device, topic) in topics.iter().enumerate() {
+            payload.clear();
+            let wave = (round * 7 + device * 13) % 1_000;
+            let at = now.wall.as_micros() / 1_000;
+            let hum = 40 + wave % 20;
+            write!(
+                payload,
+                r#"{{"ts":{at},"temp":21.{wave:03},"unit":"°C","data":{{"hum":{hum}.25}}}}"#
+            )
+            .unwrap();
+            let before = allocations();
+            packet.id = packet.id % 60_000 + 1;
+            agent.handle_publish(now, topic, payload.as_bytes(), Some(packet));
+            in_round += allocations() - before;
+        }
+        let before = allocations();
+        between_bursts(&mut agent, &mut disk, now);
+        let after = allocations() - before;
+        if round >= WARM_UP_ROUNDS {
+            while_reading += in_round;
+            if agent.tally().value(SLICE, Counter::Deltas) > deltas_before {
+                while_closing += after;
+                panes += 1;
+            }
+        }
+    }
+    let tally = agent.tally();
+    let all = ((WARM_UP_ROUNDS * DEVICES) + READINGS) as u64;
+    assert_eq!(tally.value(SLICE, Counter::Lifted), all, "every reading counts");
+    assert_eq!(
+        tally.value(SLICE, Counter::Spilled),
+        0,
+        "the table is large enough: steady state"
+    );
+    assert_eq!(tally.value(AGENT, Counter::Messages), all);
+    assert_eq!(
+        panes,
+        READINGS as u64 / DEVICES as u64 / 10,
+        "a pane closes every ten rounds"
+    );
+    println!(
+        "{READINGS} readings: {while_reading} allocations; {panes} panes of {DEVICES} keys closed: {:.1} allocations each",
+        while_closing as f64 / panes as f64
+    );
+    assert_eq!(while_reading, 0, "the hot path allocates");
+    assert!(
+        while_closing <= PER_PANE_MAX * panes,
+        "{while_closing} allocations for {panes} panes"
+    );
+}
+
+/// The test can fail: the counter counts.
+#[test]
+fn the_allocator_counts() {
+    let before = allocations();
+    drop(std::hint::black_box(vec![1_u8; 100]));
+    assert_eq!(allocations() - before, 1);
+}
