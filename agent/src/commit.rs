@@ -54,6 +54,11 @@ impl Commits {
         self.in_flight.is_some()
     }
 
+    /// Whether there was a job since the start.
+    pub fn has_begun(&self) -> bool {
+        self.next_id > 1
+    }
+
     /// A failed job whose time has come.
     pub fn poll_retry(&mut self, now: Now) -> Option<Job> {
         let in_flight = self.in_flight.as_mut()?;

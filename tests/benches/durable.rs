@@ -64,7 +64,7 @@ fn measure(mode: &str) -> Result<f64> {
         )
     };
     let warm = RATE;
-    subscriber.feed(warm, RATE, WINDOW, |number| message(number))?;
+    subscriber.feed(warm, RATE, WINDOW, &mut message)?;
     let cpu = agent.cpu()?;
     let count = RATE * SECONDS;
     let fed = subscriber.feed(count, RATE, WINDOW, |number| message(warm + number))?;

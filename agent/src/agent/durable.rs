@@ -138,7 +138,10 @@ impl Agent {
             return self.commits.poll_retry(now);
         }
         let waiting = self.journal.waiting() + usize::from(self.out.spool.has_work());
-        if !self.commits.is_due(now, waiting, self.out.spool.has_writes()) {
+        // The first job is the journal's snapshot alone: batches on a disk without a journal could not be told from those
+        // that a crash left behind.
+        let is_urgent = self.out.spool.has_writes() || !self.commits.has_begun();
+        if !self.commits.is_due(now, waiting, is_urgent) {
             if waiting == 0 {
                 // Nothing was written for the latest messages, so nothing keeps them.
                 self.durable = self.taken;
