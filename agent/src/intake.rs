@@ -3,14 +3,14 @@
 //! Slices that read the same topics share one decoding of the payload. From there each slice takes its own view: key,
 //! event time, values. Steady work allocates nothing.
 
+mod replay;
+
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::decimal::{Resolution, Value};
 use catchment_common::key::{KeyBuffer, SEPARATOR};
 use catchment_common::limits::TAGS_MAX;
 use catchment_common::pane::PaneKey;
 use catchment_common::plan::{Format, KeyPart, Slice, SliceId, TimeSource, TimeUnit};
-use catchment_common::stats::Stats;
-use catchment_common::table::Full;
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::topic::{Captures, TopicTemplate};
 use catchment_common::wire::{AgentPlan, Section};
@@ -380,69 +380,6 @@ impl Intake {
                 sink(section);
             },
         );
-    }
-
-    // What a start needs.
-
-    /// Lifts a reading that was taken before the restart.
-    pub(crate) fn replay(
-        &mut self,
-        slice: u16,
-        key: &[u8],
-        at: Timestamp,
-        values: &[Option<Value>],
-        mark: u16,
-        now: Now,
-    ) -> Result<(), Full> {
-        let (view, (_, running)) = (
-            &mut self.views[usize::from(slice)],
-            &self.slices[usize::from(slice)],
-        );
-        let place = PanePlace {
-            slice,
-            pane: at.pane_start(running.pane),
-            key,
-        };
-        self.panes.lift(place, running, at, values, mark)?;
-        view.watermark.observe(at, now);
-        Ok(())
-    }
-
-    /// Lets the coldest partials go.
-    pub(crate) fn spill(&mut self, sink: impl FnMut(u16, &Section)) {
-        self.panes.spill(&self.slices, sink);
-    }
-
-    /// Merges a partial back in that had to go.
-    pub(crate) fn absorb(
-        &mut self,
-        slice: u16,
-        pane: Timestamp,
-        key: &[u8],
-        readings: u64,
-        stats: &[Stats],
-        mark: u16,
-    ) -> Result<(), Full> {
-        self.panes
-            .absorb(PanePlace { slice, pane, key }, stats.len(), readings, stats, mark)
-    }
-
-    /// Forgets a slice's partials that end by `watermark`: they are in the spool.
-    pub(crate) fn discard_due(&mut self, slice: u16, watermark: Timestamp) {
-        let width = self.slices[usize::from(slice)].1.pane;
-        let is_due = |key: &PaneKey, _| key.slice == slice && key.pane.plus(width) <= watermark;
-        self.panes.close(&self.slices, is_due, |_, _| {});
-    }
-
-    /// Forgets all partials: they are in the spool.
-    pub(crate) fn discard_all(&mut self) {
-        self.panes.close(&self.slices, |_, _| true, |_, _| {});
-    }
-
-    /// Forgets one partial: it is in the spool.
-    pub(crate) fn discard_one(&mut self, slice: u16, pane: Timestamp, key: &[u8]) {
-        self.panes
-            .close_one(&self.slices, PanePlace { slice, pane, key }, |_, _| {});
     }
 
     /// The devices that number their messages.

@@ -12,10 +12,7 @@ const SKIPPED: [&str; 3] = ["target", ".git", "mqtt_storage"];
 /// Most lines of code in a file, before its tests.
 const LINES_MAX: usize = 500;
 /// Files that were longer when the rule came. A number here may only go down; below the limit the entry goes.
-const LONGER: [(&str, usize); 2] = [
-    ("aggregator/src/aggregator.rs", 525),
-    ("common/src/wire/stats.rs", 574),
-];
+const LONGER: [(&str, usize); 0] = [];
 
 fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));

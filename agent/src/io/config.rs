@@ -1,11 +1,15 @@
 //! The configuration file: TOML, checked as a whole, with errors that say file, line, column and what to do.
 
+mod durability;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
+
+pub use self::durability::{Durability, Mode};
 
 use catchment_common::time::Span;
 
@@ -119,41 +123,6 @@ impl Default for Limits {
             spool: ByteSize::mib(64),
             journal: ByteSize::mib(16),
             payload: ByteSize::kib(64),
-        }
-    }
-}
-
-/// What survives the process.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Durability {
-    /// `disk`, or `memory` to keep nothing: a restart then loses what was not sent.
-    pub mode: Mode,
-    /// How long readings gather before they are made durable together. Longer is fewer writes, and later
-    /// acknowledgements to the broker.
-    #[serde(deserialize_with = "duration")]
-    pub commit_delay: Duration,
-    /// How long acknowledged batches are kept, for an aggregator that is restored from a backup.
-    #[serde(deserialize_with = "duration")]
-    pub retain_acked: Duration,
-}
-
-/// Where batches and readings are kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// In files.
-    Disk,
-    /// In memory only.
-    Memory,
-}
-
-impl Default for Durability {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Disk,
-            commit_delay: Duration::from_millis(5),
-            retain_acked: Duration::from_hours(1),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Making room: merging unsealed batches, and dropping the oldest.
+//! Making room without a loss: merging unsealed batches, and cleaning segments that are nearly empty.
 //!
 //! Merging goes over the oldest run of batches of one *stage*. The first pass merges deltas of the same pane and key,
 //! which loses nothing. Each later pass moves deltas one step up their slice's ladder of wider panes: totals and
@@ -12,11 +12,9 @@ use catchment_common::limits::{BATCH_BYTES_TARGET, BATCH_DELTAS_MAX, BATCH_SECTI
 use catchment_common::plan::{Components, SliceId};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
-use catchment_common::wire::{
-    AgentPlan, Batch, BatchWriter, Loss, LossEntry, Section, StatsScratch, WireFault,
-};
+use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Section, StatsScratch, WireFault};
 
-use super::{Held, Name, Slot, Spool};
+use super::{Held, Slot, Spool};
 use crate::disk::Disk;
 
 /// Source bytes of one pass.
@@ -27,8 +25,6 @@ const PASS_PARTIALS_MAX: usize = 16_384;
 const PASS_RECORDS_MIN: usize = 16;
 /// A segment of which one part in so many is in use is worth moving that part.
 const SPARSE_PART: u64 = 4;
-/// Entries of one record of a loss.
-const LOSS_ENTRIES_MAX: usize = 256;
 
 /// The wider panes that each slice's deltas may be merged into, step by step.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +69,7 @@ impl Ladders {
     }
 
     /// The width of a slice's panes; the least there is for a slice of a plan that is not known any more.
-    fn width(&self, slice: SliceId) -> Span {
+    pub(super) fn width(&self, slice: SliceId) -> Span {
         let family = self.families.get(&slice).into_iter().flatten();
         family
             .clone()
@@ -304,122 +300,6 @@ impl Spool {
         }
         true
     }
-
-    /// Drops the batches of the oldest segment and leaves records of their loss; returns whether there was one.
-    pub(super) fn drop_oldest(&mut self, disk: &impl Disk) -> bool {
-        let durable = self.durable;
-        let droppable = |held: &Held| held.ordinal <= durable && !held.is_loss && !held.acknowledged;
-        let Some(segment) = self
-            .records
-            .values()
-            .filter(|held| droppable(held))
-            .map(|held| held.segment)
-            .min()
-        else {
-            return false;
-        };
-        if segment == self.current {
-            self.begin_segment();
-        }
-        let victims: Vec<Slot> = self
-            .records
-            .iter()
-            .filter(|(_, held)| held.segment == segment && droppable(held))
-            .map(|(&slot, _)| slot)
-            .collect();
-        let victims = whole_numbers_or_named(&victims, &self.records);
-        let mut lost = Unsealed::default();
-        for (slot, is_victim) in self.walk(&victims) {
-            if !is_victim {
-                self.write_loss(&mut lost, segment);
-                continue;
-            }
-            let frame = self.frame(slot, disk);
-            let entries = frame.and_then(|frame| entries_of(&frame, &self.ladders).ok());
-            self.damaged += u64::from(entries.is_none());
-            let entries = entries.unwrap_or_default();
-            for entry in &entries {
-                *self.lost.entry(entry.slice).or_default() += entry.readings;
-            }
-            if let Some(name) = self.records.get(&slot).and_then(|held| held.name) {
-                self.replace_by_loss(name, slot, entries);
-            } else {
-                lost.add(slot.number, entries);
-                self.release(slot);
-            }
-        }
-        self.write_loss(&mut lost, segment);
-        true
-    }
-
-    /// The victims in order, and between them the unsealed records that stay: a record of a loss must not reach over
-    /// those.
-    fn walk(&self, victims: &BTreeSet<Slot>) -> Vec<(Slot, bool)> {
-        let (Some(&first), Some(&last)) = (victims.first(), victims.last()) else {
-            return Vec::new();
-        };
-        self.records
-            .range(first..=last)
-            .filter(|(slot, held)| victims.contains(slot) || (held.name.is_none() && !held.is_loss))
-            .map(|(&slot, _)| (slot, victims.contains(&slot)))
-            .collect()
-    }
-
-    fn write_loss(&mut self, lost: &mut Unsealed, source: u32) {
-        let Unsealed {
-            range: Some((first, last)),
-            entries,
-        } = std::mem::take(lost)
-        else {
-            return;
-        };
-        let loss = Loss {
-            epoch: 0,
-            seq: 0,
-            entries,
-        };
-        let slot = Slot {
-            number: last,
-            part: u32::MAX,
-        };
-        let written = self.write(slot, true, first, 0, None, loss.emit().into(), true);
-        self.pin(written, BTreeSet::from([source]));
-    }
-
-    fn replace_by_loss(&mut self, name: Name, slot: Slot, entries: Vec<LossEntry>) {
-        let source = self.records.get(&slot).map(|held| held.segment);
-        self.release(slot);
-        let loss = Loss {
-            epoch: name.epoch,
-            seq: name.seq,
-            entries,
-        };
-        let slot = Slot {
-            number: slot.number,
-            part: u32::MAX - 1 - slot.part,
-        };
-        let from = slot.number;
-        let written = self.write(slot, true, from, 0, Some(name), loss.emit().into(), true);
-        self.pin(written, source.into_iter().collect());
-        self.fresh.push_back((self.ordinal, name, super::Lane::Backlog));
-    }
-}
-
-/// Unsealed batches that are dropped one after another.
-#[derive(Default)]
-struct Unsealed {
-    range: Option<(u64, u64)>,
-    entries: Vec<LossEntry>,
-}
-
-impl Unsealed {
-    fn add(&mut self, number: u64, entries: Vec<LossEntry>) {
-        let (first, _) = self.range.unwrap_or((number, number));
-        self.range = Some((first, number));
-        for entry in entries {
-            add_entry(&mut self.entries, entry);
-        }
-    }
 }
 
 /// Cuts the run off before a number of which it has not all parts.
@@ -441,62 +321,4 @@ fn whole_numbers(mut run: Vec<Slot>, records: &BTreeMap<Slot, Held>) -> Vec<Slot
         run.retain(|slot| slot.number != last.number);
     }
     run
-}
-
-/// All parts of each unsealed number, so that a loss takes the place of whole numbers; named records stand alone.
-fn whole_numbers_or_named(victims: &[Slot], records: &BTreeMap<Slot, Held>) -> BTreeSet<Slot> {
-    let mut all = BTreeSet::new();
-    for &slot in victims {
-        let is_named = records.get(&slot).is_some_and(|held| held.name.is_some());
-        if is_named {
-            all.insert(slot);
-            continue;
-        }
-        let parts = Slot {
-            number: slot.number,
-            part: 0,
-        }..=Slot {
-            number: slot.number,
-            part: u32::MAX,
-        };
-        all.extend(
-            records
-                .range(parts)
-                .filter(|(_, held)| !held.is_loss && held.name.is_none())
-                .map(|(&slot, _)| slot),
-        );
-    }
-    all
-}
-
-/// What a batch holds, slice by slice.
-pub(super) fn entries_of(frame: &[u8], ladders: &Ladders) -> Result<Vec<LossEntry>, WireFault> {
-    let mut entries = Vec::new();
-    let (mut section, mut scratch) = (Section::default(), StatsScratch::default());
-    for view in Batch::parse_unsealed(frame)?.sections() {
-        view?.read(&mut section, &mut scratch)?;
-        let entry = LossEntry {
-            slice: section.slice,
-            from: section.pane,
-            to: section.pane.plus(ladders.width(section.slice)),
-            readings: section.readings.iter().sum(),
-        };
-        add_entry(&mut entries, entry);
-    }
-    Ok(entries)
-}
-
-/// Adds an entry to the one of its slice.
-fn add_entry(entries: &mut Vec<LossEntry>, entry: LossEntry) {
-    let has_room = entries.len() < LOSS_ENTRIES_MAX;
-    if let Some(held) = entries.iter_mut().find(|held| held.slice == entry.slice) {
-        held.from = held.from.min(entry.from);
-        held.to = held.to.max(entry.to);
-        held.readings += entry.readings;
-    } else if has_room {
-        entries.push(entry);
-    } else if let Some(last) = entries.last_mut() {
-        // Too many slices for one record: the sum is kept under the last of them.
-        last.readings += entry.readings;
-    }
 }
