@@ -141,7 +141,7 @@ impl Agent {
     /// Whether a message is to be looked at: not when it was taken before, nor when the disk does not keep up.
     #[inline]
     fn admit(&mut self, topic: &str, payload: &[u8], packet: Option<Packet>) -> bool {
-        let has_room = self.journal.waiting() < GROUP_BYTES_MAX;
+        let has_room = self.journal.waiting() < GROUP_BYTES_MAX && !self.out.spool.is_congested();
         let Some(packet) = packet else {
             if !has_room {
                 self.reject_unseen(Reason::JournalFull);
@@ -323,7 +323,8 @@ impl Agent {
 
     /// Whether the connection to the broker is to be made anew, so that the broker sends again what was left to it.
     pub fn poll_redelivery(&mut self) -> bool {
-        let is_due = self.held_back && self.journal.waiting() < GROUP_BYTES_MAX / 2;
+        let has_room = self.journal.waiting() < GROUP_BYTES_MAX / 2 && !self.out.spool.is_congested();
+        let is_due = self.held_back && has_room;
         self.held_back &= !is_due;
         is_due
     }

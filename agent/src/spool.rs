@@ -135,6 +135,9 @@ pub struct Spool {
     lost: BTreeMap<SliceId, u64>,
     damaged: u64,
     resent: u64,
+    /// Bytes written since the last job, and bytes of the job under way: none of them can be merged or dropped yet.
+    waiting: u64,
+    under_way: u64,
 }
 
 impl Spool {
@@ -164,6 +167,8 @@ impl Spool {
             lost: BTreeMap::new(),
             damaged: 0,
             resent: 0,
+            waiting: 0,
+            under_way: 0,
         }
     }
 
@@ -217,6 +222,13 @@ impl Spool {
     /// Whether a job has something to do here.
     pub fn has_work(&self) -> bool {
         !self.writes.is_empty() || !self.removals.is_empty() || !self.first_steps.is_empty()
+    }
+
+    /// Whether so much waits to become durable that more could pass a budget that is nearly used up: what is not durable
+    /// cannot be merged.
+    #[inline]
+    pub fn is_congested(&self) -> bool {
+        self.waiting + self.under_way > self.segment_bytes() && self.is_over(5, 8)
     }
 
     /// Whether batches wait to become durable.
@@ -301,6 +313,7 @@ impl Spool {
     /// Everything written before this ordinal is durable now; what is named may be sent.
     pub fn handle_durable(&mut self, ordinal: u64) {
         self.durable = ordinal;
+        self.under_way = 0;
         while let Some(&(at, name, lane)) = self.fresh.front()
             && at <= ordinal
         {
@@ -539,6 +552,7 @@ impl Spool {
     /// The steps of the next job that must come before the journal's.
     pub fn take_writes(&mut self, steps: &mut Vec<Step>) {
         steps.append(&mut self.first_steps);
+        self.under_way += std::mem::take(&mut self.waiting);
         for (segment, at, bytes) in self.writes.drain(..) {
             let file = File::Spool(segment);
             steps.push(Step::Write {

@@ -23,7 +23,7 @@ impl Spool {
     }
 
     /// Whether more than this part of the budget is used, a segment's room kept free.
-    fn is_over(&self, part: u64, of: u64) -> bool {
+    pub(super) fn is_over(&self, part: u64, of: u64) -> bool {
         let usable = self.limits.bytes - 2 * self.segment_bytes();
         let records_max = RECORDS_MAX.min((self.limits.bytes / 64) as usize);
         self.bytes > usable * part / of || self.records.len() > records_max * part as usize / of as usize

@@ -111,6 +111,7 @@ impl Spool {
         let more = (bytes.len() - before) as u64;
         segment.bytes += more;
         self.bytes += more;
+        self.waiting += more;
         (number, at)
     }
 
