@@ -228,7 +228,7 @@ impl Spool {
     /// cannot be merged.
     #[inline]
     pub fn is_congested(&self) -> bool {
-        self.waiting + self.under_way > self.segment_bytes() && self.is_over(5, 8)
+        self.waiting + self.under_way > self.segment_bytes() / 2 && self.is_over(1, 1)
     }
 
     /// Whether batches wait to become durable.
