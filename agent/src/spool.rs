@@ -32,7 +32,7 @@ use catchment_common::plan::SliceId;
 use catchment_common::time::{Instant, Span};
 use catchment_common::wire::{EpochRange, Loss, SeqRange, rename};
 
-use self::record::Record;
+use self::record::{Record, put_slots};
 use crate::disk::{Disk, File, Step};
 
 pub use self::compact::Ladders;
@@ -285,17 +285,18 @@ impl Spool {
             .filter(|(_, held)| held.name.is_none())
             .map(|(&slot, _)| slot)
             .collect();
-        let Some(&Slot { number: through, .. }) = unsealed.last() else {
+        if unsealed.is_empty() {
             return 0;
-        };
+        }
         self.ordinal += 1;
         let ordinal = self.ordinal;
+        let slots = put_slots(&unsealed);
         let seal = Record::Seal {
             ordinal,
-            through,
             first,
+            slots: &slots,
         };
-        let (segment, _) = self.append(&seal, 32);
+        let (segment, _) = self.append(&seal, 32 + slots.len());
         let mut sources = BTreeSet::new();
         for (slot, seq) in unsealed.iter().zip(first.seq..) {
             let name = Name { seq, ..first };

@@ -3,15 +3,15 @@
 //!
 //! ```text
 //! BATCH := 1  ordinal  number  part  last:u8  from  stage:u8  epoch:u64 le  seq  frame …
-//! SEAL  := 2  ordinal  through  epoch:u64 le  seq
+//! SEAL  := 2  ordinal  epoch:u64 le  seq  (number − the one before  part) …
 //! MOVED := 3  ordinal  number  part  stage:u8  epoch:u64 le  seq  frame …
 //! ```
 //!
 //! The *ordinal* counts records as they are written; the journal names the last one that belongs to its history. The
 //! *number* is a record's place in time, from old to new. A record of part 0 is as it was closed. Parts 1 to `last`
 //! together take the place of the unsealed batches numbered `from` to `number`: those, merged, or the record of their
-//! loss. `seq` 0 means unsealed. A SEAL names all unsealed records numbered up to `through`, in their order, from `seq`
-//! on. MOVED is a record that stood in an earlier segment, written again as it is so that the segment can go. Of two
+//! loss. `seq` 0 means unsealed. A SEAL names the records at these places, in their order, from `seq` on; one that is
+//! not there any more has been settled since, and its name stays its own. MOVED is a record that stood in an earlier segment, written again as it is so that the segment can go. Of two
 //! records with one name or one place the later one counts.
 
 use catchment_common::wire::WireFault;
@@ -40,8 +40,9 @@ pub(super) enum Record<'b> {
     },
     Seal {
         ordinal: u64,
-        through: u64,
         first: Name,
+        /// Which, as [`put_slots`] wrote them.
+        slots: &'b [u8],
     },
     Moved {
         ordinal: u64,
@@ -102,14 +103,14 @@ impl<'b> Record<'b> {
             }
             Self::Seal {
                 ordinal,
-                through,
                 first,
+                slots,
             } => {
                 out.push(SEAL);
                 put_varint(out, ordinal);
-                put_varint(out, through);
                 out.extend_from_slice(&first.epoch.to_le_bytes());
                 put_varint(out, first.seq);
+                out.extend_from_slice(slots);
             }
         }
         frame::end(out, start);
@@ -156,21 +157,46 @@ impl<'b> Record<'b> {
                 })
             }
             SEAL => {
-                let (ordinal, through) = (cursor.varint()?, cursor.varint()?);
+                let ordinal = cursor.varint()?;
                 let first = Name {
                     epoch: u64::from_le_bytes(cursor.array()?),
                     seq: cursor.varint()?,
                 };
-                cursor.finish()?;
+                let slots = cursor.rest();
+                take_slots(slots)?;
                 Ok(Self::Seal {
                     ordinal,
-                    through,
                     first,
+                    slots,
                 })
             }
             other => Err(WireFault::Kind(other)),
         }
     }
+}
+
+/// Places in ascending order, as a seal lists them.
+pub(super) fn put_slots(slots: &[Slot]) -> Vec<u8> {
+    let (mut out, mut before) = (Vec::new(), 0);
+    for slot in slots {
+        put_varint(&mut out, slot.number - before);
+        put_varint(&mut out, u64::from(slot.part));
+        before = slot.number;
+    }
+    out
+}
+
+/// Reads what [`put_slots`] wrote.
+pub(super) fn take_slots(bytes: &[u8]) -> Result<Vec<Slot>, WireFault> {
+    let mut cursor = Cursor::new(bytes);
+    let (mut slots, mut number) = (Vec::new(), 0_u64);
+    while !cursor.rest().is_empty() {
+        let step = cursor.varint()?;
+        number = number.checked_add(step).ok_or(WireFault::Invalid("number"))?;
+        let part = take_part(&mut cursor)?;
+        slots.push(Slot { number, part });
+    }
+    Ok(slots)
 }
 
 fn put_name(out: &mut Vec<u8>, name: Option<Name>) {
@@ -199,6 +225,9 @@ mod tests {
             epoch: u64::MAX,
             seq: 7,
         };
+        let slots = [(1, 0), (3, 1), (3, 2), (700, 0)].map(|(number, part)| Slot { number, part });
+        let listed = put_slots(&slots);
+        assert_eq!(take_slots(&listed), Ok(slots.to_vec()));
         for record in [
             Record::Batch {
                 ordinal: 9,
@@ -218,8 +247,8 @@ mod tests {
             },
             Record::Seal {
                 ordinal: 10,
-                through: 300,
                 first: name,
+                slots: &listed,
             },
         ] {
             let mut out = vec![1, 2, 3];

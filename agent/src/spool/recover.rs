@@ -4,9 +4,7 @@
 //! never sent, and its readings are in the journal still. What merged or replaced records counts only when it is
 //! complete, and then what it replaced does not. Batches stay on disk; what is kept in memory is where they are.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use super::record::Record;
+use super::record::{Record, take_slots};
 use super::{Held, Lane, Limits, Name, Slot, Spool};
 use crate::disk::{Disk, DiskFault, File, Step, frame};
 use catchment_common::wire::Loss;
@@ -217,10 +215,12 @@ impl Reader<'_> {
             }
             Record::Seal {
                 ordinal: _,
-                through,
                 first,
+                slots,
             } => {
-                self.spool.seal_recovered(through, first, own);
+                // They were read once already, so they are whole.
+                let slots = take_slots(slots).unwrap_or_default();
+                self.spool.seal_recovered(&slots, first, own);
             }
         }
     }
@@ -278,27 +278,17 @@ impl Reader<'_> {
 }
 
 impl Spool {
-    /// Applies a seal that was found in segment `own`, as [`Spool::seal_all`] did when it was written.
-    fn seal_recovered(&mut self, through: u64, first: Name, own: &mut super::Segment) {
-        let end = Slot {
-            number: through,
-            part: u32::MAX,
-        };
-        let unsealed: BTreeMap<Slot, u32> = self
-            .records
-            .range(..=end)
-            .filter(|(_, held)| held.name.is_none())
-            .map(|(&slot, held)| (slot, held.segment))
-            .collect();
-        let mut sources = BTreeSet::new();
-        for ((slot, segment), seq) in unsealed.into_iter().zip(first.seq..) {
+    /// Applies a seal that was found in segment `own`, as [`Spool::seal_all`] did when it was written. A batch that is
+    /// not there any more was settled, and its file removed: its name is passed over, not given to the next.
+    fn seal_recovered(&mut self, slots: &[Slot], first: Name, own: &mut super::Segment) {
+        for (slot, seq) in slots.iter().zip(first.seq..) {
+            self.next_number = self.next_number.max(slot.number + 1);
             let name = Name { seq, ..first };
-            if let Some(held) = self.records.get_mut(&slot) {
+            if let Some(held) = self.records.get_mut(slot).filter(|held| held.name.is_none()) {
                 held.name = Some(name);
-                self.held.insert(name, slot);
-                sources.insert(segment);
+                own.after.insert(held.segment);
+                self.held.insert(name, *slot);
             }
         }
-        own.after.extend(sources);
     }
 }

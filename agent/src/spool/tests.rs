@@ -414,3 +414,28 @@ fn an_aggregator_that_does_not_even_know_the_epoch_gets_everything_again() {
     assert_eq!(spool.take_resent(), 1);
     assert_eq!(drain(&mut spool, &disk), sent);
 }
+
+#[test]
+fn names_stay_what_they_were_when_the_files_of_earlier_ones_are_gone() {
+    let (mut spool, mut disk) = (new_spool(), MemoryDisk::default());
+    for pane in 0..24 {
+        spool.push(frame(pane, 2_000), None, Lane::Backlog);
+    }
+    commit(&mut spool, &mut disk);
+    assert_eq!(spool.seal_all(FIRST), 24);
+    commit(&mut spool, &mut disk);
+    let sent = drain(&mut spool, &disk);
+    let files = disk.list().unwrap().len();
+    spool.acknowledge(FIRST.epoch, &[SeqRange { first: 1, last: 16 }], now(1));
+    spool.expire(now(100));
+    commit(&mut spool, &mut disk);
+    assert!(
+        disk.list().unwrap().len() < files,
+        "the first batches' files are gone"
+    );
+    let mut again = restart(&spool, &disk);
+    again.resume(&[], now(101));
+    let mut left = drain(&mut again, &disk);
+    left.retain(|frame| names(std::slice::from_ref(frame))[0] > 16);
+    assert_eq!(left, sent[16..], "the same bytes under the same names");
+}
