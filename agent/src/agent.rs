@@ -321,6 +321,11 @@ impl Agent {
         Some(id)
     }
 
+    /// Whether the disk is at work and behind: the caller had better wait for it than hand in messages.
+    pub fn is_backed_up(&self) -> bool {
+        self.journal.waiting() >= GROUP_BYTES_MAX / 2 && self.commits.is_under_way()
+    }
+
     /// Whether the connection to the broker is to be made anew, so that the broker sends again what was left to it.
     pub fn poll_redelivery(&mut self) -> bool {
         let has_room = self.journal.waiting() < GROUP_BYTES_MAX / 2 && !self.out.spool.is_congested();

@@ -54,6 +54,13 @@ impl Commits {
         self.in_flight.is_some()
     }
 
+    /// Whether a job is under way, and not waiting to be tried again.
+    pub fn is_under_way(&self) -> bool {
+        self.in_flight
+            .as_ref()
+            .is_some_and(|in_flight| in_flight.failed.is_none())
+    }
+
     /// Whether there was a job since the start.
     pub fn has_begun(&self) -> bool {
         self.next_id > 1

@@ -146,7 +146,8 @@ impl Shell {
                 _ = interrupt.recv() => Event::Shutdown,
                 Some(event) = disk_event(&mut self.disk) => Event::Disk(event),
                 Some(event) = self.link_events.1.recv() => Event::Link(event),
-                Some(event) = source.recv() => Event::Source(event),
+                // A disk that is merely slower than the broker holds the broker back, and nothing has to be dropped.
+                Some(event) = source.recv(), if !self.agent.is_backed_up() => Event::Source(event),
                 () = tokio::time::sleep_until(deadline) => Event::Timeout,
             };
             match event {
