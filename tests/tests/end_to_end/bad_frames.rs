@@ -320,7 +320,7 @@ fn an_agent_must_be_who_it_says_and_say_so_first() {
     assert!(
         older
             .reason()
-            .contains("a newer connection of this agent has taken over")
+            .contains("a newer one of this agent has taken over")
     );
     newer.send_frame(&batch(2, 1, PANE, 2));
     assert!(matches!(newer.receive(), Some(Message::Ack(_))));
