@@ -25,12 +25,14 @@ mod record;
 
 mod recover;
 
+mod sending;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use catchment_common::plan::SliceId;
 use catchment_common::time::{Instant, Span};
-use catchment_common::wire::{EpochRange, Loss, SeqRange, rename};
+use catchment_common::wire::{EpochRange, Loss, SeqRange};
 
 use self::record::{Record, put_slots};
 use crate::disk::{Disk, File, Step};
@@ -488,86 +490,6 @@ impl Spool {
             }
         }
         epochs
-    }
-
-    // What goes out.
-
-    /// The next batch to send on this lane, under its name. It stays held until it is acknowledged.
-    pub fn next(&mut self, lane: Lane, disk: &impl Disk) -> Option<Bytes> {
-        loop {
-            let queue = match lane {
-                Lane::Live => &mut self.live,
-                Lane::Backlog => &mut self.backlog,
-            };
-            let name = queue.pop_front()?;
-            // Batches that were settled while they waited are passed over.
-            let Some(&slot) = self.held.get(&name) else {
-                continue;
-            };
-            let Some(frame) = self.frame(slot, disk) else {
-                self.replace_damaged(name, slot);
-                continue;
-            };
-            if let Some(held) = self.records.get_mut(&slot) {
-                self.cached -= held.frame.take().map_or(0, |frame| frame.len());
-            }
-            return Some(frame);
-        }
-    }
-
-    /// A record's frame under its own name, from memory or disk; `None` when it cannot be read back whole.
-    fn frame(&self, slot: Slot, disk: &impl Disk) -> Option<Bytes> {
-        let held = self.records.get(&slot)?;
-        let stored = match &held.frame {
-            Some(frame) => frame.clone(),
-            None => disk
-                .read(File::Spool(held.segment), held.at, held.length as usize)
-                .ok()?,
-        };
-        let name = held.name.unwrap_or(Name { epoch: 0, seq: 0 });
-        let mut frame = Vec::with_capacity(stored.len() + 16);
-        rename(&stored, name.epoch, name.seq, &mut frame).ok()?;
-        Some(frame.into())
-    }
-
-    /// What a batch held is not known any more: its name must be settled all the same.
-    fn replace_damaged(&mut self, name: Name, slot: Slot) {
-        self.damaged += 1;
-        let number = slot.number;
-        let source = self.records.get(&slot).map(|held| held.segment);
-        self.release(slot);
-        let empty = Loss {
-            epoch: name.epoch,
-            seq: name.seq,
-            entries: Vec::new(),
-        };
-        let slot = Slot {
-            number,
-            part: u32::MAX - 1 - slot.part,
-        };
-        let written = self.write(slot, true, number, 0, Some(name), empty.emit().into(), true);
-        self.pin(written, source.into_iter().collect());
-        self.fresh.push_back((self.ordinal, name, Lane::Backlog));
-    }
-
-    /// The steps of the next job that must come before the journal's.
-    pub fn take_writes(&mut self, steps: &mut Vec<Step>) {
-        steps.append(&mut self.first_steps);
-        self.under_way += std::mem::take(&mut self.waiting);
-        for (segment, at, bytes) in self.writes.drain(..) {
-            let file = File::Spool(segment);
-            steps.push(Step::Write {
-                file,
-                at,
-                bytes: bytes.into(),
-            });
-            steps.push(Step::Sync(file));
-        }
-    }
-
-    /// The steps of the next job that may come last.
-    pub fn take_removals(&mut self, steps: &mut Vec<Step>) {
-        steps.append(&mut self.removals);
     }
 }
 

@@ -7,6 +7,8 @@ use catchment_common::time::Timestamp;
 use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Coarser, Section, StatsScratch};
 
+use catchment_common::wire::rename;
+
 use super::*;
 use crate::disk::{Job, MemoryDisk};
 
