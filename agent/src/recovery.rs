@@ -111,7 +111,7 @@ impl Recovery {
                     self.intake.devices().replay(identity, number);
                 }
             }
-            Record::Message { id, hash } => self.tail.push(id, hash, segment),
+            Record::Message { id, hash } => self.tail.restore(id, hash, segment),
             Record::Session => self.tail.clear(),
             Record::Reading {
                 slice,

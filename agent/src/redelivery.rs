@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use crate::journal::Journal;
+
 /// Names a QoS 1 message within a broker's session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet {
@@ -69,15 +71,23 @@ impl Tail {
         self.seen.clear();
     }
 
-    /// The oldest segment that the tail needs.
-    pub fn oldest_segment(&self) -> Option<u32> {
-        self.seen.front().map(|seen| seen.segment)
+    /// A message stands in this segment of a journal that is read back. One that was carried stands there twice, and the
+    /// later place counts.
+    pub fn restore(&mut self, id: u16, hash: u32, segment: u32) {
+        self.seen.retain(|seen| (seen.id, seen.hash) != (id, hash));
+        self.push(id, hash, segment);
     }
 
-    /// Forgets messages in segments before this one; returns how many.
-    pub fn forget_before(&mut self, segment: u32) -> usize {
-        let old = self.seen.partition_point(|seen| seen.segment < segment);
-        self.seen.drain(..old).count()
+    /// Segments before `needed` go: if messages stand there, writes all of them down again, in their order. They are
+    /// few, and however old one is the broker may still send it again.
+    pub fn carry(&mut self, needed: u32, journal: &mut Journal) {
+        if self.seen.front().is_none_or(|oldest| oldest.segment >= needed) {
+            return;
+        }
+        for seen in &mut self.seen {
+            journal.message(seen.id, seen.hash);
+            seen.segment = journal.segment();
+        }
     }
 }
 
@@ -107,10 +117,26 @@ mod tests {
         let packet = |id| Packet { id, duplicate: true };
         assert!(!tail.has(packet(1), 0));
         assert!(tail.has(packet(2), 0));
-        assert_eq!(tail.oldest_segment(), Some(2));
-        assert_eq!(tail.forget_before(3), 1);
-        assert_eq!(tail.oldest_segment(), Some(3));
         tail.clear();
         assert!(!tail.has(packet(3), 0));
+    }
+
+    #[test]
+    fn messages_outlive_their_segment() {
+        let mut journal = Journal::new(1 << 20, 5, 5, 1);
+        let mut tail = Tail::new(3);
+        for (id, segment) in [(1, 2), (2, 4), (3, 5)] {
+            tail.push(id, 0, segment);
+        }
+        tail.carry(2, &mut journal);
+        assert_eq!(journal.waiting(), 0, "nothing goes that is needed");
+        tail.carry(3, &mut journal);
+        assert!(journal.waiting() > 0);
+        // A crash before the old segments are gone leaves both places.
+        let mut again = Tail::new(3);
+        for (id, segment) in [(1, 2), (2, 4), (3, 5), (1, 5), (2, 5), (3, 5)] {
+            again.restore(id, 0, segment);
+        }
+        assert_eq!(again.seen, tail.seen);
     }
 }

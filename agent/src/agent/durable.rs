@@ -162,6 +162,7 @@ impl Agent {
         let needed = self.needed_segment();
         if let Some(needed) = needed {
             self.intake.devices().carry(needed, &mut self.journal);
+            self.tail.carry(needed, &mut self.journal);
         }
         let is_full = self.journal.wants_segment();
         if is_full || self.journal.waiting() > 0 {
@@ -194,7 +195,6 @@ impl Agent {
             } = self;
             intake.close_marked(journal, is_old, |section| out.push(section));
             out.finish();
-            self.tail.forget_before(self.journal.oldest() + 2);
             self.trim = true;
         }
         self.out.spool.expire(now.monotonic);
@@ -218,7 +218,7 @@ impl Agent {
         let current = self.journal.segment();
         let age = |mark: u16| u32::from((current as u16).wrapping_sub(mark));
         let oldest_pane = self.intake.panes().marks().map(age).max().unwrap_or(0);
-        let needed = (current - oldest_pane.min(current)).min(self.tail.oldest_segment().unwrap_or(current));
+        let needed = current - oldest_pane.min(current);
         (needed > self.journal.oldest()).then_some(needed)
     }
 
