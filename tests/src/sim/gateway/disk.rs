@@ -1,0 +1,107 @@
+//! A gateway's disk at work: jobs step by step, each of which a crash may be the end of.
+
+use catchment_common::time::Now;
+
+use super::show;
+use crate::sim::world::{Event, World};
+
+/// Disk that a gateway may take beyond its budgets: one group of readings above the journal's, and files that are
+/// replaced and about to go.
+const DISK_SLACK: u64 = 1 << 20;
+
+impl World<'_> {
+    pub(in crate::sim) fn handle_disk_step(&mut self, index: usize, life: u32) {
+        let clock = self.gateway_clock(index);
+        let gateway = &mut self.gateways[index];
+        let (Some(agent), true) = (&mut gateway.agent, gateway.life == life) else {
+            return;
+        };
+        if self.now >= gateway.disk_heals_at {
+            gateway.disk.kill();
+        }
+        let Some((job, next)) = &mut gateway.job else {
+            return;
+        };
+        if let Some(step) = job.steps.get(*next) {
+            *next += 1;
+            let result = gateway.disk.take(step);
+            let text = format!("gw-{index} {} → {result:?}", show(step));
+            if let Err(fault) = result
+                && let Some((job, _)) = gateway.job.take()
+            {
+                agent.handle_job_failed(clock, job, &fault);
+            }
+            self.log(|| text);
+            self.check_disk(index);
+        } else if let Some((job, _)) = gateway.job.take() {
+            agent.handle_job_done(job.id);
+            self.log(|| format!("gw-{index} job {} is done", job.id));
+        }
+        if self.come_to_doom(index) {
+            return;
+        }
+        if self.gateways[index].job.is_some() {
+            self.soon(self.case.disk_us, Event::DiskStep(index, life));
+        } else {
+            self.after(index);
+        }
+    }
+
+    pub(super) fn come_to_doom(&mut self, index: usize) -> bool {
+        let Some((left, power, down)) = self.gateways[index].doom else {
+            return false;
+        };
+        if left > 1 {
+            self.gateways[index].doom = Some((left - 1, power, down));
+            return false;
+        }
+        self.crash_gateway(index, power, down);
+        true
+    }
+
+    pub(super) fn check_disk(&mut self, index: usize) {
+        let bytes = self.gateways[index].disk.bytes();
+        self.figures.disk_bytes_max = self.figures.disk_bytes_max.max(bytes);
+        let budget = self.case.spool_bytes + self.case.journal_bytes + DISK_SLACK;
+        let spool = self.gateways[index]
+            .agent
+            .as_ref()
+            .map_or(0, |agent| agent.spool().bytes());
+        if spool > self.case.spool_bytes {
+            self.fail(format!(
+                "gw-{index}'s spool takes {spool} bytes, more than {}",
+                self.case.spool_bytes
+            ));
+        }
+        if bytes > budget {
+            self.fail(format!(
+                "gw-{index} takes {bytes} bytes of disk, more than {budget}"
+            ));
+        }
+    }
+
+    pub(super) fn drain_disk(&mut self, index: usize, now: Now) {
+        let gateway = &mut self.gateways[index];
+        let life = gateway.life;
+        let Some(agent) = &mut gateway.agent else { return };
+        if let Some(job) = agent.poll_job(now, &gateway.disk) {
+            assert!(gateway.job.is_none(), "one job at a time");
+            gateway.job = Some((job, 0));
+            self.soon(self.case.disk_us, Event::DiskStep(index, life));
+        }
+        let gateway = &mut self.gateways[index];
+        let Some(agent) = &mut gateway.agent else { return };
+        let mut acknowledged = 0;
+        while let Some(id) = agent.poll_acknowledgement() {
+            gateway.broker.up.push_back((gateway.connection, id));
+            acknowledged += 1;
+        }
+        let reconnect = agent.poll_redelivery();
+        for _ in 0..acknowledged {
+            self.soon(2_000, Event::ToBroker(index));
+        }
+        if reconnect {
+            self.cut_broker(index, false, 0);
+        }
+    }
+}
