@@ -186,6 +186,21 @@ impl Catalog {
     }
 }
 
+/// Whether a slice may go on under its number in a new plan. `queries` are those of the plan: whether each is on the
+/// slice, and which slices it has read.
+///
+/// A query reads all slices that it was ever on, and each reading must be in one of them. So no query may leave a slice
+/// that others go on to fill, and none that was elsewhere may join one that was filled meanwhile. In both cases the
+/// slice goes on under another number, and what it holds so far stays readable under the old one.
+pub fn keeps_its_number<'q>(
+    slice: SliceId,
+    queries: impl IntoIterator<Item = (bool, &'q [SliceId])>,
+) -> bool {
+    queries
+        .into_iter()
+        .all(|(is_on_it, read)| read.is_empty() || read.contains(&slice) == is_on_it)
+}
+
 /// The ladders of a plan's slices, whose coarser slices must have their numbers.
 fn ladders(plan: &Plan, slices: &Slices, own: &[SliceId]) -> Vec<Coarser> {
     let sliced = plan.slices();

@@ -1,7 +1,7 @@
 //! The whole system under simulated fire. A failing seed is replayed, shrunk and shown by
 //! `cargo run --release -p catchment-tests --bin simulate -- --start SEED --seeds 1`.
 
-use catchment_tests::sim::case::{Case, Fault, Publish, SECOND, START_US};
+use catchment_tests::sim::case::{Case, Fault, PARTED_FROM, Publish, SECOND, START_US};
 use catchment_tests::sim::{self, Figures, plans::Variant};
 
 fn run(seed: u64) -> Figures {
@@ -37,6 +37,12 @@ fn seeds_150_to_224_end_with_the_truth() {
 #[test]
 fn seeds_225_to_299_end_with_the_truth() {
     sweep(225, 300);
+}
+
+/// With plans in which a query leaves a slice that others stay on.
+#[test]
+fn seeds_10000_to_10074_end_with_the_truth() {
+    sweep(PARTED_FROM, PARTED_FROM + 75);
 }
 
 /// Seeds that once found a bug.

@@ -26,7 +26,10 @@ use crate::catalog::Catalog;
 use crate::commit::{Commit, PaneSource, SourceFault};
 
 /// The migrations that lead to the schema that this software writes; the first makes [`SCHEMA_FIRST`].
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/0001_initial.sql"),
+    include_str!("../../migrations/0002_slices_renumbered.sql"),
+];
 /// The oldest schema version that can be read. Version 1 was never released.
 const SCHEMA_FIRST: i64 = 2;
 /// The schema version that this software writes.
@@ -249,6 +252,7 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(at(&path))?;
         let sliced = plan.slices();
+        let numbers = numbers::for_plan(&transaction, &plan, &sliced).map_err(at(&path))?;
         for (query, (slice, _)) in plan.queries.iter().zip(&sliced.readers) {
             if let Some(old) = before.queries.iter().find(|old| old.name == query.name)
                 && old.window != query.window
@@ -258,12 +262,7 @@ impl Store {
                     "its windows were of another size or step; give the query a new name",
                 ));
             }
-            let base = &sliced.slices[*slice];
-            let id = numbers::slice_id(&transaction, base, None).map_err(at(&path))?;
-            for &pane in &sliced.ladders[*slice] {
-                numbers::slice_id(&transaction, &Slice { pane, ..base.clone() }, Some(id))
-                    .map_err(at(&path))?;
-            }
+            let id = numbers[*slice];
             make_table(&transaction, query, &path)?;
             let remember = || {
                 transaction.execute(

@@ -155,6 +155,10 @@ enum Kind {
     Outage,
 }
 
+/// Seeds from here on also let a query leave a slice that others stay on. Those before keep the meaning that they had
+/// when they found what they found.
+pub const PARTED_FROM: u64 = 10_000;
+
 impl Case {
     /// The case of a seed.
     pub fn new(seed: u64) -> Self {
@@ -212,7 +216,21 @@ impl Case {
         };
         case.publish(kind, &mut Dice::new(seed, 1));
         case.strike(kind, &mut Dice::new(seed, 2));
+        if seed >= PARTED_FROM {
+            case.part_queries();
+        }
         case
+    }
+
+    /// Every second change to the plan of all queries is to the one in which a query has left its slice.
+    fn part_queries(&mut self) {
+        let all = self.faults.iter_mut().filter_map(|(_, fault)| match fault {
+            Fault::Plan(variant @ (plans::Variant::All | plans::Variant::Rooms)) => Some(variant),
+            _ => None,
+        });
+        for variant in all.step_by(2) {
+            *variant = plans::Variant::Parted;
+        }
     }
 
     fn publish(&mut self, kind: Kind, dice: &mut Dice) {

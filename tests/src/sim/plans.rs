@@ -14,6 +14,8 @@ pub enum Variant {
     Sites,
     /// All of them.
     All,
+    /// All of them, but one query has left the slice that it shared.
+    Parted,
     /// A query of another name on the same slice with narrower panes.
     Fine,
     /// Readings may be coarsened.
@@ -23,7 +25,7 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// Those between which an operator may change.
+    /// Those between which an operator may change, besides [`Self::Parted`] for [`super::case::Case::new`]'s later seeds.
     pub const ALL: [Self; 5] = [Self::Climate, Self::Rooms, Self::Sites, Self::All, Self::Fine];
 
     /// Its queries.
@@ -66,6 +68,10 @@ impl Variant {
             Self::Rooms => climate + &rooms,
             Self::Sites => sites + &power,
             Self::All => climate + &quick + &sites + &rooms + &power,
+            Self::Parted => {
+                let late = climate.replace("lateness = \"2s\"", "lateness = \"4s\"");
+                late + &quick + &sites + &rooms + &power
+            }
             Self::Fine => climate + &fine + &power,
             Self::Ladder => ladder,
             Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", ""),

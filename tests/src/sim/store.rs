@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_aggregator::aggregator::{Aggregator, Settings};
-use catchment_aggregator::catalog::{Catalog, Slices};
+use catchment_aggregator::catalog::{Catalog, Slices, keeps_its_number};
 use catchment_aggregator::commit::{
     AgentRow, AppendedBatch, Commit, PaneSource, QueryResults, Row, SourceFault, WindowStatus,
 };
@@ -78,12 +78,33 @@ impl Store {
             queries,
         };
         let sliced = plan.slices();
-        for (query, (index, _)) in plan.queries.iter().zip(&sliced.readers) {
-            let base = &sliced.slices[*index];
-            let id = self.slice_id(base, None);
-            for &pane in &sliced.ladders[*index] {
-                self.slice_id(&Slice { pane, ..base.clone() }, Some(id));
+        let read: Vec<Vec<SliceId>> = plan
+            .queries
+            .iter()
+            .map(|query| {
+                self.tables
+                    .get(&query.name)
+                    .map_or(Vec::new(), |table| table.readers.iter().copied().collect())
+            })
+            .collect();
+        let mut numbers = Vec::new();
+        for (index, (base, ladder)) in sliced.slices.iter().zip(&sliced.ladders).enumerate() {
+            let queries = sliced.readers.iter().zip(&read);
+            let queries = queries.map(|((own, _), read)| (*own == index, read.as_slice()));
+            let known = self
+                .known_slice(base, None)
+                .filter(|&known| keeps_its_number(known, queries));
+            let id = known.unwrap_or_else(|| self.number_slice(base, None));
+            for &pane in ladder {
+                let rung = Slice { pane, ..base.clone() };
+                if self.known_slice(&rung, Some(id)).is_none() {
+                    self.number_slice(&rung, Some(id));
+                }
             }
+            numbers.push(id);
+        }
+        for (query, (index, _)) in plan.queries.iter().zip(&sliced.readers) {
+            let id = numbers[*index];
             let table = self.tables.entry(query.name.clone()).or_default();
             table.own = SliceId0(id);
             table.readers.insert(id);
@@ -102,14 +123,17 @@ impl Store {
             .collect()
     }
 
-    fn slice_id(&mut self, slice: &Slice, of: Option<SliceId>) -> SliceId {
+    /// The newest number of a definition.
+    fn known_slice(&self, slice: &Slice, of: Option<SliceId>) -> Option<SliceId> {
+        let Slices { all, coarser_of } = &self.slices;
+        let mut known = all.iter().rev();
+        known
+            .find(|(id, held)| *held == slice && coarser_of.get(id).copied() == of)
+            .map(|(&id, _)| id)
+    }
+
+    fn number_slice(&mut self, slice: &Slice, of: Option<SliceId>) -> SliceId {
         let Slices { all, coarser_of } = &mut self.slices;
-        let known = all
-            .iter()
-            .find(|(id, held)| *held == slice && coarser_of.get(id).copied() == of);
-        if let Some((&id, _)) = known {
-            return id;
-        }
         let id = SliceId(all.keys().next_back().map_or(1, |last| last.0 + 1));
         all.insert(id, slice.clone());
         if let Some(of) = of {
@@ -140,6 +164,13 @@ impl Store {
     pub fn restore_backup(&mut self, backup: &Self) {
         let replaced = std::mem::replace(self, backup.clone());
         self.slices = replaced.slices;
+        for (query, table) in replaced.tables {
+            self.tables
+                .entry(query)
+                .or_default()
+                .readers
+                .extend(table.readers);
+        }
         self.plan_floor = replaced.plan_floor.max(replaced.plan.version);
         if replaced.plan.version > self.plan.version {
             self.apply_plan(replaced.plan.queries);

@@ -1,14 +1,18 @@
 //! Numbers that are given out once: of slices and of plans. Agents keep them, so a restored backup must not start over.
 
+use catchment_common::plan::{Plan, Query, SliceId, SlicedPlan};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Result, Slice, Store, at};
+use crate::catalog::keeps_its_number;
 
 /// What was given out, and the plan in force.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Numbers {
     /// Slices by number: definition, and which slice each is a rung of (0 for none).
     pub slices: Vec<(u32, Vec<u8>, u32)>,
+    /// Which slices each query has read: what agents still hold of them is the query's.
+    pub readers: Vec<(String, u32)>,
     /// The largest slice number that may have been given out.
     pub slice_floor: u32,
     /// The newest plan's version; 0 before the first.
@@ -25,6 +29,9 @@ impl Store {
         let slices = self.rows("SELECT id, definition, coarser_of FROM catchment_slice", |row| {
             Ok((row.get::<_, u32>(0)?, row.get(1)?, row.get(2)?))
         })?;
+        let readers = self.rows("SELECT query, slice FROM catchment_reader", |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
         let floor = |name: &str| {
             let floor = "SELECT value FROM catchment_floor WHERE name = ?1";
             let value = self
@@ -40,6 +47,7 @@ impl Store {
         Ok(Numbers {
             slice_floor: largest.max(u32::try_from(floor("slice")?).unwrap_or(u32::MAX)),
             slices,
+            readers,
             plan_version,
             plan_floor: plan_version.max(floor("plan")?.cast_unsigned()),
             plan: self.plan_source()?,
@@ -55,6 +63,12 @@ impl Store {
                 transaction.execute(
                     "INSERT OR IGNORE INTO catchment_slice (id, definition, coarser_of) VALUES (?1, ?2, ?3)",
                     params![id, definition, coarser_of],
+                )?;
+            }
+            for (query, slice) in &other.readers {
+                transaction.execute(
+                    "INSERT OR IGNORE INTO catchment_reader (query, slice) VALUES (?1, ?2)",
+                    params![query, slice],
                 )?;
             }
             let floors = [
@@ -74,25 +88,65 @@ impl Store {
     }
 }
 
-/// The number of a slice's definition, given now if it is new. A rung of a ladder is told apart from a slice that
-/// happens to be defined alike: both may be in use at once, and a query that read both would count twice.
-pub(super) fn slice_id(
+/// The number of each of a plan's slices, given now where it needs a new one; their ladders' rungs have theirs too.
+pub(super) fn for_plan(
+    transaction: &Transaction<'_>,
+    plan: &Plan,
+    sliced: &SlicedPlan,
+) -> rusqlite::Result<Vec<u32>> {
+    let read = plan.queries.iter().map(|query| slices_read(transaction, query));
+    let read = read.collect::<rusqlite::Result<Vec<Vec<SliceId>>>>()?;
+    let mut numbers = Vec::new();
+    for (index, (base, ladder)) in sliced.slices.iter().zip(&sliced.ladders).enumerate() {
+        let queries = sliced.readers.iter().zip(&read);
+        let queries = queries.map(|((own, _), read)| (*own == index, read.as_slice()));
+        let known =
+            known_number(transaction, base, 0)?.filter(|&known| keeps_its_number(SliceId(known), queries));
+        let id = known.map_or_else(|| give_number(transaction, base, 0), Ok)?;
+        for &pane in ladder {
+            let rung = Slice { pane, ..base.clone() };
+            if known_number(transaction, &rung, id)?.is_none() {
+                give_number(transaction, &rung, id)?;
+            }
+        }
+        numbers.push(id);
+    }
+    Ok(numbers)
+}
+
+/// The slices that a query has read under earlier plans.
+fn slices_read(transaction: &Transaction<'_>, query: &Query) -> rusqlite::Result<Vec<SliceId>> {
+    transaction
+        .prepare_cached("SELECT slice FROM catchment_reader WHERE query = ?1")?
+        .query_map([&query.name], |row| row.get(0).map(SliceId))?
+        .collect()
+}
+
+/// The newest number of a slice's definition. A rung of a ladder is told apart from a slice that happens to be defined
+/// alike: both may be in use at once, and a query that read both would count twice.
+fn known_number(
     transaction: &Transaction<'_>,
     slice: &Slice,
-    coarser_of: Option<u32>,
-) -> rusqlite::Result<u32> {
-    let definition = postcard::to_allocvec(slice)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let coarser_of = coarser_of.unwrap_or(0);
-    transaction.execute(
-        "INSERT OR IGNORE INTO catchment_slice (id, definition, coarser_of)
-         SELECT 1 + max(coalesce((SELECT max(id) FROM catchment_slice), 0),
-                        coalesce((SELECT value FROM catchment_floor WHERE name = 'slice'), 0)), ?1, ?2",
-        params![definition, coarser_of],
-    )?;
+    coarser_of: u32,
+) -> rusqlite::Result<Option<u32>> {
+    let newest = "SELECT max(id) FROM catchment_slice WHERE definition = ?1 AND coarser_of = ?2";
+    transaction.query_row(newest, params![definition_of(slice)?, coarser_of], |row| {
+        row.get(0)
+    })
+}
+
+/// Gives a definition a number that was never given out.
+fn give_number(transaction: &Transaction<'_>, slice: &Slice, coarser_of: u32) -> rusqlite::Result<u32> {
     transaction.query_row(
-        "SELECT id FROM catchment_slice WHERE definition = ?1 AND coarser_of = ?2",
-        params![definition, coarser_of],
+        "INSERT INTO catchment_slice (id, definition, coarser_of)
+         SELECT 1 + max(coalesce((SELECT max(id) FROM catchment_slice), 0),
+                        coalesce((SELECT value FROM catchment_floor WHERE name = 'slice'), 0)), ?1, ?2
+         RETURNING id",
+        params![definition_of(slice)?, coarser_of],
         |row| row.get(0),
     )
+}
+
+fn definition_of(slice: &Slice) -> rusqlite::Result<Vec<u8>> {
+    postcard::to_allocvec(slice).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }

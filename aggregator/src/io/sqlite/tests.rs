@@ -7,7 +7,7 @@ mod recovery;
 use std::collections::BTreeSet;
 
 use catchment_common::plan::SliceId;
-use catchment_common::wire::{EpochRange, Loss, LossEntry, SeqRange};
+use catchment_common::wire::{EpochRange, Heartbeat, Loss, LossEntry, Message, SeqRange};
 
 use self::centre::Centre;
 use super::*;
@@ -88,6 +88,65 @@ fn coarse_panes_gathered_under_two_plans_are_one_row() {
     centre.frame(41, 2, batch_of(MINUTE, 1, 3, 60, &[("x", &[100])]));
     centre.settle(41);
     assert_eq!(centre.rows(ROWS), ["60|120|x|1|3|coarse|1|3|111"]);
+}
+
+/// The slices that the queries of the plan in force are on.
+fn own_slices(centre: &Centre) -> Vec<SliceId> {
+    let queries = &centre.aggregator.catalog().queries;
+    queries.iter().map(|query| query.readers[0].slice).collect()
+}
+
+#[test]
+fn a_query_that_leaves_a_shared_slice_and_comes_back_counts_each_reading_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = format!("{PLAN}{}", PLAN.replace("name = \"q\"", "name = \"r\""));
+    // `q` changes its lateness and leaves; `r` stays as it is.
+    let parted = shared.replacen("lateness = \"0s\"", "lateness = \"1s\"", 1);
+    let mut centre = Centre::new(folder.path(), &shared);
+    let (mut seq, mut used) = (0, Vec::new());
+    for (step, plan) in [&shared, &parted, &shared, &parted].into_iter().enumerate() {
+        let seconds = 20 * step as i64;
+        if step > 0 {
+            crate::io::run::apply(&mut centre.writer, plan, "plan", at(seconds)).unwrap();
+            centre = centre.crash(seconds);
+        }
+        let own = own_slices(&centre);
+        assert!(
+            own.iter().all(|slice| !used.contains(slice)),
+            "{own:?} go on under new numbers"
+        );
+        centre.greet(seconds, step as u64 + 1, "a", Vec::new());
+        // One reading, which an agent counts once for each slice of its plan.
+        let mut slices = own.clone();
+        slices.dedup();
+        for &slice in &slices {
+            seq += 1;
+            centre.frame(
+                seconds,
+                step as u64 + 1,
+                batch_of(slice, 1, seq, 100, &[("x", &[1 << step])]),
+            );
+        }
+        let watermarks = slices.iter().map(|&slice| (slice, at(200 + seconds))).collect();
+        let Message::Heartbeat(said) = Message::parse(&heartbeat(1, seq, 0)).unwrap() else {
+            unreachable!("a heartbeat was made")
+        };
+        let said = Heartbeat { watermarks, ..said };
+        centre.frame(seconds, step as u64 + 1, Message::Heartbeat(said).emit());
+        centre.settle(seconds);
+        centre.settle(seconds + 10);
+        let expected = format!("{}|{}", step + 1, (1 << (step + 1)) - 1);
+        for query in ["q", "r"] {
+            let rows = centre.rows(&format!(
+                "SELECT readings, temp_sum FROM {query} WHERE coarse = 0"
+            ));
+            assert_eq!(rows, [&*expected], "{query} after step {step}");
+        }
+        used = own;
+    }
+    // A plan that moves nobody renumbers nothing.
+    crate::io::run::apply(&mut centre.writer, &format!("{parted}\n"), "plan", at(90)).unwrap();
+    assert_eq!(own_slices(&centre.crash(90)), used);
 }
 
 #[test]
