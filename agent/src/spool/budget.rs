@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{RECORDS_MAX, Slot, Spool};
+use super::{RECORDS_MAX, Spool};
 use crate::disk::Disk;
 
 impl Spool {
@@ -43,12 +43,7 @@ impl Spool {
         let Some(segment) = oldest.filter(|segment| !pending.contains(segment)).min() else {
             return false;
         };
-        let slots: Vec<Slot> = self
-            .records
-            .iter()
-            .filter(|(_, held)| held.segment == segment)
-            .map(|(&slot, _)| slot)
-            .collect();
+        let slots = self.slots_of(segment);
         if segment == self.current {
             self.begin_segment();
         }

@@ -280,12 +280,7 @@ impl Spool {
         let Some(segment) = self.segments.iter().find(is_sparse).map(|(&number, _)| number) else {
             return false;
         };
-        let slots: Vec<Slot> = self
-            .records
-            .iter()
-            .filter(|(_, held)| held.segment == segment)
-            .map(|(&slot, _)| slot)
-            .collect();
+        let slots = self.slots_of(segment);
         for slot in slots {
             if self.records.get(&slot).is_some_and(|held| held.acknowledged) {
                 self.release(slot);

@@ -178,4 +178,13 @@ impl Spool {
             }
         }
     }
+
+    /// The records in a segment, in their order.
+    pub(super) fn slots_of(&self, segment: u32) -> Vec<Slot> {
+        let records = self.records.iter();
+        records
+            .filter(|(_, held)| held.segment == segment)
+            .map(|(&slot, _)| slot)
+            .collect()
+    }
 }

@@ -171,17 +171,7 @@ impl Reader<'_> {
                 frame,
             } => {
                 self.spool.next_number = self.spool.next_number.max(slot.number + 1);
-                let held = Held {
-                    segment,
-                    at: (body_at + body.len() - frame.len()) as u64,
-                    length: frame.len() as u32,
-                    ordinal,
-                    stage,
-                    name,
-                    acknowledged: false,
-                    is_loss: Loss::is_loss(frame),
-                    frame: None,
-                };
+                let held = stored(segment, body_at + body.len(), ordinal, stage, name, frame);
                 if slot.part == 0 {
                     self.insert(slot, held, own);
                     return;
@@ -198,17 +188,7 @@ impl Reader<'_> {
                 name,
                 frame,
             } => {
-                let held = Held {
-                    segment,
-                    at: (body_at + body.len() - frame.len()) as u64,
-                    length: frame.len() as u32,
-                    ordinal,
-                    stage,
-                    name,
-                    acknowledged: false,
-                    is_loss: Loss::is_loss(frame),
-                    frame: None,
-                };
+                let held = stored(segment, body_at + body.len(), ordinal, stage, name, frame);
                 self.spool.next_number = self.spool.next_number.max(slot.number + 1);
                 self.remove(slot, own);
                 self.insert(slot, held, own);
@@ -290,5 +270,20 @@ impl Spool {
                 self.held.insert(name, *slot);
             }
         }
+    }
+}
+
+/// A record as it is held: its frame is the last part of a body that ends at `end` of its segment.
+fn stored(segment: u32, end: usize, ordinal: u64, stage: u8, name: Option<Name>, frame: &[u8]) -> Held {
+    Held {
+        segment,
+        at: (end - frame.len()) as u64,
+        length: frame.len() as u32,
+        ordinal,
+        stage,
+        name,
+        acknowledged: false,
+        is_loss: Loss::is_loss(frame),
+        frame: None,
     }
 }

@@ -1,7 +1,7 @@
 //! What goes out: batches to the link, each under its name, and steps to the disk.
 
 use bytes::Bytes;
-use catchment_common::wire::{Loss, rename};
+use catchment_common::wire::{Loss, claimed_name, rename, sealed_name};
 
 use super::{Lane, Name, Slot, Spool};
 use crate::disk::{Disk, File, Step};
@@ -33,13 +33,18 @@ impl Spool {
     /// A record's frame under its own name, from memory or disk; `None` when it cannot be read back whole.
     pub(super) fn frame(&self, slot: Slot, disk: &impl Disk) -> Option<Bytes> {
         let held = self.records.get(&slot)?;
-        let stored = match &held.frame {
-            Some(frame) => frame.clone(),
-            None => disk
-                .read(File::Spool(held.segment), held.at, held.length as usize)
-                .ok()?,
-        };
         let name = held.name.unwrap_or(Name { epoch: 0, seq: 0 });
+        let is_checked = held.frame.is_some();
+        let read = || {
+            disk.read(File::Spool(held.segment), held.at, held.length as usize)
+                .ok()
+        };
+        let stored = held.frame.clone().or_else(read)?;
+        // A batch that was named when it closed goes out as it is; what has been on disk is checked first.
+        let is_named = claimed_name(&stored) == Some((name.epoch, name.seq));
+        if is_named && (is_checked || sealed_name(&stored).is_ok()) {
+            return Some(stored);
+        }
         let mut frame = Vec::with_capacity(stored.len() + 16);
         rename(&stored, name.epoch, name.seq, &mut frame).ok()?;
         Some(frame.into())
