@@ -197,8 +197,9 @@ impl Config {
             let (line, column) = position(text, error.span().map_or(0, |span| span.start));
             let message = error.message();
             ConfigError(format!(
-                "{name}:{line}:{column}: {message}{}",
-                nearest_key(message)
+                "{name}:{line}:{column}: {message}{}{}",
+                nearest_key(message),
+                what_fits(message)
             ))
         })?;
         let faults = config.faults();
@@ -468,6 +469,20 @@ fn nearest_key(message: &str) -> String {
     nearest.map_or(String::new(), |(_, name)| format!("; did you mean `{name}`?"))
 }
 
+/// For serde's "…, expected …", which speaks of Rust's types: what to write instead.
+fn what_fits(message: &str) -> &'static str {
+    const HINTS: [(&str, &str); 3] = [
+        (
+            "expected parsable string",
+            "; write a size with its unit, such as \"8 MiB\"",
+        ),
+        ("expected u16", ": a whole number from 0 to 65535"),
+        ("expected u8", ": a whole number from 0 to 255"),
+    ];
+    let hint = HINTS.iter().find(|(wants, _)| message.ends_with(wants));
+    hint.map_or("", |(_, hint)| hint)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -529,6 +544,17 @@ key = "gw-1.key"
             "[tls]",
             "[limits]\nmemory = \"1 KiB\"\n[tls]",
             "agent.toml:7:1: memory: must be at least 64 KiB",
+        );
+        check(
+            "[tls]",
+            "[limits]\nmemory = \"-5 MiB\"\n[tls]",
+            "agent.toml:7:10: invalid value: string \"-5 MiB\", expected parsable string; write a size with its unit, such \
+            as \"8 MiB\"",
+        );
+        check(
+            "url = \"mqtt:",
+            "receive_maximum = 70000\nurl = \"mqtt:",
+            "agent.toml:3:19: invalid value: integer `70000`, expected u16: a whole number from 0 to 65535",
         );
         check(
             "\"gw-1\"",
