@@ -14,6 +14,8 @@ use catchment_common::plan::{Plan, Query, Slice, SliceId};
 use catchment_common::time::Span;
 use catchment_common::wire::{AgentPlan, Coarser};
 
+use crate::window::Grid;
+
 /// The plan in force with its slices.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -43,6 +45,8 @@ pub struct Slices {
 pub struct RunningQuery {
     /// What was asked for.
     pub query: Query,
+    /// Where its windows start and end.
+    pub grid: Grid,
     /// The slices whose panes fit its windows, the current one first.
     pub readers: Vec<Reader>,
     /// The coarser slices whose panes do not: each of their panes gives rows of its own.
@@ -77,12 +81,10 @@ impl RunningQuery {
             .chain(coarser)
             .filter_map(|id| slices.all.get(&id).and_then(|slice| reader(&query, id, slice)))
             .collect();
-        let window = query.window;
-        let fits = |reader: &Reader| {
-            window.size.is_multiple_of(reader.pane) && window.every.is_multiple_of(reader.pane)
-        };
+        let fits = |reader: &Reader| query.window.fits(reader.pane);
         let (readers, coarse) = all.into_iter().partition(fits);
         Self {
+            grid: Grid::new(&query.window),
             query,
             readers,
             coarse,

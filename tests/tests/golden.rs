@@ -338,10 +338,7 @@ fn stored_forms_have_these_bytes_and_read_back() {
                 path: Path::parse("data.hum"),
                 resolution: Some(10_i128.pow(16)),
             }],
-            window: Window {
-                size: Span::from_secs(60),
-                every: Span::from_secs(10),
-            },
+            window: Window::hopping(Span::from_secs(60), Span::from_secs(10)),
             aggregates: Aggregate::ALL.to_vec(),
             lateness: Span::from_secs(30),
             max_late: Span::from_days(1),

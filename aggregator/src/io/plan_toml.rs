@@ -5,18 +5,19 @@
 
 mod raw;
 
+mod window;
+
 use std::fmt;
-use std::ops::Range;
 
 use catchment_common::decimal::Value;
 use catchment_common::plan::{
-    Aggregate, Field, Format, Part, Path, PayloadTag, Plan, Query, TimeSource, TimeUnit, Window,
+    Aggregate, Field, Format, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource, TimeUnit,
 };
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
 use toml::Spanned;
 
-use self::raw::{RawField, RawPlan, RawQuery, RawWindow};
+use self::raw::{RawField, RawPlan, RawQuery};
 use super::config::{nearest, position, unknown_key_hint};
 
 const LATENESS_DEFAULT: Span = Span::from_secs(5);
@@ -39,6 +40,11 @@ impl std::error::Error for PlanErrors {}
 
 /// Reads the text of a file called `name`.
 pub fn parse(text: &str, name: &str) -> Result<Plan, PlanErrors> {
+    parse_with_warnings(text, name).map(|(plan, _)| plan)
+}
+
+/// Reads the text of a file called `name`; besides the plan, a line for each thing that it would better do otherwise.
+pub fn parse_with_warnings(text: &str, name: &str) -> Result<(Plan, Vec<String>), PlanErrors> {
     let raw: RawPlan = toml::from_str(text).map_err(|error| {
         let (line, column) = position(text, error.span().map_or(0, |span| span.start));
         let message = error.message();
@@ -54,23 +60,24 @@ pub fn parse(text: &str, name: &str) -> Result<Plan, PlanErrors> {
         .map(|query| convert(query, &mut faults))
         .collect();
     let plan = Plan { version: 0, queries };
-    if faults.is_empty() {
-        for fault in plan.validate() {
-            let place = raw
-                .query
-                .get(fault.query)
-                .map_or(0, |query| place_of(query, fault.part));
-            faults.push((place, fault.problem.to_string()));
-        }
-    }
-    if faults.is_empty() {
-        return Ok(plan);
-    }
-    faults.sort();
+    let placed = |fault: PlanFault| {
+        let query = raw.query.get(fault.query);
+        let place = query.map_or(0, |query| place_of(query, fault.part));
+        (place, fault.problem.to_string())
+    };
     let show = |(place, message): (usize, String)| {
         let (line, column) = position(text, place);
         format!("{name}:{line}:{column}: {message}")
     };
+    if faults.is_empty() {
+        faults.extend(plan.validate().into_iter().map(placed));
+    }
+    if faults.is_empty() {
+        let warnings = plan.warnings().into_iter().map(placed);
+        let warnings = warnings.map(show).collect();
+        return Ok((plan, warnings));
+    }
+    faults.sort();
     Err(PlanErrors(faults.into_iter().map(show).collect()))
 }
 
@@ -90,7 +97,7 @@ fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
     let span = |text: &Option<Spanned<String>>, default, faults: &mut Faults| {
         text.as_ref().map_or(default, |text| duration(text, faults))
     };
-    let window = convert_window(&raw.window, faults);
+    let window = window::convert(&raw.window, faults);
     let coarsen = match &raw.coarsen {
         Some(rungs) => rungs
             .get_ref()
@@ -98,7 +105,7 @@ fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
             .map(|rung| duration(rung, faults))
             .collect(),
         // A step of zero is a fault of its own, and has no pane.
-        None if window.size <= Span::ZERO || window.every <= Span::ZERO => Vec::new(),
+        None if window.longest() <= Span::ZERO || window.step() <= Span::ZERO => Vec::new(),
         None => window.default_ladder(),
     };
     Query {
@@ -182,43 +189,6 @@ fn convert_field(name: &str, raw: &Spanned<RawField>, faults: &mut Faults) -> Fi
         name: name.to_owned(),
         path: Path::parse(path),
         resolution,
-    }
-}
-
-fn convert_window(raw: &Spanned<RawWindow>, faults: &mut Faults) -> Window {
-    let place = raw.span().start;
-    let raw = raw.get_ref();
-    let later = [
-        ("session", raw.session.as_ref().map(Spanned::span)),
-        ("count", raw.count.as_ref().map(Spanned::span)),
-        ("timezone", raw.timezone.as_ref().map(Spanned::span)),
-        ("offset", raw.offset.as_ref().map(Spanned::span)),
-    ];
-    let nothing = Window {
-        size: Span::from_secs(1),
-        every: Span::from_secs(1),
-    };
-    let unsupported: Vec<(&str, Range<usize>)> = later
-        .into_iter()
-        .filter_map(|(name, span)| Some((name, span?)))
-        .collect();
-    for (name, span) in &unsupported {
-        let message = format!("windows with `{name}` are not supported yet; use `size` and `every`");
-        faults.push((span.start, message));
-    }
-    let Some(size) = &raw.size else {
-        if unsupported.is_empty() {
-            faults.push((
-                place,
-                "the window has no `size`; write window = { size = \"60s\" }".into(),
-            ));
-        }
-        return nothing;
-    };
-    let size = duration(size, faults);
-    Window {
-        size,
-        every: raw.every.as_ref().map_or(size, |every| duration(every, faults)),
     }
 }
 
@@ -465,6 +435,42 @@ retention = "30d"
             "topic = \"sensors/{site}/{device}/env\"\n",
             "",
             "plan.toml:1:1: missing field `topic`",
+        );
+    }
+
+    #[test]
+    fn an_offset_shifts_the_windows_and_must_be_less_than_a_step() {
+        let with = |offset: &str| {
+            let text = GOOD.replace(
+                "every = \"10s\"",
+                &format!("every = \"10s\", offset = \"{offset}\""),
+            );
+            parse(&text, "plan.toml")
+        };
+        let window = with("2s").unwrap().queries[0].window.clone();
+        assert_eq!(window.pane(), Span::from_secs(2));
+        assert_eq!(
+            with("10s").unwrap_err().to_string(),
+            "plan.toml:8:10: `offset` must be less than the step: windows start at every multiple of `every`, shifted \
+             by it; take off whole steps, which change nothing"
+        );
+        assert_eq!(
+            with("1us").unwrap_err().to_string(),
+            "plan.toml:8:10: a window's size, step and offset must be whole milliseconds\nplan.toml:8:10: one window \
+             would be made of 60000000 panes, more than 10000; choose `every` and `offset` so that they divide `size` \
+             into fewer steps"
+        );
+    }
+
+    #[test]
+    fn panes_narrower_than_the_windows_are_warned_of_where_they_are_written() {
+        let (_, warnings) = parse_with_warnings(&GOOD.replace("\"10s\" }", "\"7s\" }"), "plan.toml").unwrap();
+        assert_eq!(
+            warnings,
+            [
+                "plan.toml:8:10: windows are made of panes of 1s: 3600 deltas an hour for each key, more than the 514 \
+              windows; an `every` of 7500ms would divide `size`"
+            ]
         );
     }
 

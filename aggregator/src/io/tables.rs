@@ -35,8 +35,6 @@ pub struct TableSql {
     pub tags: usize,
     /// Name and SQL type of each value column.
     pub values: Vec<(String, &'static str)>,
-    /// The window's size.
-    pub window: catchment_common::plan::Window,
 }
 
 impl TableSql {
@@ -81,17 +79,16 @@ impl TableSql {
             upsert: upsert(name, &tags, &key, &values),
             set_status: format!(
                 "UPDATE \"{name}\" SET status = ?1, coverage = ?2, revision = revision + 1 \
-                 WHERE window_start = ?3 AND coarse = 0 AND (status <> ?1 OR coverage <> ?2)"
+                 WHERE window_start = ?3 AND window_end = ?4 AND coarse = 0 AND (status <> ?1 OR coverage <> ?2)"
             ),
             expire: format!(
                 "DELETE FROM \"{name}\" WHERE window_start < ?1 AND (coarse = 0 OR window_end <= ?1)"
             ),
             provisional: format!(
-                "SELECT DISTINCT window_start, coverage FROM \"{name}\" WHERE status = 'provisional'"
+                "SELECT DISTINCT window_start, window_end, coverage FROM \"{name}\" WHERE status = 'provisional'"
             ),
             tags: tags.len(),
             values,
-            window: query.window,
             name: name.clone(),
         }
     }

@@ -1,7 +1,5 @@
 //! What is in one window of one key, and the exact answer to each aggregate.
 
-use std::ops::RangeInclusive;
-
 use catchment_common::plan::{Aggregate, Window};
 use catchment_common::time::Span;
 use num_bigint::BigInt;
@@ -10,12 +8,20 @@ use num_traits::Zero;
 use super::decimal::power_of_ten;
 use super::reading::Reading;
 
-/// The numbers of the windows that cover an event time: window k is `[k·every, k·every + size)`.
-pub fn numbers(window: Window, at_us: i64) -> RangeInclusive<i64> {
-    let (size, every) = (window.size.as_micros(), window.every.as_micros());
-    let last = at_us.div_euclid(every);
-    let first = (at_us - size).div_euclid(every) + 1;
-    first..=last
+/// The starts and ends of the windows that cover an event time, in microseconds: window k is
+/// `[offset + k·every, offset + k·every + size)`.
+pub fn covering(window: &Window, at_us: i64) -> Vec<(i64, i64)> {
+    match window {
+        Window::Hopping(hopping) => {
+            let [size, every, offset] = [hopping.size, hopping.every, hopping.offset].map(Span::as_micros);
+            let last = (at_us - offset).div_euclid(every);
+            let first = (at_us - offset - size).div_euclid(every) + 1;
+            let start = |number| number * every + offset;
+            (first..=last)
+                .map(|number| (start(number), start(number) + size))
+                .collect()
+        }
+    }
 }
 
 /// Everything that the truth puts into one window of one key.

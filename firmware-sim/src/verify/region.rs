@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use catchment_common::plan::{Aggregate, Query};
+use catchment_common::time::Span;
 
 use super::{Cell, Row};
 use crate::oracle::window::{Answer, Contents};
@@ -67,14 +68,14 @@ const SUM_TOLERANCE: f64 = 1e-11;
 
 impl Regions {
     pub(super) fn new(query: &Query, losses: &Losses) -> Self {
-        let (size, every) = (query.window.size.as_micros(), query.window.every.as_micros());
+        let window = &query.window;
         let mut lost = Spans::default();
         for &(from, to) in &losses.ranges {
             lost.add(from, to);
         }
         Self {
-            tumbling: size == every,
-            windows: (size / every) as u64,
+            tumbling: window.is_disjoint(),
+            windows: (window.longest().as_micros() / window.step().as_micros()) as u64,
             lost,
             spans: HashMap::new(),
             all: BTreeMap::new(),
@@ -125,8 +126,7 @@ impl Regions {
     }
 
     /// Takes in a window's row where [`Regions::covers`] says so.
-    pub(super) fn add_window(&mut self, query: &Query, row: &Row, start: i64) {
-        let end = start + query.window.size.as_micros();
+    pub(super) fn add_window(&mut self, query: &Query, row: &Row, (start, end): (i64, i64)) {
         if let Some(region) = self.region(&row.tags.join("\0"), start, end) {
             region.found += row.readings.count().unwrap_or(0);
             region.add(query, row);
@@ -134,8 +134,8 @@ impl Regions {
     }
 
     /// Takes in what the truth has in a window that is covered.
-    pub(super) fn add_truth(&mut self, query: &Query, key: &str, start: i64, contents: &Contents) {
-        let (end, tumbling) = (start + query.window.size.as_micros(), self.tumbling);
+    pub(super) fn add_truth(&mut self, key: &str, (start, end): (i64, i64), contents: &Contents) {
+        let tumbling = self.tumbling;
         let Some(region) = self.region(key, start, end) else {
             return;
         };
@@ -251,7 +251,7 @@ impl Region {
         let mut faults = Vec::new();
         for (index, (field, found)) in query.fields.iter().zip(&self.fields).enumerate() {
             let mut compare = |aggregate, cell: Option<Cell>| {
-                let answer: Answer = truth.answer(index, aggregate, query.window.size);
+                let answer: Answer = truth.answer(index, aggregate, Span::ZERO);
                 if let Some(cell) = cell.filter(|cell| !cell.is(&answer)) {
                     let (name, of) = (&field.name, aggregate.name());
                     faults.push(format!(
@@ -265,7 +265,7 @@ impl Region {
             compare(Aggregate::Min, found.min.map(Cell::Real));
             compare(Aggregate::Max, found.max.map(Cell::Real));
             if let Some(sum) = found.sum {
-                let exact = truth.answer(index, Aggregate::Sum, query.window.size).show();
+                let exact = truth.answer(index, Aggregate::Sum, Span::ZERO).show();
                 let off = exact
                     .parse::<f64>()
                     .map_or(f64::INFINITY, |exact| (exact - sum).abs());
@@ -298,7 +298,7 @@ pub(super) fn excesses(query: &Query, row: &Row, contents: &Contents) -> Vec<Str
     for (index, field) in query.fields.iter().enumerate() {
         let real = |aggregate| value(query, row, index, aggregate).and_then(Cell::real);
         let truth = |aggregate| {
-            let answer = contents.answer(index, aggregate, query.window.size).show();
+            let answer = contents.answer(index, aggregate, Span::ZERO).show();
             answer.parse::<f64>().ok()
         };
         for (aggregate, is_beyond) in [

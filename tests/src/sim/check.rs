@@ -198,11 +198,10 @@ fn check_windows(
     added: Option<u64>,
     faults: &mut Vec<String>,
 ) {
-    let every = query.window.every.as_micros();
     for (name, stored) in &table.rows {
-        let number = name.0.as_micros() / every;
+        let (start, end) = (name.0.as_micros(), name.1.as_micros());
         let show = || show(name);
-        let Some(contents) = expected.take(&key_text(query, &name.3), number) else {
+        let Some(contents) = expected.take(&key_text(query, &name.3), start, end) else {
             faults.push(format!(
                 "{} should not be there: {} readings",
                 show(),
@@ -210,39 +209,38 @@ fn check_windows(
             ));
             continue;
         };
-        for fault in differences(query, &stored.row, &contents) {
+        for fault in differences(query, &stored.row, &contents, name.1.since(name.0)) {
             faults.push(format!("{}: {fault}", show()));
         }
     }
     let mut missing: Vec<_> = expected.remaining().collect();
-    missing.sort_by_key(|(key, number, _)| (*number, *key));
-    for (key, number, contents) in missing {
+    missing.sort_by_key(|window| (window.start_us, window.key));
+    for window in missing {
         // A query that came later need not show what was over by then.
-        let end = number * every + query.window.size.as_micros() - START_US;
+        let end = window.end_us - START_US;
         if added.is_some_and(|added| end < added as i64 + 60_000_000) {
             continue;
         }
         faults.push(format!(
-            "{key:?} {} s is missing: {} readings",
-            seconds(number * every),
-            contents.readings
+            "{:?} {} s is missing: {} readings",
+            window.key,
+            seconds(window.start_us),
+            window.contents.readings
         ));
     }
 }
 
 /// A window of a tumbling query that is cut into coarser panes: within each of the widest panes all adds up.
 fn check_totals(query: &Query, expected: &Expected, table: &Table, lost: u64, faults: &mut Vec<String>) {
-    if !query.window.is_tumbling() {
+    if !query.window.is_disjoint() {
         return;
     }
-    let widest = query.coarsen.last().copied().unwrap_or(query.window.size);
+    let widest = query.coarsen.last().copied().unwrap_or(query.window.longest());
     let bucket = |key: &str, at_us: i64| (key.to_owned(), at_us.div_euclid(widest.as_micros()));
     let mut truth: BTreeMap<(String, i64), Total> = BTreeMap::new();
-    for (key, number, contents) in expected.remaining() {
-        let total = truth
-            .entry(bucket(key, number * query.window.every.as_micros()))
-            .or_default();
-        total.add_truth(query, contents);
+    for window in expected.remaining() {
+        let total = truth.entry(bucket(window.key, window.start_us)).or_default();
+        total.add_truth(window.contents);
     }
     let mut shown: BTreeMap<(String, i64), Total> = BTreeMap::new();
     for ((start, _, _, key), stored) in &table.rows {
@@ -301,9 +299,9 @@ impl Total {
         self.add(row.readings, sum, min, max);
     }
 
-    fn add_truth(&mut self, query: &Query, contents: &Contents) {
+    fn add_truth(&mut self, contents: &Contents) {
         // Quarters below 2⁵⁰ are exact as doubles, and so is their text.
-        let value = |aggregate| match contents.answer(0, aggregate, query.window.size) {
+        let value = |aggregate| match contents.answer(0, aggregate, Span::ZERO) {
             Answer::None => None,
             answer => answer.show().parse::<f64>().ok(),
         };
@@ -328,7 +326,7 @@ fn check_statuses(table: &Table, faults: &mut Vec<String>) {
     }
 }
 
-fn differences(query: &Query, row: &Row, contents: &Contents) -> Vec<String> {
+fn differences(query: &Query, row: &Row, contents: &Contents, size: Span) -> Vec<String> {
     let mut faults = Vec::new();
     if row.readings != contents.readings {
         faults.push(format!("{} readings, truth {}", row.readings, contents.readings));
@@ -336,16 +334,12 @@ fn differences(query: &Query, row: &Row, contents: &Contents) -> Vec<String> {
     }
     let each = query.aggregates.len();
     for ((index, column), value) in query.value_columns().enumerate().zip(&row.values) {
-        let answer = contents.answer(index / each, query.aggregates[index % each], size(query));
+        let answer = contents.answer(index / each, query.aggregates[index % each], size);
         if !is(*value, &answer) {
             faults.push(format!("{column} is {value:?}, truth {}", answer.show()));
         }
     }
     faults
-}
-
-fn size(query: &Query) -> Span {
-    query.window.size
 }
 
 fn is(value: Option<Lowered>, answer: &Answer) -> bool {
