@@ -31,7 +31,7 @@ use crate::limits::{
     ACKS_MAX, CHECKPOINT_INTERVAL, COMMIT_BYTES_MAX, COMMIT_RETRY, JOURNAL_BYTES_MAX, LAZY_COMMIT_INTERVAL,
 };
 use crate::merge::Panes;
-use crate::window::QueryWindows;
+use crate::window::{Loader, QueryWindows};
 
 /// Names a connection.
 pub type ConnectionId = u64;
@@ -108,6 +108,8 @@ struct Pending {
     /// How many seqs `acks` holds.
     ack_count: usize,
     losses: Vec<(String, Loss)>,
+    /// Those that have advanced.
+    watermarks: Vec<(String, SliceId, Timestamp)>,
     heard: BTreeSet<String>,
     /// Agents that have said hello.
     returned: BTreeSet<String>,
@@ -296,7 +298,8 @@ impl Aggregator {
             self.next_lazy = now.monotonic + LAZY_COMMIT_INTERVAL;
         }
         self.hold_until = Some(now.monotonic + COMMIT_RETRY);
-        self.load_touched(source)?;
+        self.settle_statements();
+        self.prepare(now, source)?;
         self.hold_until = None;
         let commit = self.build(now, checkpoint);
         if commit.is_empty() && self.pending.acks.is_empty() {
@@ -339,26 +342,18 @@ impl Aggregator {
             .min()
     }
 
-    /// Revising a window needs all its panes, of which some may have left memory.
-    fn load_touched(&mut self, source: &impl PaneSource) -> Result<(), SourceFault> {
-        for (query, windows) in self.catalog.queries.iter().zip(&self.windows) {
-            for (width, start) in windows.touched_coarse() {
-                for reader in query.coarse.iter().filter(|reader| reader.pane == width) {
-                    load(&mut self.panes, source, reader.slice, start)?;
-                }
-            }
-            for (start, end) in windows.touched_windows(query) {
-                for reader in &query.readers {
-                    let Some(slice) = self.catalog.slices.get(&reader.slice) else {
-                        continue;
-                    };
-                    let mut pane = start;
-                    while pane < end {
-                        load(&mut self.panes, source, reader.slice, pane)?;
-                        pane = pane.plus(slice.pane);
-                    }
-                }
-            }
+    /// Brings all panes into memory that results need.
+    fn prepare(&mut self, now: Now, source: &impl PaneSource) -> Result<(), SourceFault> {
+        let Self {
+            catalog,
+            windows,
+            panes,
+            frontier,
+            ..
+        } = self;
+        let mut loader = Loader::new(panes, source, &catalog.slices);
+        for (query, windows) in catalog.queries.iter().zip(windows) {
+            windows.prepare(query, frontier, now, &mut loader)?;
         }
         Ok(())
     }
@@ -368,7 +363,7 @@ impl Aggregator {
             id: self.next_commit,
             ..Commit::default()
         };
-        commit.watermarks = self.settle_statements();
+        commit.watermarks = std::mem::take(&mut self.pending.watermarks);
         for (index, (query, windows)) in self.catalog.queries.iter().zip(&mut self.windows).enumerate() {
             commit
                 .results
@@ -399,12 +394,12 @@ impl Aggregator {
     }
 
     /// Applies the statements that hold now; the newest that does says all that those before it say.
-    fn settle_statements(&mut self) -> Vec<(String, SliceId, Timestamp)> {
-        let mut advanced = Vec::new();
+    fn settle_statements(&mut self) {
         let Self {
             sessions,
             ledger,
             frontier,
+            pending,
             ..
         } = self;
         for session in sessions.values_mut() {
@@ -422,11 +417,10 @@ impl Aggregator {
             let settled = session.statements.drain(..=newest).next_back();
             for (slice, watermark) in settled.into_iter().flat_map(|statement| statement.watermarks) {
                 if frontier.advance(agent, slice, watermark) {
-                    advanced.push((agent.clone(), slice, watermark));
+                    pending.watermarks.push((agent.clone(), slice, watermark));
                 }
             }
         }
-        advanced
     }
 
     // How it is.
@@ -445,24 +439,6 @@ impl Aggregator {
     pub fn connections(&self) -> usize {
         self.sessions.len()
     }
-}
-
-/// Brings a pane into memory that may have been stored before.
-fn load(
-    panes: &mut Panes,
-    source: &impl PaneSource,
-    slice: SliceId,
-    pane: Timestamp,
-) -> Result<(), SourceFault> {
-    if panes.holds(slice, pane) {
-        return Ok(());
-    }
-    for chunk in source.chunks(slice, pane)? {
-        panes
-            .restore(&chunk)
-            .map_err(|fault| SourceFault(fault.to_string()))?;
-    }
-    Ok(())
 }
 
 fn ranges_of(mut seqs: Vec<u64>) -> Vec<SeqRange> {

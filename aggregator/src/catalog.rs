@@ -45,8 +45,8 @@ pub struct Slices {
 pub struct RunningQuery {
     /// What was asked for.
     pub query: Query,
-    /// Where its windows start and end.
-    pub grid: Grid,
+    /// Where its windows start and end, if that does not depend on the data.
+    pub grid: Option<Grid>,
     /// The slices whose panes fit its windows, the current one first.
     pub readers: Vec<Reader>,
     /// The coarser slices whose panes do not: each of their panes gives rows of its own.
@@ -89,6 +89,11 @@ impl RunningQuery {
             readers,
             coarse,
         }
+    }
+
+    /// The slices whose panes fit its windows.
+    pub fn slices(&self) -> Vec<SliceId> {
+        self.readers.iter().map(|reader| reader.slice).collect()
     }
 
     /// How this query reads a slice into its windows, if it does.

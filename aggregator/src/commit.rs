@@ -95,6 +95,9 @@ pub struct WindowRows {
     pub status: WindowStatus,
     /// Whether this is not a window but a coarser pane that fits none: its rows stand beside the windows'.
     pub is_coarse: bool,
+    /// Whether this is a session. Its rows are known by their start: their end may have been another. All rows of the
+    /// same keys that start within it are part of it now.
+    pub is_session: bool,
     /// The rows.
     pub rows: Vec<Row>,
 }
@@ -159,6 +162,9 @@ impl Commit {
 pub trait PaneSource {
     /// The stored chunks of a pane; none if it was never stored.
     fn chunks(&self, slice: SliceId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault>;
+
+    /// The starts of the stored panes of a slice from one instant up to another, that one included.
+    fn starts(&self, slice: SliceId, from: Timestamp, to: Timestamp) -> Result<Vec<Timestamp>, SourceFault>;
 }
 
 /// The store could not be read. The text is for the operator.
@@ -172,6 +178,10 @@ pub struct NoPanes;
 
 impl PaneSource for NoPanes {
     fn chunks(&self, _: SliceId, _: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
+        Ok(Vec::new())
+    }
+
+    fn starts(&self, _: SliceId, _: Timestamp, _: Timestamp) -> Result<Vec<Timestamp>, SourceFault> {
         Ok(Vec::new())
     }
 }

@@ -31,6 +31,8 @@ pub const STATEMENTS_MAX: usize = 16;
 pub const FRONT_MOMENTS_MAX: usize = 1_024;
 /// Most keys of one chunk of a stored pane: those of one section.
 pub const CHUNK_KEYS_MAX: usize = catchment_common::limits::BATCH_DELTAS_MAX;
+/// Panes of so many gaps before the horizon stay in memory for sessions; longer ones load theirs when they end.
+pub const SESSION_GAPS_KEPT: i64 = 32;
 /// Windows that are provisional at once, for each query. Beyond it the oldest keep their status until data revises
 /// them.
 pub const PROVISIONAL_MAX: usize = 100_000;

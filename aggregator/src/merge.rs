@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use catchment_common::limits::BATCH_DELTAS_MAX;
 use catchment_common::plan::{Components, Slice, SliceId};
 use catchment_common::stats::Stats;
-use catchment_common::time::Timestamp;
+use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::{KeyList, Section, SectionView, StatsScratch, WireFault};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -31,6 +31,8 @@ pub struct Panes {
 pub struct SlicePanes {
     keys: KeyNumbers,
     panes: BTreeMap<Timestamp, Pane>,
+    /// Panes that start later than this are all in memory; none are missing if there is no such instant.
+    gone_through: Option<Timestamp>,
     last_columns: HashMap<String, LastColumn>,
 }
 
@@ -330,13 +332,33 @@ impl Panes {
         }
     }
 
+    /// Panes of a slice that start before this are not in memory, or not all of them.
+    pub fn start_from(&mut self, slice: SliceId, from: Timestamp) {
+        let held = self.slices.entry(slice).or_default();
+        held.gone_through = Some(from.minus(Span::from_micros(1)));
+    }
+
+    /// Panes of a slice that start later than this are all in memory.
+    pub fn gone_through(&self, slice: SliceId) -> Timestamp {
+        let held = self.slices.get(&slice);
+        held.and_then(|held| held.gone_through).unwrap_or(Timestamp::MIN)
+    }
+
     /// Forgets the clean panes of a slice that start before `keep_from`, and the keys that only they had.
     pub fn forget(&mut self, slice: SliceId, keep_from: Timestamp) {
         let Some(held) = self.slices.get_mut(&slice) else {
             return;
         };
         let before = held.panes.len();
-        held.panes.retain(|&start, pane| pane.dirty || start >= keep_from);
+        let mut gone = held.gone_through;
+        held.panes.retain(|&start, pane| {
+            let stays = pane.dirty || start >= keep_from;
+            if !stays {
+                gone = gone.max(Some(start));
+            }
+            stays
+        });
+        held.gone_through = gone;
         let used: usize = held.panes.values().map(Pane::len).sum();
         if held.panes.len() < before && held.keys.keys.len() > 2 * used + CHUNK_KEYS_MAX {
             held.renumber();

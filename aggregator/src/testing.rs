@@ -1,5 +1,7 @@
 //! What tests build frames and plans from: small queries over one field, whole numbers as readings, seconds as time.
 
+use std::collections::BTreeMap;
+
 use catchment_common::decimal::Value;
 use catchment_common::plan::{
     Aggregate, Components, Field, Format, Path, Plan, Query, SliceId, TimeSource, Window,
@@ -88,6 +90,32 @@ pub(crate) fn batch_of(slice: SliceId, epoch: u64, seq: u64, pane: i64, rows: &[
     writer.push(&section);
     let mut frame = Vec::new();
     writer.seal(epoch, seq, &mut frame);
+    frame
+}
+
+/// A batch of readings of one key each: key, event time and value; panes are of this width, in seconds.
+pub(crate) fn readings(seq: u64, width: i64, rows: &[(&str, i64, i64)]) -> Vec<u8> {
+    let keep = Components::SUM | Components::ENDS;
+    let mut panes: BTreeMap<i64, BTreeMap<&str, (u64, Stats)>> = BTreeMap::new();
+    for &(key, seconds, value) in rows {
+        let pane = panes.entry(seconds.div_euclid(width) * width).or_default();
+        let (count, stats) = pane.entry(key).or_default();
+        let value = Value::from_units(i128::from(value) * 10_i128.pow(18)).unwrap();
+        *count += 1;
+        stats.lift(keep, at(seconds), value);
+    }
+    let (mut writer, mut section) = (BatchWriter::default(), Section::default());
+    for (pane, rows) in panes {
+        section.reset(SLICE, at(pane), std::iter::once(keep));
+        for (key, (count, stats)) in rows {
+            section.keys.push(key.as_bytes());
+            section.readings.push(count);
+            section.stats.push(stats);
+        }
+        writer.push(&section);
+    }
+    let mut frame = Vec::new();
+    writer.seal(1, seq, &mut frame);
     frame
 }
 

@@ -7,10 +7,16 @@
 //! Panes of coarser slices that fit the windows are part of them like any others. One that fits none cannot be taken
 //! apart again: it gives rows of its own beside the windows' rows, each time that it has new data, so that totals over
 //! the table stay exact and every row says which readings it is made of.
+//!
+//! Windows with fixed bounds are in [`grid`], sessions in [`session`].
 
 mod grid;
 
+mod load;
+
 mod rows;
+
+mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,22 +25,32 @@ use catchment_common::time::{Instant, Now, Span, Timestamp};
 
 use self::grid::Touched;
 use self::rows::Cut;
+use self::session::Sessions;
 use crate::catalog::RunningQuery;
-use crate::commit::{QueryResults, WindowStatus};
+use crate::commit::{PaneSource, QueryResults, SourceFault, WindowStatus};
 use crate::frontier::{Coverage, Frontier, Patience};
 use crate::limits::PROVISIONAL_MAX;
 use crate::merge::{KeyId, Panes};
 
 pub use self::grid::Grid;
+pub use self::load::Loader;
 
 /// How far one query has been shown, and what must be shown again.
 #[derive(Debug)]
 pub struct QueryWindows {
     horizon: Horizon,
-    /// Windows behind the horizon with new data.
-    touched: Touched,
+    changes: Changes,
     /// Coarser panes with new data: width and start, then slice and key.
     touched_coarse: BTreeMap<(Span, Timestamp), BTreeSet<(SliceId, KeyId)>>,
+}
+
+/// What lies behind the horizon and has new data.
+#[derive(Debug)]
+enum Changes {
+    /// Windows with fixed bounds.
+    Fixed(Touched),
+    /// Sessions.
+    Sessions(Sessions),
 }
 
 /// What has been shown.
@@ -65,7 +81,12 @@ impl Horizon {
             .patience
             .observe(frontier.front(slices, now), query.query.patience, now);
         let low = frontier.low(slices, self.through, now);
-        self.through.max(low.max(exhausted).unwrap_or(Timestamp::MIN))
+        let due = low.max(exhausted).unwrap_or(Timestamp::MIN);
+        let due = match query.query.window {
+            Window::Session { gap } => session::horizon(gap, due),
+            Window::Hopping(_) => due,
+        };
+        self.through.max(due)
     }
 
     /// A window was shown with this coverage.
@@ -91,27 +112,37 @@ impl Horizon {
 
 impl QueryWindows {
     /// The windows of a query of which nothing was shown.
-    pub fn new(_query: &RunningQuery) -> Self {
-        Self::through(Timestamp::MIN)
+    pub fn new(query: &RunningQuery) -> Self {
+        Self::through(query, Timestamp::MIN)
     }
 
-    fn through(through: Timestamp) -> Self {
+    fn through(query: &RunningQuery, through: Timestamp) -> Self {
         Self {
             horizon: Horizon::new(through),
-            touched: Touched::default(),
+            changes: match query.query.window {
+                Window::Hopping(_) => Changes::Fixed(Touched::default()),
+                Window::Session { .. } => Changes::Sessions(Sessions::default()),
+            },
             touched_coarse: BTreeMap::new(),
         }
     }
 
-    /// A query that passes over windows that start before `from`, if there is such an instant. Data that still comes for
-    /// them shows them all the same.
+    /// A query that passes over windows that start before `from`, if there is such an instant: earlier panes may have
+    /// left memory. Data that still comes for them shows them all the same.
     pub fn starting(query: &RunningQuery, from: Option<Timestamp>) -> Self {
         let Some(from) = from.filter(|from| *from > Timestamp::MIN) else {
             return Self::new(query);
         };
-        // The window that starts on the step before is the last that is passed over.
-        let before = query.grid.over(from.minus(Span::from_micros(1))).last();
-        Self::through(before.map_or(from, |start| query.grid.end(start)))
+        let through = match (&query.grid, &query.query.window) {
+            // The window that starts on the step before is the last that is passed over.
+            (Some(grid), _) => {
+                let before = grid.over(from.minus(Span::from_micros(1))).last();
+                before.map_or(from, |start| grid.end(start))
+            }
+            // A session that ends later has its last reading in a pane from there on; those before it can be loaded.
+            (None, window) => from.plus(window.longest()).plus(window.pane()),
+        };
+        Self::through(query, through)
     }
 
     /// What a store gave back: the horizon, and the provisional windows.
@@ -127,20 +158,22 @@ impl QueryWindows {
         self.horizon.through
     }
 
-    /// Panes that start before this can only matter to windows that were shown.
+    /// Panes that start before this can only matter to windows that were shown, and to sessions that load them.
     pub fn needed_from(&self, window: &Window) -> Timestamp {
-        self.horizon.through.minus(window.longest())
+        match window {
+            Window::Session { gap } => session::needed_from(*gap, self.horizon.through),
+            Window::Hopping(_) => self.horizon.through.minus(window.longest()),
+        }
     }
 
     /// Data was merged into a pane for these keys.
     pub fn touch(&mut self, query: &RunningQuery, slice: SliceId, pane: Timestamp, keys: &[KeyId]) {
-        self.touched
-            .touch(&query.grid, self.horizon.through, slice, pane, keys);
-    }
-
-    /// Windows behind the horizon with new data, as start and end: they need all of their panes in memory.
-    pub fn touched_windows(&self, query: &RunningQuery) -> impl Iterator<Item = (Timestamp, Timestamp)> {
-        self.touched.starts().map(|start| (start, query.grid.end(start)))
+        let through = self.horizon.through;
+        match (&mut self.changes, &query.grid) {
+            (Changes::Fixed(touched), Some(grid)) => touched.touch(grid, through, slice, pane, keys),
+            (Changes::Sessions(sessions), _) => sessions.touch(through, slice, pane, keys),
+            (Changes::Fixed(_), None) => {}
+        }
     }
 
     /// Data was merged for these keys into a pane that fits no window.
@@ -151,17 +184,37 @@ impl QueryWindows {
             .extend(keys.iter().map(|&key| (slice, key)));
     }
 
-    /// Coarser panes with new data, by width and start; those of all slices are needed in memory.
-    pub fn touched_coarse(&self) -> impl Iterator<Item = (Span, Timestamp)> {
-        self.touched_coarse.keys().copied()
-    }
-
     /// When patience runs out next.
     pub fn deadline(&self, query: &RunningQuery) -> Option<Instant> {
         self.horizon.patience.deadline(query.query.patience)
     }
 
-    /// Brings the results up to date with panes and frontier; `None` when nothing changed.
+    /// Brings all panes into memory that [`QueryWindows::advance`] will need. When one cannot be read nothing has changed.
+    pub fn prepare<S: PaneSource>(
+        &mut self,
+        query: &RunningQuery,
+        frontier: &Frontier,
+        now: Now,
+        loader: &mut Loader<'_, S>,
+    ) -> Result<(), SourceFault> {
+        for &(width, start) in self.touched_coarse.keys() {
+            for reader in query.coarse.iter().filter(|reader| reader.pane == width) {
+                loader.load(reader.slice, start)?;
+            }
+        }
+        let through = self.horizon.through;
+        match (&mut self.changes, &query.grid) {
+            (Changes::Fixed(touched), Some(grid)) => touched.prepare(query, grid, loader),
+            (Changes::Sessions(sessions), _) => {
+                let due = self.horizon.due(query, &query.slices(), frontier, now);
+                sessions.prepare(query, query.query.window.longest(), (through, due), loader)
+            }
+            (Changes::Fixed(_), None) => Ok(()),
+        }
+    }
+
+    /// Brings the results up to date with panes and frontier; `None` when nothing changed. At the same `now`, and with
+    /// nothing merged since, everything must have been prepared.
     pub fn advance(
         &mut self,
         index: usize,
@@ -170,7 +223,7 @@ impl QueryWindows {
         frontier: &Frontier,
         now: Now,
     ) -> Option<QueryResults> {
-        let slices: Vec<SliceId> = query.readers.iter().map(|reader| reader.slice).collect();
+        let slices = query.slices();
         let due = self.horizon.due(query, &slices, frontier, now);
         let mut results = QueryResults {
             query: index,
@@ -182,14 +235,20 @@ impl QueryWindows {
             panes,
             coverage: &coverage,
         };
-        self.touched.revise(&view, &mut self.horizon, &mut results);
         for ((width, start), touched) in std::mem::take(&mut self.touched_coarse) {
             let cut = Cut::coarse(start, width);
             let keys = rows::keys_of(panes, touched);
             results.windows.push(view.rows(cut, keys));
         }
+        match (&mut self.changes, &query.grid) {
+            (Changes::Fixed(touched), Some(grid)) => {
+                touched.revise(&view, grid, &mut self.horizon, &mut results);
+                grid::show_due(&view, grid, &mut self.horizon, due, &mut results);
+            }
+            (Changes::Sessions(sessions), _) => sessions.show(&view, &mut self.horizon, &mut results),
+            (Changes::Fixed(_), None) => {}
+        }
         if due > self.horizon.through {
-            grid::show_due(&view, &mut self.horizon, due, &mut results);
             self.horizon.through = due;
             results.emitted_through = Some(due);
         }

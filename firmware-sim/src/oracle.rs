@@ -3,7 +3,8 @@
 //! It shares the plan's *meaning* with the rest of the system (types, names, limits) and none of its arithmetic:
 //! values are big integers, answers are exact fractions, and whether a double is the nearest one is decided by
 //! comparing the fraction with the midpoints to its neighbours. What the oracle and the pipeline agree on, two
-//! independent programs agree on. Memory is bounded by windows × keys, not by readings.
+//! independent programs agree on. Memory is bounded by windows × keys, not by readings; that of sessions by
+//! the distinct times of readings.
 
 pub mod decimal;
 
@@ -16,7 +17,7 @@ pub mod nearest;
 use std::collections::{BTreeMap, HashMap};
 
 use catchment_common::counter::Reason;
-use catchment_common::plan::{Plan, Query, TimeSource};
+use catchment_common::plan::{self, Plan, Query, TimeSource};
 
 use crate::truth::Entry;
 
@@ -126,8 +127,14 @@ impl Oracle {
         &self.queries
     }
 
-    /// The queries, in the plan's order.
-    pub fn into_queries(self) -> Vec<Expected> {
+    /// The queries, in the plan's order, once all messages are in.
+    pub fn into_queries(mut self) -> Vec<Expected> {
+        let sessions = self.queries.iter_mut();
+        let sessions =
+            sessions.filter(|expected| matches!(expected.query.window, plan::Window::Session { .. }));
+        for parts in sessions.flat_map(|expected| expected.keys.values_mut()) {
+            *parts = window::join_sessions(std::mem::take(parts));
+        }
         self.queries
     }
 }
@@ -166,6 +173,15 @@ impl Expected {
         overlapping.try_fold(0, |sum, (start, (end, contents))| {
             (*start >= from_us && *end <= to_us).then_some(sum + contents.readings)
         })
+    }
+
+    /// Whether an instant lies within a window of one key that has not been taken, after its start.
+    pub fn is_within(&self, key: &str, at_us: i64) -> bool {
+        let before = self
+            .keys
+            .get(key)
+            .and_then(|windows| windows.range(..at_us).next_back());
+        before.is_some_and(|(_, (end, _))| at_us < *end)
     }
 
     /// The windows that have not been taken.

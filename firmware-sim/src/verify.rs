@@ -5,7 +5,7 @@
 
 mod region;
 
-use catchment_common::plan::{Aggregate, Query};
+use catchment_common::plan::{self, Aggregate, Query};
 use catchment_common::time::Span;
 
 use crate::oracle::nearest::{is_nearest, is_nearest_root};
@@ -26,6 +26,8 @@ pub struct Row {
     pub tags: Vec<String>,
     /// `coarse`: not a window but a coarser pane.
     pub is_coarse: bool,
+    /// `status` is `merged`: a session that has become part of an earlier one.
+    pub is_merged: bool,
     /// `readings`.
     pub readings: Cell,
     /// The value columns: fields outermost, in the plan's order.
@@ -60,6 +62,8 @@ pub struct Comparison {
     pub missing: u64,
     /// Rows without a window, or a second row for one.
     pub extra: u64,
+    /// Rows of sessions that have become part of earlier ones.
+    pub merged: u64,
     /// Coarse rows.
     pub coarse: u64,
     /// The readings in them.
@@ -102,10 +106,12 @@ impl Verifier {
         }
     }
 
-    /// Takes in a row. Coarse rows must come before all others.
+    /// Takes in a row. Coarse rows must come before all others, and merged ones before those of windows.
     pub fn handle_row(&mut self, row: &Row) {
         if row.is_coarse {
             self.handle_coarse(row);
+        } else if row.is_merged {
+            self.handle_merged(row);
         } else {
             self.settle_coarse();
             self.handle_window(row);
@@ -132,6 +138,25 @@ impl Verifier {
         }
     }
 
+    /// A merged row has nothing in it, and the session that it is part of began before it. Where readings were lost that
+    /// session may have been torn again.
+    fn handle_merged(&mut self, row: &Row) {
+        self.comparison.merged += 1;
+        let is_empty = row.readings.count() == Some(0) && row.values.iter().all(|cell| *cell == Cell::Null);
+        let key = row.tags.join("\0");
+        let is_within = micros(&row.start).is_some_and(|start| self.expected.is_within(&key, start));
+        if !is_empty || !(is_within || self.losses.readings > 0 || self.losses.unknown > 0) {
+            self.comparison.different += 1;
+            let what = if is_empty {
+                "the truth has no session around its start"
+            } else {
+                "it is not empty"
+            };
+            let text = format!("different: {}, merged: {what}", name(&self.expected.query, row));
+            self.comparison.describe(text);
+        }
+    }
+
     fn settle_coarse(&mut self) {
         for (row, start) in std::mem::take(&mut self.coarse) {
             self.regions.settle_coarse(&self.expected.query, &row, start);
@@ -145,6 +170,14 @@ impl Verifier {
         let contents = span.and_then(|span| Some((span, self.expected.take(&key, span.0, span.1)?)));
         let query = &self.expected.query;
         let Some(((start, end), contents)) = contents else {
+            let is_session = matches!(query.window, plan::Window::Session { .. });
+            let torn = span.filter(|&(start, end)| is_session && self.regions.covers(&key, start, end));
+            if let Some(span) = torn {
+                // Readings that are lost, or in a coarse row, tear a session or shorten it: totals must tell.
+                self.comparison.partial += 1;
+                self.regions.add_window(query, row, span);
+                return;
+            }
             self.comparison.extra += 1;
             let readings = &row.readings;
             let text = format!(
@@ -230,6 +263,7 @@ impl Comparison {
         self.different += other.different;
         self.missing += other.missing;
         self.extra += other.extra;
+        self.merged += other.merged;
         self.coarse += other.coarse;
         self.coarse_readings += other.coarse_readings;
         self.lost += other.lost;
@@ -273,6 +307,9 @@ impl std::fmt::Display for Comparison {
                 f,
                 ", {partial} partial, {coarse} coarse covering {coarse_readings} readings, {lost} lost"
             )?;
+        }
+        if self.merged > 0 {
+            write!(f, ", {} merged", self.merged)?;
         }
         if self.unknown_losses > 0 {
             write!(f, ", {} losses of unknown size", self.unknown_losses)?;

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use catchment_common::wire::{self, Batch, Loss, Message, Refusal, RejectReason, WireFault};
 
-use super::{Aggregator, ConnectionId, Fault, Transmit, load};
+use super::{Aggregator, ConnectionId, Fault, Transmit};
 use crate::commit::{AppendedBatch, PaneSource};
 use crate::limits::LOSS_ENTRY_BYTES;
 use crate::merge::Refused;
+use crate::window::Loader;
 
 impl Aggregator {
     pub(super) fn handle_batch(
@@ -31,7 +32,7 @@ impl Aggregator {
         // Loading may fail, and must do so before anything is merged.
         for view in batch.sections() {
             let view = view.map_err(Fault::Wire)?;
-            load(&mut self.panes, source, view.slice, view.pane)?;
+            Loader::new(&mut self.panes, source, &self.catalog.slices).load(view.slice, view.pane)?;
         }
         for (nth, view) in batch.sections().enumerate() {
             let view = view.map_err(Fault::Wire)?;

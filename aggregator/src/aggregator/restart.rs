@@ -4,10 +4,10 @@ use catchment_common::plan::SliceId;
 use catchment_common::time::Timestamp;
 use catchment_common::wire::{Batch, SeqRange, WireFault};
 
-use super::{Aggregator, Fault, load};
+use super::{Aggregator, Fault};
 use crate::commit::PaneSource;
 use crate::frontier::Standing;
-use crate::window::Provisional;
+use crate::window::{Loader, Provisional};
 
 impl Aggregator {
     /// A stored seq range.
@@ -42,13 +42,23 @@ impl Aggregator {
         self.journal_bytes += frame.len();
         for view in batch.sections() {
             let view = view.map_err(Fault::Wire)?;
-            load(&mut self.panes, source, view.slice, view.pane)?;
+            Loader::new(&mut self.panes, source, &self.catalog.slices).load(view.slice, view.pane)?;
             self.panes.merge(agent, &view).map_err(Fault::Wire)?;
         }
         Ok(())
     }
 
-    /// Panes that start before this need not be loaded at start.
+    /// From where on the stored panes of a slice must be handed in now, before any batch is replayed. Earlier ones are
+    /// loaded when something needs them.
+    pub fn restore_panes_from(&mut self, slice: SliceId) -> Timestamp {
+        let from = self.needed_from(slice);
+        if from > Timestamp::MIN {
+            self.panes.start_from(slice, from);
+        }
+        from
+    }
+
+    /// Panes that start before this need not be in memory.
     pub fn needed_from(&self, slice: SliceId) -> Timestamp {
         let reading = self
             .catalog

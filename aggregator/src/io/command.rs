@@ -235,6 +235,7 @@ fn window_text(window: &Window) -> String {
             }
             text
         }
+        Window::Session { gap } => format!("session {gap}"),
     }
 }
 

@@ -267,6 +267,8 @@ fn place_of(query: &RawQuery, part: Part) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use catchment_common::plan::Window;
+
     use super::*;
 
     const GOOD: &str = r#"[[query]]
@@ -372,8 +374,8 @@ retention = "30d"
         );
         check(
             "size = \"60s\", every = \"10s\"",
-            "session = \"5m\"",
-            "plan.toml:8:22: windows with `session` are not supported yet; use `size` and `every`",
+            "count = 100",
+            "plan.toml:8:20: windows with `count` are not supported yet; use `size` and `every`, or `session`",
         );
         check(
             "\"60s\"",
@@ -459,6 +461,49 @@ retention = "30d"
             "plan.toml:8:10: a window's size, step and offset must be whole milliseconds\nplan.toml:8:10: one window \
              would be made of 60000000 panes, more than 10000; choose `every` and `offset` so that they divide `size` \
              into fewer steps"
+        );
+    }
+
+    #[test]
+    fn a_session_has_a_gap_and_nothing_else() {
+        let with = |window: &str, more: &str| {
+            let text = GOOD.replace("size = \"60s\", every = \"10s\"", window);
+            parse(&format!("{text}{more}\n"), "p")
+        };
+        let fault = |window: &str, more: &str| with(window, more).unwrap_err().to_string();
+        let gap = Span::from_secs(300);
+        let query = with("session = \"5m\"", "").unwrap().queries.remove(0);
+        assert_eq!(
+            (query.window, query.coarsen),
+            (Window::Session { gap }, vec![gap])
+        );
+        assert_eq!(
+            fault("session = \"5m\", every = \"10s\"", ""),
+            "p:8:36: a session has no `every`: it lasts from one pause to the next; drop it"
+        );
+        assert_eq!(
+            fault("session = \"0s\"", ""),
+            "p:8:10: a session's gap must be at least 1 ms, in whole milliseconds"
+        );
+        assert_eq!(
+            fault("session = \"5m\"", "coarsen = [\"1m\", \"10m\"]"),
+            "p:13:18: a coarser pane that is longer than the session's gap would hide pauses; coarsen up to the gap, or \
+             to nothing: []"
+        );
+        let without_fields = GOOD
+            .replace("fields =", "tags =")
+            .replace(", resolution = 0.01", "");
+        let text = without_fields.replace("size = \"60s\", every = \"10s\"", "session = \"5m\"");
+        let text = text.replace("{ path = \"data.hum\" }", "\"data.hum\"");
+        assert_eq!(
+            parse(&text, "p").unwrap_err().to_string(),
+            "p:8:10: a session needs at least one field: the times of its values tell where sessions begin and end; \
+             name one under `fields`"
+        );
+        let zero = with("size = \"60s\", every = \"0s\"", "coarsen = []").unwrap_err();
+        assert_eq!(
+            zero.to_string(),
+            "p:8:10: a window's size and step must be at least 1 ms"
         );
     }
 

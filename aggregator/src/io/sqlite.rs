@@ -349,6 +349,25 @@ impl PaneSource for Store {
         };
         read().map_err(|error: rusqlite::Error| SourceFault(error.to_string()))
     }
+
+    fn starts(
+        &self,
+        slice: SliceId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> std::result::Result<Vec<Timestamp>, SourceFault> {
+        let read = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT DISTINCT start_us FROM catchment_pane WHERE slice = ?1 AND start_us BETWEEN ?2 AND ?3",
+            )?;
+            statement
+                .query_map(params![slice.0, from.as_micros(), to.as_micros()], |row| {
+                    row.get(0).map(Timestamp::clamped)
+                })?
+                .collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error: rusqlite::Error| SourceFault(error.to_string()))
+    }
 }
 
 /// Pages that cannot be read, or are none of SQLite's, say that the file is damaged; the rest is SQLite's own fault.
@@ -419,6 +438,11 @@ fn make_table(transaction: &Transaction<'_>, query: &Query, path: &Path) -> Resu
     {
         let add = format!("ALTER TABLE \"{}\" ADD COLUMN \"{column}\" {kind}", query.name);
         transaction.execute_batch(&add).map_err(at(path))?;
+    }
+    if let Some(session) = &sql.session {
+        transaction
+            .execute_batch(&session.create_index)
+            .map_err(at(path))?;
     }
     transaction.execute_batch(&sql.create_index).map_err(at(path))
 }

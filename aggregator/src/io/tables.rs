@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use catchment_common::plan::{Aggregate, Query};
+use catchment_common::plan::{Aggregate, Query, Window};
 use catchment_common::time::Timestamp;
 
 /// The primary key's columns before and after the query's tags. A coarser pane may begin and end as a window does and
@@ -25,9 +25,11 @@ pub struct TableSql {
     pub create_index: String,
     /// Inserts a row, or revises it.
     pub upsert: String,
+    /// What sessions need besides.
+    pub session: Option<SessionSql>,
     /// Changes the status of a window's rows.
     pub set_status: String,
-    /// Deletes windows that start before an instant, and coarser panes that end by then.
+    /// Deletes windows that start before an instant, and sessions and coarser panes that end by then.
     pub expire: String,
     /// Lists provisional windows.
     pub provisional: String,
@@ -35,6 +37,17 @@ pub struct TableSql {
     pub tags: usize,
     /// Name and SQL type of each value column.
     pub values: Vec<(String, &'static str)>,
+}
+
+/// The statements for rows that are known by their start alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionSql {
+    /// Makes the index that says so, and finds the sessions of a key.
+    pub create_index: String,
+    /// Inserts a session's row, or revises it, its end included.
+    pub upsert: String,
+    /// Marks rows of a key that start within a session, after its own start, as part of it.
+    pub absorb: String,
 }
 
 impl TableSql {
@@ -76,14 +89,20 @@ impl TableSql {
                 "CREATE INDEX IF NOT EXISTS \"catchment_provisional_{name}\" ON \"{name}\" (window_start, coverage) \
                  WHERE status = 'provisional'"
             ),
-            upsert: upsert(name, &tags, &key, &values),
+            upsert: upsert(name, &tags, &format!("({key}) DO UPDATE SET"), &values),
+            session: session(query, &tags, &values),
             set_status: format!(
                 "UPDATE \"{name}\" SET status = ?1, coverage = ?2, revision = revision + 1 \
-                 WHERE window_start = ?3 AND window_end = ?4 AND coarse = 0 AND (status <> ?1 OR coverage <> ?2)"
+                 WHERE window_start = ?3 AND window_end = ?4 AND coarse = 0 AND status <> 'merged' AND (status <> ?1 OR coverage <> ?2)"
             ),
-            expire: format!(
-                "DELETE FROM \"{name}\" WHERE window_start < ?1 AND (coarse = 0 OR window_end <= ?1)"
-            ),
+            expire: match query.window {
+                Window::Session { .. } => {
+                    format!("DELETE FROM \"{name}\" WHERE window_start < ?1 AND window_end <= ?1")
+                }
+                Window::Hopping(_) => format!(
+                    "DELETE FROM \"{name}\" WHERE window_start < ?1 AND (coarse = 0 OR window_end <= ?1)"
+                ),
+            },
             provisional: format!(
                 "SELECT DISTINCT window_start, window_end, coverage FROM \"{name}\" WHERE status = 'provisional'"
             ),
@@ -94,7 +113,36 @@ impl TableSql {
     }
 }
 
-fn upsert(name: &str, tags: &[String], key: &str, values: &[(String, &str)]) -> String {
+/// A session's row keeps its name, its start, while its end moves: the primary key, which every table has alike, cannot
+/// tell it. `merged` rows have nothing in them any more.
+fn session(query: &Query, tags: &[String], values: &[(String, &'static str)]) -> Option<SessionSql> {
+    let Window::Session { .. } = query.window else {
+        return None;
+    };
+    let name = &query.name;
+    let columns: Vec<&str> = tags.iter().map(String::as_str).chain(["window_start"]).collect();
+    let columns = columns.join(", ");
+    let conflict = format!("({columns}) WHERE coarse = 0 DO UPDATE SET window_end = excluded.window_end,");
+    let mut absorb =
+        format!("UPDATE \"{name}\" SET status = 'merged', revision = revision + 1, readings = 0");
+    for (column, _) in values {
+        let _ = write!(absorb, ", \"{column}\" = NULL");
+    }
+    absorb.push_str(" WHERE coarse = 0 AND status <> 'merged' AND window_start > ?1 AND window_start < ?2");
+    for (index, tag) in tags.iter().enumerate() {
+        let _ = write!(absorb, " AND {tag} = ?{}", index + 3);
+    }
+    Some(SessionSql {
+        create_index: format!(
+            "CREATE UNIQUE INDEX IF NOT EXISTS \"catchment_session_{name}\" ON \"{name}\" ({columns}) WHERE coarse = 0"
+        ),
+        upsert: upsert(name, tags, &conflict, values),
+        absorb,
+    })
+}
+
+/// `conflict` is what comes after `ON CONFLICT`, up to the columns that change.
+fn upsert(name: &str, tags: &[String], conflict: &str, values: &[(String, &str)]) -> String {
     let mut columns = String::from("window_start, window_end");
     for tag in tags {
         let _ = write!(columns, ", {tag}");
@@ -116,9 +164,7 @@ fn upsert(name: &str, tags: &[String], key: &str, values: &[(String, &str)]) -> 
     for index in 4 + tags.len()..7 + tags.len() + values.len() {
         let _ = write!(places, ", ?{index}");
     }
-    format!(
-        "INSERT INTO \"{name}\" ({columns}) VALUES ({places}) ON CONFLICT ({key}) DO UPDATE SET {updates}"
-    )
+    format!("INSERT INTO \"{name}\" ({columns}) VALUES ({places}) ON CONFLICT {conflict} {updates}")
 }
 
 /// An instant as result tables show it: RFC 3339 in UTC with milliseconds, which sorts as text.

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use catchment_common::plan::{Hopping, SliceId, Window};
 use catchment_common::time::Timestamp;
 
+use super::load::Loader;
 use super::rows::{self, Cut};
 use super::{Horizon, View};
-use crate::commit::QueryResults;
+use crate::catalog::RunningQuery;
+use crate::commit::{PaneSource, QueryResults, SourceFault};
 use crate::frontier::Coverage;
 use crate::merge::KeyId;
 
@@ -19,10 +21,11 @@ pub enum Grid {
 }
 
 impl Grid {
-    /// The grid of these windows.
-    pub fn new(window: &Window) -> Self {
+    /// The grid of these windows; none if they follow the data.
+    pub fn new(window: &Window) -> Option<Self> {
         match window {
-            Window::Hopping(hopping) => Self::Hopping(*hopping),
+            Window::Hopping(hopping) => Some(Self::Hopping(*hopping)),
+            Window::Session { .. } => None,
         }
     }
 
@@ -69,19 +72,31 @@ impl Touched {
         }
     }
 
-    pub(super) fn starts(&self) -> impl Iterator<Item = Timestamp> {
-        self.0.keys().copied()
+    /// Brings all panes of the windows that got new data into memory.
+    pub(super) fn prepare<S: PaneSource>(
+        &self,
+        query: &RunningQuery,
+        grid: &Grid,
+        loader: &mut Loader<'_, S>,
+    ) -> Result<(), SourceFault> {
+        for &start in self.0.keys() {
+            for reader in &query.readers {
+                loader.load_each(reader.slice, start, grid.end(start))?;
+            }
+        }
+        Ok(())
     }
 
     /// Rows of the windows that got new data.
     pub(super) fn revise<C: Fn(Timestamp) -> Coverage>(
         &mut self,
         view: &View<'_, C>,
+        grid: &Grid,
         horizon: &mut Horizon,
         results: &mut QueryResults,
     ) {
         for (start, touched) in std::mem::take(&mut self.0) {
-            let end = view.query.grid.end(start);
+            let end = grid.end(start);
             // A window that is watched already stays so: its other rows have yet to learn of a new status.
             if !horizon.provisional.contains_key(&(start, end)) {
                 horizon.watch(start, end, (view.coverage)(end));
@@ -95,12 +110,13 @@ impl Touched {
 /// Rows of all windows with data that end after the horizon and by `through`.
 pub(super) fn show_due<C: Fn(Timestamp) -> Coverage>(
     view: &View<'_, C>,
+    grid: &Grid,
     horizon: &mut Horizon,
     through: Timestamp,
     results: &mut QueryResults,
 ) {
-    for start in due(view, horizon.through, through) {
-        let end = view.query.grid.end(start);
+    for start in due(view, grid, horizon.through, through) {
+        let end = grid.end(start);
         horizon.watch(start, end, (view.coverage)(end));
         let cut = Cut::window(start, end);
         results.windows.push(view.rows(cut, view.keys_within(start, end)));
@@ -108,7 +124,7 @@ pub(super) fn show_due<C: Fn(Timestamp) -> Coverage>(
 }
 
 /// The windows with data that end after `after` and by `through`.
-fn due<C>(view: &View<'_, C>, after: Timestamp, through: Timestamp) -> BTreeSet<Timestamp> {
+fn due<C>(view: &View<'_, C>, grid: &Grid, after: Timestamp, through: Timestamp) -> BTreeSet<Timestamp> {
     let (query, mut due) = (view.query, BTreeSet::new());
     for reader in &query.readers {
         let Some(slice) = view.panes.slice(reader.slice) else {
@@ -116,10 +132,10 @@ fn due<C>(view: &View<'_, C>, after: Timestamp, through: Timestamp) -> BTreeSet<
         };
         for (pane, _) in slice.range(after.minus(query.query.window.longest())..through) {
             let ends_in_time = |start: &Timestamp| {
-                let end = query.grid.end(*start);
+                let end = grid.end(*start);
                 after < end && end <= through
             };
-            due.extend(query.grid.over(pane).filter(ends_in_time));
+            due.extend(grid.over(pane).filter(ends_in_time));
         }
     }
     due

@@ -6,6 +6,7 @@ use catchment_common::plan::SliceId;
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 
+use super::session::ends;
 use super::{View, status};
 use crate::catalog::{Reader, RunningQuery};
 use crate::commit::{Row, WindowRows};
@@ -17,7 +18,15 @@ use crate::merge::{KeyId, Panes};
 pub(super) struct Cut {
     start: Timestamp,
     end: Timestamp,
-    is_coarse: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Window,
+    /// All panes with a reading in it lie in it.
+    Session,
+    Coarse,
 }
 
 impl Cut {
@@ -25,7 +34,16 @@ impl Cut {
         Self {
             start,
             end,
-            is_coarse: false,
+            kind: Kind::Window,
+        }
+    }
+
+    /// From a session's first reading to the gap after its last.
+    pub(super) fn session(start: Timestamp, end: Timestamp) -> Self {
+        Self {
+            start,
+            end,
+            kind: Kind::Session,
         }
     }
 
@@ -33,7 +51,7 @@ impl Cut {
         Self {
             start,
             end: start.plus(size),
-            is_coarse: true,
+            kind: Kind::Coarse,
         }
     }
 
@@ -43,13 +61,24 @@ impl Cut {
 
     /// The slices that it is assembled from.
     fn readers(self, query: &RunningQuery) -> impl Iterator<Item = &Reader> {
-        let all = if self.is_coarse {
-            &query.coarse
-        } else {
-            &query.readers
-        };
+        let is_coarse = self.kind == Kind::Coarse;
+        let all = if is_coarse { &query.coarse } else { &query.readers };
         all.iter()
-            .filter(move |reader| !self.is_coarse || reader.pane == self.size())
+            .filter(move |reader| !is_coarse || reader.pane == self.size())
+    }
+
+    /// The earliest start of a pane that may be part of it.
+    fn earliest(self, pane: Span) -> Timestamp {
+        match self.kind {
+            Kind::Session => self.start.minus(pane),
+            Kind::Window | Kind::Coarse => self.start,
+        }
+    }
+
+    /// Whether a key's part of a pane in reach is in it.
+    fn has(self, stats: &[Stats]) -> bool {
+        self.kind != Kind::Session
+            || ends(stats).is_some_and(|(first, last)| self.start <= first && last < self.end)
     }
 }
 
@@ -91,7 +120,8 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
     pub(super) fn rows(&self, cut: Cut, keys: Vec<Box<[u8]>>) -> WindowRows {
         WindowRows {
             status: status(cut.start, cut.end, (self.coverage)(cut.end)),
-            is_coarse: cut.is_coarse,
+            is_coarse: cut.kind == Kind::Coarse,
+            is_session: cut.kind == Kind::Session,
             rows: keys.into_iter().filter_map(|key| self.row(cut, key)).collect(),
         }
     }
@@ -106,8 +136,8 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
                 continue;
             };
             let Some(id) = slice.find(&key) else { continue };
-            for (_, pane) in slice.range(cut.start..cut.end) {
-                let Some((count, stats)) = pane.row(id) else {
+            for (_, pane) in slice.range(cut.earliest(reader.pane)..cut.end) {
+                let Some((count, stats)) = pane.row(id).filter(|(_, stats)| cut.has(stats)) else {
                     continue;
                 };
                 readings = readings.saturating_add(count);

@@ -57,7 +57,9 @@ fn per_hour(span: Span) -> u64 {
 /// A query whose own size, step and offset have little in common.
 fn own_step(mine: &[(usize, &Window)]) -> Option<(usize, String)> {
     let worst = mine.iter().min_by_key(|(_, window)| window.pane())?;
-    let &(query, Window::Hopping(Hopping { size, every, offset })) = worst;
+    let &(query, Window::Hopping(Hopping { size, every, offset })) = worst else {
+        return None;
+    };
     let base = size.gcd(*every);
     if base < *every {
         let hint = format!(

@@ -184,7 +184,9 @@ fn slice_of(query: &Query) -> Slice {
     let components = query
         .aggregates
         .iter()
-        .fold(Components::COUNT, |all, aggregate| all | aggregate.components());
+        .fold(query.window.components(), |all, aggregate| {
+            all | aggregate.components()
+        });
     let fields = query
         .fields
         .iter()
@@ -312,6 +314,40 @@ pub(crate) mod tests {
             "one forbids it"
         );
         assert_eq!(ladder_of(&[(10, &[30, 90]), (10, &[60, 180])]), [30, 60]);
+    }
+
+    #[test]
+    fn sessions_share_panes_up_to_their_gap_and_keep_the_ends_of_all_fields() {
+        let field = |name: &str| crate::plan::Field {
+            name: name.to_string(),
+            path: Path::parse(name),
+            resolution: None,
+        };
+        let with_fields = |mut query: Query| {
+            query.fields = alloc::vec![field("a"), field("b")];
+            query
+        };
+        let mut session = with_fields(query("session", 10, &[60, 90]));
+        session.window = Window::Session {
+            gap: Span::from_secs(90),
+        };
+        session.coarsen = session.window.default_ladder();
+        let queries = alloc::vec![with_fields(query("q", 60, &[90, 900])), session];
+        let plan = Plan { version: 1, queries };
+        assert_eq!(plan.validate().len(), 1, "60 s does not divide 90 s");
+        let mut plan = plan;
+        plan.queries[0].coarsen = alloc::vec![Span::from_secs(120)];
+        assert_eq!(plan.validate(), []);
+        let sliced = plan.slices();
+        assert_eq!(sliced.slices.len(), 1);
+        assert_eq!(sliced.slices[0].pane, Span::from_secs(30));
+        let kept = sliced.slices[0].fields.iter().map(|field| field.components);
+        assert!({ kept }.all(|kept| kept.contains(Components::ENDS)));
+        assert_eq!(
+            sliced.ladders[0],
+            [Span::from_secs(90)],
+            "nothing may hide a pause"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::Components;
 use crate::limits::WINDOW_SIZE_MAX;
 use crate::time::{Span, Timestamp};
 
@@ -15,6 +16,12 @@ use crate::time::{Span, Timestamp};
 pub enum Window {
     /// Windows of one size in even steps; tumbling ones included.
     Hopping(Hopping),
+    /// For each key its readings from one pause to the next.
+    Session {
+        /// The shortest pause: two neighbouring readings are of one session when the later one comes less than this
+        /// after the earlier one. A session `[first, last + gap)` spans from its first reading to the gap after its last.
+        gap: Span,
+    },
 }
 
 /// The windows `[offset + k·every, offset + k·every + size)` for every integer `k`, counted from the Unix epoch.
@@ -47,6 +54,7 @@ impl Window {
     pub fn is_disjoint(&self) -> bool {
         match self {
             Self::Hopping(hopping) => hopping.size == hopping.every,
+            Self::Session { .. } => true,
         }
     }
 
@@ -54,6 +62,8 @@ impl Window {
     pub fn pane(&self) -> Span {
         match self {
             Self::Hopping(hopping) => hopping.pane(),
+            // Readings in one pane are less than its width apart, so no pane can hide a pause.
+            Self::Session { gap } => *gap,
         }
     }
 
@@ -61,13 +71,15 @@ impl Window {
     pub fn fits(&self, pane: Span) -> bool {
         match self {
             Self::Hopping(hopping) => hopping.pane().is_multiple_of(pane),
+            Self::Session { gap } => pane <= *gap,
         }
     }
 
-    /// How much event time a window covers at most.
+    /// How much event time a window covers at most; of a session, which may go on for ever, its gap.
     pub fn longest(&self) -> Span {
         match self {
             Self::Hopping(hopping) => hopping.size,
+            Self::Session { gap } => *gap,
         }
     }
 
@@ -75,12 +87,26 @@ impl Window {
     pub fn step(&self) -> Span {
         match self {
             Self::Hopping(hopping) => hopping.every,
+            Self::Session { gap } => *gap,
+        }
+    }
+
+    /// What must be kept of every field for these windows' own sake.
+    pub fn components(&self) -> Components {
+        match self {
+            Self::Hopping(_) => Components::COUNT,
+            // A reading has at least one field, so the fields' ends together are the readings'.
+            Self::Session { .. } => Components::ENDS,
         }
     }
 
     /// The coarsening ladder of a query that names none: 6, 60, 360 and 8,640 panes, so that panes of ten seconds go
-    /// to a minute, ten minutes, an hour and a day. Rungs above [`WINDOW_SIZE_MAX`] are left out.
+    /// to a minute, ten minutes, an hour and a day. Rungs above [`WINDOW_SIZE_MAX`] are left out. Sessions are coarsened
+    /// up to their gap, which matters where they share narrower panes.
     pub fn default_ladder(&self) -> Vec<Span> {
+        if let Self::Session { gap } = self {
+            return alloc::vec![*gap];
+        }
         let pane = self.pane().as_micros();
         [6, 60, 360, 8_640]
             .into_iter()

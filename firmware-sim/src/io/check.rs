@@ -153,9 +153,9 @@ mod tests {
                  CREATE TABLE catchment_counter (slice INTEGER, name TEXT, value INTEGER);
                  INSERT INTO catchment_counter VALUES (4, 'rejected_too_late', 1), (0, 'uplink_bytes', 8), (0, 'link_bytes', 16);
                  CREATE TABLE room_climate (window_start TEXT, window_end TEXT, site TEXT, device TEXT,
-                     coarse INTEGER, revision INTEGER, readings INTEGER, temp_mean REAL, hum_mean REAL);
+                     coarse INTEGER, status TEXT, revision INTEGER, readings INTEGER, temp_mean REAL, hum_mean REAL);
                  INSERT INTO room_climate VALUES ('1970-01-01T00:01:00.000Z', '1970-01-01T00:02:00.000Z', 'oslo',
-                     'dev-1', 0, 1, 3, 0.2, NULL);",
+                     'dev-1', 0, 'final', 1, 3, 0.2, NULL);",
             );
             let connection = Connection::open(files.database()).unwrap();
             connection

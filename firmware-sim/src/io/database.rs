@@ -129,10 +129,10 @@ impl Database {
         })?)
     }
 
-    /// Hands every row of a query's table to `handle`, coarse rows first.
+    /// Hands every row of a query's table to `handle`, coarse rows first, then merged ones.
     pub fn rows(&self, query: &Query, mut handle: impl FnMut(&Row)) -> Result<(), DatabaseFault> {
         let fault = |error| table_fault(&query.name, error);
-        let fixed = ["window_start", "window_end", "readings", "coarse"].map(String::from);
+        let fixed = ["window_start", "window_end", "readings", "coarse", "status"].map(String::from);
         let columns: Vec<String> = fixed
             .into_iter()
             .chain(query.key.iter().cloned())
@@ -140,7 +140,7 @@ impl Database {
             .collect();
         let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
         let sql = format!(
-            "SELECT {} FROM {} ORDER BY coarse DESC",
+            "SELECT {} FROM {} ORDER BY coarse DESC, status = 'merged' DESC",
             names.join(", "),
             quoted(&query.name)
         );
@@ -154,7 +154,7 @@ impl Database {
     }
 }
 
-/// Columns: start, end, readings, coarse, tags, values.
+/// Columns: start, end, readings, coarse, status, tags, values.
 fn read_row(row: &SqlRow<'_>, tags: usize, columns: usize) -> rusqlite::Result<Row> {
     let text = |index| Ok::<_, rusqlite::Error>(cell_text(row.get_ref(index)?));
     Ok(Row {
@@ -162,8 +162,9 @@ fn read_row(row: &SqlRow<'_>, tags: usize, columns: usize) -> rusqlite::Result<R
         end: text(1)?,
         readings: cell(row.get_ref(2)?),
         is_coarse: row.get(3)?,
-        tags: (4..4 + tags).map(text).collect::<rusqlite::Result<_>>()?,
-        values: (4 + tags..columns)
+        is_merged: text(4)? == "merged",
+        tags: (5..5 + tags).map(text).collect::<rusqlite::Result<_>>()?,
+        values: (5 + tags..columns)
             .map(|index| Ok(cell(row.get_ref(index)?)))
             .collect::<rusqlite::Result<_>>()?,
     })

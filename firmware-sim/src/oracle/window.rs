@@ -1,5 +1,7 @@
 //! What is in one window of one key, and the exact answer to each aggregate.
 
+use std::collections::BTreeMap;
+
 use catchment_common::plan::{Aggregate, Window};
 use catchment_common::time::Span;
 use num_bigint::BigInt;
@@ -21,7 +23,27 @@ pub fn covering(window: &Window, at_us: i64) -> Vec<(i64, i64)> {
                 .map(|number| (start(number), start(number) + size))
                 .collect()
         }
+        // One reading alone; what overlaps is joined when all are known.
+        Window::Session { gap } => vec![(at_us, at_us + gap.as_micros())],
     }
+}
+
+/// Joins sessions of one key that overlap, given by their starts: each `[first, last + gap)`.
+pub fn join_sessions(parts: BTreeMap<i64, (i64, Contents)>) -> BTreeMap<i64, (i64, Contents)> {
+    let mut joined: BTreeMap<i64, (i64, Contents)> = BTreeMap::new();
+    for (start, (end, contents)) in parts {
+        match joined.last_entry() {
+            Some(mut before) if start < before.get().0 => {
+                let (last_end, all) = before.get_mut();
+                *last_end = end;
+                all.merge(&contents);
+            }
+            _ => {
+                joined.insert(start, (end, contents));
+            }
+        }
+    }
+    joined
 }
 
 /// Everything that the truth puts into one window of one key.

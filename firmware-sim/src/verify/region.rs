@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use catchment_common::plan::{Aggregate, Query};
+use catchment_common::plan::{Aggregate, Query, Window};
 use catchment_common::time::Span;
 
 use super::{Cell, Row};
@@ -74,7 +74,8 @@ impl Regions {
             lost.add(from, to);
         }
         Self {
-            tumbling: window.is_disjoint(),
+            // A session may be torn where readings are lost, so that its parts are only compared together.
+            tumbling: matches!(window, Window::Hopping(_)) && window.is_disjoint(),
             windows: (window.longest().as_micros() / window.step().as_micros()) as u64,
             lost,
             spans: HashMap::new(),

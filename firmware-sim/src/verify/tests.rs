@@ -19,6 +19,7 @@ fn row(readings: i64, mean: f64) -> Row {
         start: "1970-01-01T00:01:00.000Z".into(),
         end: "1970-01-01T00:02:00.000Z".into(),
         tags: vec!["oslo".into(), "dev-1".into()],
+        is_merged: false,
         is_coarse: false,
         readings: Cell::Integer(readings),
         values: vec![
@@ -130,6 +131,7 @@ const HOUR: [&str; 5] = [
 fn plain(is_coarse: bool, minutes: (i64, i64), readings: i64, temp: (f64, f64, f64)) -> Row {
     let (mean, min, max) = temp;
     Row {
+        is_merged: false,
         start: format_time(minutes.0 * 60_000_000),
         end: format_time(minutes.1 * 60_000_000),
         tags: vec!["oslo".into(), "dev-1".into()],
@@ -299,4 +301,69 @@ fn with_windows_that_overlap_all_rows_of_a_key_add_up() {
     let wrong =
         "2 rows, 2 equal, 1 different, 0 missing, 0 extra, 0 partial, 1 coarse covering 2 readings, 0 lost";
     check_coarse(30, Losses::default(), &rows(2), wrong, "lack 1 readings");
+}
+
+#[test]
+fn sessions_and_what_has_become_part_of_them() {
+    let mut query = query(60, 60);
+    query.window = plan::Window::Session {
+        gap: Span::from_secs(10),
+    };
+    query.aggregates = vec![Aggregate::Sum];
+    let session = |start: &str, end: &str, is_merged, readings, sum: Option<f64>| Row {
+        start: format!("1970-01-01T00:0{start}.000Z"),
+        end: format!("1970-01-01T00:0{end}.000Z"),
+        tags: vec!["oslo".into(), "dev-1".into()],
+        is_coarse: false,
+        is_merged,
+        readings: Cell::Integer(readings),
+        values: vec![sum.map_or(Cell::Null, Cell::Real), Cell::Null],
+    };
+    let compare = |rows: &[Row]| {
+        let mut oracle = Oracle::new(&plan(vec![query.clone()]));
+        // In no order; 129 and 139 are ten seconds apart.
+        for (ts, temp) in [(139, 8), (120, 2), (111, 1), (129, 4)] {
+            let payload = format!(r#"{{"ts":{ts}000,"temp":{temp}}}"#);
+            oracle.handle(&good(&payload));
+        }
+        let mut verifier = Verifier::new(oracle.into_queries().remove(0), Losses::default());
+        for row in rows {
+            verifier.handle_row(row);
+        }
+        verifier.finish().to_string()
+    };
+    let merged = session("2:00", "2:10", true, 0, None);
+    let right = [
+        merged.clone(),
+        session("1:51", "2:19", false, 3, Some(7.0)),
+        session("2:19", "2:29", false, 1, Some(8.0)),
+    ];
+    assert_eq!(
+        compare(&right),
+        "2 rows, 2 equal, 0 different, 0 missing, 0 extra, 1 merged"
+    );
+    let stale = [
+        right[1].clone(),
+        right[2].clone(),
+        session("2:00", "2:10", false, 1, Some(2.0)),
+    ];
+    assert_eq!(
+        compare(&stale),
+        "3 rows, 2 equal, 0 different, 0 missing, 1 extra"
+    );
+    let of_nothing = [
+        session("2:19", "2:29", true, 0, None),
+        right[1].clone(),
+        right[2].clone(),
+    ];
+    assert_eq!(
+        compare(&of_nothing),
+        "2 rows, 2 equal, 1 different, 0 missing, 0 extra, 1 merged"
+    );
+    let not_empty = [
+        session("2:00", "2:10", true, 1, None),
+        right[1].clone(),
+        right[2].clone(),
+    ];
+    assert!(compare(&not_empty).contains("1 different"));
 }

@@ -159,6 +159,9 @@ enum Kind {
 /// when they found what they found.
 pub const PARTED_FROM: u64 = 10_000;
 
+/// Seeds from here on have other kinds of windows.
+pub const KINDS_FROM: u64 = 20_000;
+
 impl Case {
     /// The case of a seed.
     pub fn new(seed: u64) -> Self {
@@ -219,7 +222,22 @@ impl Case {
         if seed >= PARTED_FROM {
             case.part_queries();
         }
+        if seed >= KINDS_FROM {
+            case.mix_kinds();
+        }
         case
+    }
+
+    /// All begins with sessions, and every second change of plan is to them.
+    fn mix_kinds(&mut self) {
+        self.plan = plans::Variant::Kinds;
+        let changes = self.faults.iter_mut().filter_map(|(_, fault)| match fault {
+            Fault::Plan(variant) => Some(variant),
+            _ => None,
+        });
+        for variant in changes.skip(1).step_by(2) {
+            *variant = plans::Variant::Kinds;
+        }
     }
 
     /// Every second change to the plan of all queries is to the one in which a query has left its slice.

@@ -7,7 +7,8 @@ use catchment_aggregator::catalog::RunningQuery;
 use catchment_aggregator::commit::Row;
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::key::tags_of;
-use catchment_common::plan::{Aggregate, Plan, Query, SliceId};
+use catchment_common::limits::SPAN_MAX;
+use catchment_common::plan::{Aggregate, Plan, Query, SliceId, Window};
 use catchment_common::stats::Lowered;
 use catchment_common::time::Span;
 use catchment_firmware_sim::oracle::nearest::{is_nearest, is_nearest_root};
@@ -198,10 +199,18 @@ fn check_windows(
     added: Option<u64>,
     faults: &mut Vec<String>,
 ) {
-    for (name, stored) in &table.rows {
+    let (merged, shown): (Vec<_>, Vec<_>) = table.rows.iter().partition(|(_, stored)| stored.is_merged);
+    for (name, stored) in merged {
+        let is_within = expected.is_within(&key_text(query, &name.3), name.0.as_micros());
+        if stored.row.readings > 0 || !is_within {
+            faults.push(format!("{} is merged and should not be", show(name)));
+        }
+    }
+    for (name, stored) in shown {
         let (start, end) = (name.0.as_micros(), name.1.as_micros());
         let show = || show(name);
-        let Some(contents) = expected.take(&key_text(query, &name.3), start, end) else {
+        let key = key_text(query, &name.3);
+        let Some(contents) = expected.take(&key, start, end) else {
             faults.push(format!(
                 "{} should not be there: {} readings",
                 show(),
@@ -235,7 +244,11 @@ fn check_totals(query: &Query, expected: &Expected, table: &Table, lost: u64, fa
     if !query.window.is_disjoint() {
         return;
     }
-    let widest = query.coarsen.last().copied().unwrap_or(query.window.longest());
+    let widest = match query.window {
+        // They may be torn anywhere.
+        Window::Session { .. } => SPAN_MAX,
+        Window::Hopping(_) => query.coarsen.last().copied().unwrap_or(query.window.longest()),
+    };
     let bucket = |key: &str, at_us: i64| (key.to_owned(), at_us.div_euclid(widest.as_micros()));
     let mut truth: BTreeMap<(String, i64), Total> = BTreeMap::new();
     for window in expected.remaining() {
@@ -320,7 +333,7 @@ fn check_statuses(table: &Table, faults: &mut Vec<String>) {
         let Stored {
             is_final, coverage, ..
         } = stored;
-        if !name.2 && (!is_final || *coverage != 1.0) {
+        if !name.2 && !stored.is_merged && (!is_final || *coverage != 1.0) {
             faults.push(format!("{} is not final, coverage {coverage}", show(name)));
         }
     }

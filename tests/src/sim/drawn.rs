@@ -215,13 +215,18 @@ fn query(number: u32, first: &Shape, dice: &mut Dice) -> String {
 }
 
 fn window(dice: &mut Dice) -> String {
+    if dice.below(4) == 0 {
+        let gap = pick(dice, &["20ms", "500ms", "1s", "2s", "5s", "12s", "30s"]);
+        return format!("{{ session = \"{gap}\" }}");
+    }
     let size = pick(dice, &[1, 2, 5, 6, 10, 12, 15, 30]);
     if dice.below(2) == 0 {
         return format!("{{ size = \"{size}s\" }}");
     }
     // Steps that do not divide the size make panes of their greatest common divisor.
     let every = 1 + dice.below(size);
-    format!("{{ size = \"{size}s\", every = \"{every}s\" }}")
+    let offset = pick(dice, &[0, 0, 500]);
+    format!("{{ size = \"{size}s\", every = \"{every}s\", offset = \"{offset}ms\" }}")
 }
 
 fn pick<T: Copy>(dice: &mut Dice, choices: &[T]) -> T {

@@ -18,6 +18,8 @@ pub enum Variant {
     Parted,
     /// A query of another name on the same slice with narrower panes.
     Fine,
+    /// Sessions, alone and with others on their slice, and windows with an offset.
+    Kinds,
     /// Readings may be coarsened.
     Ladder,
     /// Readings may be coarsened a little.
@@ -75,6 +77,28 @@ impl Variant {
                 late + &quick + &sites + &rooms + &power
             }
             Self::Fine => climate + &fine + &power,
+            Self::Kinds => {
+                let with = |base: &str, name: &str, window: &str| {
+                    let old = base
+                        .split("window = ")
+                        .nth(1)
+                        .and_then(|rest| rest.lines().next());
+                    base.replacen(old.unwrap_or_default(), window, 1).replacen(
+                        base.lines().nth(1).unwrap_or_default(),
+                        &format!("name = \"{name}\""),
+                        1,
+                    )
+                };
+                let visits = with(&rooms, "visits", "{ session = \"3s\" }");
+                let trips = with(&climate, "trips", "{ session = \"12s\" }");
+                let runs = with(&power, "runs", "{ session = \"700ms\" }");
+                let shifted = with(
+                    &climate,
+                    "shifted",
+                    "{ size = \"20s\", every = \"10s\", offset = \"4s\" }",
+                );
+                climate + &visits + &trips + &runs + &shifted
+            }
             Self::Ladder => ladder,
             Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", ""),
             Self::Drawn(seed) => super::drawn::plan(seed),

@@ -28,6 +28,8 @@ pub struct Stored {
     pub coverage: f64,
     /// How often it was written.
     pub revision: u64,
+    /// Whether it has become part of an earlier session.
+    pub is_merged: bool,
 }
 
 /// A query's table.
@@ -233,8 +235,13 @@ impl Store {
             let provisional = provisional.map(|((start, end), coverage)| (start, end, coverage));
             aggregator.restore_query(index, through, provisional);
         }
+        let slices: Vec<SliceId> = self.slices.all.keys().copied().collect();
+        let from = slices
+            .into_iter()
+            .map(|slice| (slice, aggregator.restore_panes_from(slice)));
+        let from: BTreeMap<SliceId, Timestamp> = from.collect();
         for ((slice, start, _), columns) in &self.panes {
-            if *start >= aggregator.needed_from(*slice) {
+            if *start >= from[slice] {
                 aggregator.restore_chunk(columns).expect("a stored pane is whole");
             }
         }
@@ -278,6 +285,28 @@ impl Store {
 }
 
 impl Table {
+    /// Takes a session's row out, whatever its end was, and marks those of its key that start within it as merged.
+    fn take_session(&mut self, name: &RowName) -> Option<Stored> {
+        let (start, end, _, key) = name;
+        let same_key = |(_, _, coarse, of): &RowName| !coarse && of == key;
+        let within = |at: &Timestamp| start < at && at < end;
+        for (_, stored) in self
+            .rows
+            .iter_mut()
+            .filter(|(name, _)| same_key(name) && within(&name.0))
+        {
+            if !stored.is_merged {
+                stored.is_merged = true;
+                stored.revision += 1;
+                stored.row.readings = 0;
+                stored.row.values.fill(None);
+            }
+        }
+        let old = self.rows.keys().find(|name| same_key(name) && name.0 == *start);
+        let old = old.cloned()?;
+        self.rows.remove(&old)
+    }
+
     fn write(&mut self, results: &QueryResults) {
         for window in &results.windows {
             let WindowStatus {
@@ -288,19 +317,25 @@ impl Table {
             } = window.status;
             for row in &window.rows {
                 let name = (start, end, window.is_coarse, row.key.clone());
-                let revision = self.rows.get(&name).map_or(1, |stored| stored.revision + 1);
+                let before = if window.is_session {
+                    self.take_session(&name)
+                } else {
+                    self.rows.remove(&name)
+                };
+                let revision = before.map_or(1, |stored| stored.revision + 1);
                 let stored = Stored {
                     row: row.clone(),
                     is_final,
                     coverage,
                     revision,
+                    is_merged: false,
                 };
                 self.rows.insert(name, stored);
             }
         }
         for status in &results.statuses {
             for ((start, end, coarse, _), stored) in &mut self.rows {
-                if (*start, *end) == (status.start, status.end) && !coarse {
+                if (*start, *end) == (status.start, status.end) && !coarse && !stored.is_merged {
                     stored.is_final = status.is_final;
                     stored.coverage = status.coverage;
                 }
@@ -318,5 +353,11 @@ impl PaneSource for Store {
             .range(range)
             .map(|(_, columns)| columns.clone())
             .collect())
+    }
+
+    fn starts(&self, slice: SliceId, from: Timestamp, to: Timestamp) -> Result<Vec<Timestamp>, SourceFault> {
+        let range = (slice, from, 0)..=(slice, to, u32::MAX);
+        let starts: BTreeSet<Timestamp> = self.panes.range(range).map(|((_, start, _), _)| *start).collect();
+        Ok(starts.into_iter().collect())
     }
 }

@@ -254,8 +254,8 @@ fn bad_plans_are_refused_with_their_place_and_a_good_one_says_what_it_means() {
         ),
         (
             "{ size = \"2s\" }",
-            "{ session = \"5m\" }",
-            "plan.toml:8:22: windows with `session` are not supported yet",
+            "{ session = \"0s\" }",
+            "plan.toml:8:10: a session's gap must be at least 1 ms",
         ),
         (
             "{site}",

@@ -52,8 +52,8 @@ pub(super) struct RawWindow {
     pub(super) size: Option<Spanned<String>>,
     pub(super) every: Option<Spanned<String>>,
     pub(super) offset: Option<Spanned<String>>,
+    pub(super) session: Option<Spanned<String>>,
     // Known, and refused for now with an error of their own.
-    pub(super) session: Option<Spanned<IgnoredAny>>,
     pub(super) count: Option<Spanned<IgnoredAny>>,
     pub(super) timezone: Option<Spanned<IgnoredAny>>,
 }

@@ -16,7 +16,6 @@ pub(super) fn convert(raw: &Spanned<RawWindow>, faults: &mut Faults) -> Window {
     let place = raw.span().start;
     let raw = raw.get_ref();
     let later = [
-        ("session", raw.session.as_ref().map(Spanned::span)),
         ("count", raw.count.as_ref().map(Spanned::span)),
         ("timezone", raw.timezone.as_ref().map(Spanned::span)),
     ];
@@ -25,14 +24,32 @@ pub(super) fn convert(raw: &Spanned<RawWindow>, faults: &mut Faults) -> Window {
         .filter_map(|(name, span)| Some((name, span?)))
         .collect();
     for (name, span) in &unsupported {
-        let message = format!("windows with `{name}` are not supported yet; use `size` and `every`");
+        let message =
+            format!("windows with `{name}` are not supported yet; use `size` and `every`, or `session`");
         faults.push((span.start, message));
+    }
+    if let Some(gap) = &raw.session {
+        let others = [
+            ("size", &raw.size),
+            ("every", &raw.every),
+            ("offset", &raw.offset),
+        ];
+        for (name, text) in others {
+            if let Some(text) = text {
+                let message =
+                    format!("a session has no `{name}`: it lasts from one pause to the next; drop it");
+                faults.push((text.span().start, message));
+            }
+        }
+        return Window::Session {
+            gap: duration(gap, faults),
+        };
     }
     let Some(size) = &raw.size else {
         if unsupported.is_empty() {
             faults.push((
                 place,
-                "the window has no `size`; write window = { size = \"60s\" }".into(),
+                "the window has no `size`; write window = { size = \"60s\" }, or { session = \"5m\" }".into(),
             ));
         }
         return NOTHING;

@@ -79,7 +79,7 @@ impl Store {
         self.restore_queries(&mut aggregator)?;
         let slices: Vec<SliceId> = aggregator.catalog().slices.keys().copied().collect();
         for slice in slices {
-            let from = aggregator.needed_from(slice);
+            let from = aggregator.restore_panes_from(slice);
             let chunks = self.rows_of(
                 "SELECT columns FROM catchment_pane WHERE slice = ?1 AND start_us >= ?2",
                 params![slice.0, from.as_micros()],

@@ -51,7 +51,12 @@ fn write_window(
     window: &WindowRows,
     table: &TableSql,
 ) -> rusqlite::Result<()> {
-    let mut upsert = transaction.prepare_cached(&table.upsert)?;
+    let session = table.session.as_ref().filter(|_| window.is_session);
+    let upsert = session.map_or(&table.upsert, |session| &session.upsert);
+    let mut upsert = transaction.prepare_cached(upsert)?;
+    let mut absorb = session
+        .map(|session| transaction.prepare_cached(&session.absorb))
+        .transpose()?;
     let start = time_text(window.status.start);
     let end = time_text(window.status.end);
     let status = if window.is_coarse {
@@ -76,6 +81,14 @@ fn write_window(
             upsert.raw_bind_parameter(next + 4 + index, Column(*value))?;
         }
         upsert.raw_execute()?;
+        if let Some(absorb) = &mut absorb {
+            absorb.raw_bind_parameter(1, start.as_str())?;
+            absorb.raw_bind_parameter(2, end.as_str())?;
+            for (index, tag) in tags_of(&row.key, table.tags).into_iter().flatten().enumerate() {
+                absorb.raw_bind_parameter(index + 3, tag)?;
+            }
+            absorb.raw_execute()?;
+        }
     }
     Ok(())
 }

@@ -4,6 +4,8 @@ mod centre;
 
 mod recovery;
 
+mod sessions;
+
 use std::collections::BTreeSet;
 
 use catchment_common::plan::SliceId;

@@ -11,6 +11,26 @@ impl Check<'_> {
     pub(super) fn window(&mut self, query: &Query) {
         match &query.window {
             Window::Hopping(hopping) => self.hopping(*hopping),
+            Window::Session { gap } => self.session(query, *gap),
+        }
+    }
+
+    fn session(&mut self, query: &Query, gap: Span) {
+        if gap < WINDOW_STEP_MIN || !gap.is_multiple_of(WINDOW_STEP_MIN) {
+            self.fault(
+                Part::Window,
+                "a session's gap must be at least 1 ms, in whole milliseconds",
+                "",
+            );
+        } else if gap > WINDOW_SIZE_MAX {
+            self.fault(Part::Window, "a session's gap is longer than 366 days", "");
+        }
+        if query.fields.is_empty() {
+            self.fault(
+                Part::Window,
+                "a session needs at least one field: the times of its values tell where sessions begin and end",
+                "name one under `fields`",
+            );
         }
     }
 
@@ -70,9 +90,20 @@ impl Check<'_> {
             );
             return;
         }
-        let mut below = query.window.pane();
+        let gap = match query.window {
+            Window::Session { gap } => Some(gap),
+            Window::Hopping(_) => None,
+        };
+        // Sessions take any pane up to their gap: only what they share may be narrower.
+        let mut below = gap.map_or(query.window.pane(), |_| WINDOW_STEP_MIN);
         for (index, &rung) in query.coarsen.iter().enumerate() {
-            if rung > WINDOW_SIZE_MAX {
+            if gap.is_some_and(|gap| rung > gap) {
+                self.fault(
+                    Part::Coarsen(Some(index)),
+                    "a coarser pane that is longer than the session's gap would hide pauses",
+                    "coarsen up to the gap, or to nothing: []",
+                );
+            } else if rung > WINDOW_SIZE_MAX {
                 self.fault(
                     Part::Coarsen(Some(index)),
                     "a coarser pane is longer than 366 days",
