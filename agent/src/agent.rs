@@ -251,9 +251,7 @@ impl Agent {
             Message::Welcome(welcome) => {
                 self.out.count(Counter::Connects, 1);
                 self.out.spool.resume(&welcome.committed, now.monotonic);
-                let first = self.out.outbox.take_names(0);
-                let sealed = self.out.spool.seal_all(first);
-                self.out.outbox.take_names(sealed);
+                self.seal();
                 self.out.lane = Lane::Live;
                 self.uplink.handle_welcome(now, welcome.heartbeat);
                 welcome.plan.map_or(Outcome::Done, |plan| self.adopt(now, plan))
@@ -454,6 +452,16 @@ impl Out {
         if let Some(finished) = self.outbox.finish(self.lane, &mut self.tally) {
             self.spool.push(finished.frame, finished.name, self.lane);
         }
+    }
+
+    /// Counts what the spool lost or could not read back.
+    fn count_losses(&mut self) {
+        for (slice, readings) in self.spool.take_lost() {
+            let place = self.tally.place(slice);
+            self.tally.add(place, Counter::Dropped, readings);
+        }
+        let damaged = self.spool.take_damaged();
+        self.count(Counter::Damaged, damaged);
     }
 
     fn count(&mut self, counter: Counter, more: u64) {

@@ -5,12 +5,12 @@ use catchment_common::plan::{Components, Format, Path, Slice, SliceField, TimeSo
 use catchment_common::stats::Stats;
 use catchment_common::time::Timestamp;
 use catchment_common::topic::TopicTemplate;
-use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Coarser, Section, StatsScratch};
+use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Coarser, Loss, Section, StatsScratch};
 
 use catchment_common::wire::rename;
 
 use super::*;
-use crate::disk::{Job, MemoryDisk};
+use crate::disk::MemoryDisk;
 
 const BASE: SliceId = SliceId(1);
 const MINUTE: SliceId = SliceId(2);
@@ -77,11 +77,20 @@ fn now(seconds: u64) -> Instant {
 
 /// What a job does: makes all that is written durable.
 fn commit(spool: &mut Spool, disk: &mut MemoryDisk) {
-    spool.keep_within_budget(disk);
-    let mut steps = Vec::new();
-    spool.take_writes(&mut steps);
-    spool.take_removals(&mut steps);
-    disk.execute(&Job { id: 1, steps });
+    loop {
+        let is_last = spool.prepare(disk);
+        let mut steps = Vec::new();
+        spool.take_writes(&mut steps);
+        spool.take_removals(&mut steps);
+        for step in &steps {
+            disk.take(step);
+            let on_disk: u64 = disk.list().unwrap().iter().map(|(_, length)| length).sum();
+            assert!(on_disk <= LIMITS.bytes, "{on_disk} bytes after {step:?}");
+        }
+        if is_last {
+            break;
+        }
+    }
     spool.handle_durable(spool.ordinal());
 }
 
