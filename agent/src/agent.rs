@@ -361,23 +361,24 @@ impl Agent {
         }))
     }
 
-    /// The next batch for this lane, once the aggregator has welcomed the agent.
-    pub fn poll_batch(&mut self, lane: Lane, disk: &impl Disk) -> Option<Bytes> {
+    /// The next batch, once the aggregator has welcomed the agent, and its lane, which must have room: live first.
+    pub fn poll_batch(&mut self, has_room: impl Fn(Lane) -> bool, disk: &impl Disk) -> Option<(Lane, Bytes)> {
         if self.uplink.is_ready() {
-            self.out.spool.next(lane, disk)
+            self.out.spool.next(has_room, disk)
         } else {
             None
         }
     }
 
-    /// When the machine next wants [`Agent::handle_timeout`], [`Agent::poll_connect`] or [`Agent::poll_job`].
-    pub fn poll_timeout(&self, now: Now) -> Instant {
+    /// When the machine next wants [`Agent::handle_timeout`], [`Agent::poll_connect`], [`Agent::poll_job`] or, if the link
+    /// has room for a message (`can_speak`), [`Agent::poll_message`].
+    pub fn poll_timeout(&self, now: Now, can_speak: bool) -> Instant {
         if self.close_now {
             return now.monotonic;
         }
         [
             self.close_late_at,
-            self.uplink.poll_timeout(),
+            self.uplink.poll_timeout(can_speak),
             self.commits.poll_timeout(),
         ]
         .into_iter()

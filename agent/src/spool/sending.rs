@@ -8,8 +8,16 @@ use super::{Lane, Name, Slot, Spool};
 use crate::disk::{Disk, File, Step};
 
 impl Spool {
-    /// The next batch to send on this lane, under its name. It stays held until it is acknowledged.
-    pub fn next(&mut self, lane: Lane, disk: &impl Disk) -> Option<Bytes> {
+    /// The next batch to send under its name, and on which lane. What is live goes before what is held since before, as
+    /// long as its lane has room. A batch stays held until it is acknowledged.
+    pub fn next(&mut self, has_room: impl Fn(Lane) -> bool, disk: &impl Disk) -> Option<(Lane, Bytes)> {
+        [Lane::Live, Lane::Backlog]
+            .into_iter()
+            .filter(|lane| has_room(*lane))
+            .find_map(|lane| Some((lane, self.next_of(lane, disk)?)))
+    }
+
+    fn next_of(&mut self, lane: Lane, disk: &impl Disk) -> Option<Bytes> {
         loop {
             let queue = match lane {
                 Lane::Live => &mut self.live,

@@ -111,7 +111,7 @@ fn restart(spool: &Spool, disk: &MemoryDisk) -> Spool {
     );
     let first = again.ordinal();
     assert!(
-        again.next(Lane::Backlog, disk).is_none(),
+        again.next(|_| true, disk).is_none(),
         "not before the first job has synced it"
     );
     again.handle_durable(first);
@@ -125,9 +125,8 @@ fn new_spool() -> Spool {
 }
 
 fn drain(spool: &mut Spool, disk: &MemoryDisk) -> Vec<Bytes> {
-    [Lane::Live, Lane::Backlog]
-        .into_iter()
-        .flat_map(|lane| std::iter::from_fn(|| spool.next(lane, disk)).collect::<Vec<_>>())
+    std::iter::from_fn(|| spool.next(|_| true, disk))
+        .map(|(_, frame)| frame)
         .collect()
 }
 
@@ -449,4 +448,39 @@ fn names_stay_what_they_were_when_the_files_of_earlier_ones_are_gone() {
     let mut left = drain(&mut again, &disk);
     left.retain(|frame| names(std::slice::from_ref(frame))[0] > 16);
     assert_eq!(left, sent[16..], "the same bytes under the same names");
+}
+
+#[test]
+fn what_is_live_goes_before_the_rest_of_the_backlog() {
+    let (mut spool, mut disk) = (new_spool(), MemoryDisk::default());
+    for pane in 1..=20 {
+        spool.push(frame(pane, 2), None, Lane::Backlog);
+    }
+    commit(&mut spool, &mut disk);
+    spool.seal_all(FIRST);
+    commit(&mut spool, &mut disk);
+    let mut sent = Vec::new();
+    let mut send = |spool: &mut Spool, disk: &MemoryDisk, has_live_room: bool| {
+        let (lane, frame) = spool
+            .next(|lane| lane == Lane::Backlog || has_live_room, disk)
+            .unwrap();
+        sent.push((lane, names(&[frame])[0]));
+    };
+    for _ in 0..5 {
+        send(&mut spool, &disk, true);
+    }
+    for seq in 21..=22 {
+        spool.push(frame(seq as i64, 2), Some(Name { epoch: 9, seq }), Lane::Live);
+    }
+    commit(&mut spool, &mut disk);
+    send(&mut spool, &disk, true);
+    // A live lane that is full does not hold up the backlog.
+    send(&mut spool, &disk, false);
+    send(&mut spool, &disk, true);
+    send(&mut spool, &disk, true);
+    let (live, backlog) = (Lane::Live, Lane::Backlog);
+    assert_eq!(
+        sent[4..],
+        [(backlog, 5), (live, 21), (backlog, 6), (live, 22), (backlog, 7)]
+    );
 }
