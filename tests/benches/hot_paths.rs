@@ -150,7 +150,7 @@ fn decode(criterion: &mut Criterion<CpuTime>) {
             for (topic, payload) in &messages {
                 black_box(intake.handle_publish(at(0), topic, payload, &mut tally, &mut journal, |_, _| {}));
             }
-            journal.take_groups(&mut steps);
+            journal.take_groups(None, &mut steps);
             steps.clear();
         });
     });

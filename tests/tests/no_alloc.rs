@@ -15,7 +15,6 @@ use catchment_agent::agent::Agent;
 use catchment_agent::disk::MemoryDisk;
 use catchment_agent::redelivery::Packet;
 use catchment_agent::settings::Settings;
-use catchment_agent::spool::Lane;
 use catchment_agent::tally::AGENT;
 use catchment_common::counter::Counter;
 use catchment_common::plan::{
@@ -161,7 +160,7 @@ fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now) -> u64 {
     }
     while agent.poll_acknowledgement().is_some() {}
     while agent.poll_message(now).is_some() {}
-    while let Some(frame) = agent.poll_batch(Lane::Live, disk) {
+    while let Some((_, frame)) = agent.poll_batch(|_| true, disk) {
         let seq = Batch::parse(&frame).unwrap().seq;
         let ranges = vec![SeqRange {
             first: seq,

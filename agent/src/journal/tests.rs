@@ -39,17 +39,20 @@ fn plan() -> AgentPlan {
 
 fn journal(disk: &mut MemoryDisk) -> Journal {
     let mut journal = Journal::new(1 << 20, 1, 1, 8);
-    journal.snapshot(&Snapshot {
-        plan: plan(),
-        ..Snapshot::default()
-    });
+    journal.snapshot(
+        &Snapshot {
+            plan: plan(),
+            ..Snapshot::default()
+        },
+        1,
+    );
     flush(&mut journal, disk);
     journal
 }
 
 fn flush(journal: &mut Journal, disk: &mut MemoryDisk) {
     let mut steps = Vec::new();
-    journal.take_groups(&mut steps);
+    journal.take_groups(None, &mut steps);
     disk.execute(&Job { id: 1, steps });
 }
 
@@ -112,7 +115,7 @@ proptest! {
                 1 => {
                     flush(&mut journal, &mut disk);
                     journal.begin_segment(8);
-                    journal.snapshot(&Snapshot { plan: plan(), ..Snapshot::default() });
+                    journal.snapshot(&Snapshot { plan: plan(), ..Snapshot::default() }, 1);
                 }
                 2 => journal.forget_key(key),
                 _ => {}
@@ -180,10 +183,13 @@ fn segments_before_a_gap_are_not_read() {
         journal.reading(0, (1, b"k"), at, &fields, &[Some(Value::ZERO), None]);
         flush(&mut journal, &mut disk);
         journal.begin_segment(8);
-        journal.snapshot(&Snapshot {
-            plan: plan(),
-            ..Snapshot::default()
-        });
+        journal.snapshot(
+            &Snapshot {
+                plan: plan(),
+                ..Snapshot::default()
+            },
+            1,
+        );
     }
     disk.take(&Step::Remove(File::Journal(2)));
     let segments = Segments::find(&disk).unwrap();
