@@ -10,6 +10,8 @@
 //!
 //! Windows with fixed bounds are in [`grid`], sessions in [`session`].
 
+mod calendar;
+
 mod grid;
 
 mod load;
@@ -32,6 +34,7 @@ use crate::frontier::{Coverage, Frontier, Patience};
 use crate::limits::PROVISIONAL_MAX;
 use crate::merge::{KeyId, Panes};
 
+pub use self::calendar::{UnknownZone, Zone};
 pub use self::grid::Grid;
 pub use self::load::Loader;
 
@@ -84,7 +87,7 @@ impl Horizon {
         let due = low.max(exhausted).unwrap_or(Timestamp::MIN);
         let due = match query.query.window {
             Window::Session { gap } => session::horizon(gap, due),
-            Window::Hopping(_) => due,
+            Window::Hopping(_) | Window::Calendar { .. } => due,
         };
         self.through.max(due)
     }
@@ -120,7 +123,7 @@ impl QueryWindows {
         Self {
             horizon: Horizon::new(through),
             changes: match query.query.window {
-                Window::Hopping(_) => Changes::Fixed(Touched::default()),
+                Window::Hopping(_) | Window::Calendar { .. } => Changes::Fixed(Touched::default()),
                 Window::Session { .. } => Changes::Sessions(Sessions::default()),
             },
             touched_coarse: BTreeMap::new(),
@@ -162,7 +165,7 @@ impl QueryWindows {
     pub fn needed_from(&self, window: &Window) -> Timestamp {
         match window {
             Window::Session { gap } => session::needed_from(*gap, self.horizon.through),
-            Window::Hopping(_) => self.horizon.through.minus(window.longest()),
+            Window::Hopping(_) | Window::Calendar { .. } => self.horizon.through.minus(window.longest()),
         }
     }
 

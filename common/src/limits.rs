@@ -18,6 +18,8 @@ pub const PATH_DEPTH_MAX: usize = 8;
 pub const TOPIC_BYTES_MAX: usize = 65_535;
 /// Most levels in a topic template.
 pub const TOPIC_LEVELS_MAX: usize = 16;
+/// Longest name of a time zone; the longest in use have 32 bytes.
+pub const ZONE_BYTES_MAX: usize = 64;
 /// Longest query, tag or field name: they become SQL identifiers.
 pub const NAME_BYTES_MAX: usize = 48;
 /// Most queries in a plan.

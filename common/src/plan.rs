@@ -27,7 +27,7 @@ use crate::topic::TopicTemplate;
 pub use aggregate::{Aggregate, Components};
 pub use slice::{KeyPart, Slice, SliceField, SliceId, SlicedPlan};
 pub use validate::{Part, PlanFault, Problem};
-pub use window::{Hopping, Window};
+pub use window::{Hopping, Period, Window};
 
 /// A versioned set of queries.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -6,6 +6,8 @@
 //! independent programs agree on. Memory is bounded by windows × keys, not by readings; that of sessions by
 //! the distinct times of readings.
 
+mod calendar;
+
 pub mod decimal;
 
 pub mod reading;

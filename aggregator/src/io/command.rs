@@ -236,6 +236,7 @@ fn window_text(window: &Window) -> String {
             text
         }
         Window::Session { gap } => format!("session {gap}"),
+        Window::Calendar { period, zone, .. } => format!("{} in {zone}", period.name()),
     }
 }
 

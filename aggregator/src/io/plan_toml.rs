@@ -267,7 +267,7 @@ fn place_of(query: &RawQuery, part: Part) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use catchment_common::plan::Window;
+    use catchment_common::plan::{Period, Window};
 
     use super::*;
 
@@ -504,6 +504,36 @@ retention = "30d"
         assert_eq!(
             zero.to_string(),
             "p:8:10: a window's size and step must be at least 1 ms"
+        );
+    }
+
+    #[test]
+    fn a_calendar_has_a_zone_that_exists_and_a_period() {
+        let with = |window: &str| {
+            let text = GOOD.replace("size = \"60s\", every = \"10s\"", window);
+            parse(&text, "p").map(|mut plan| plan.queries.remove(0).window)
+        };
+        let fault = |window: &str| with(window).unwrap_err().to_string();
+        assert_eq!(
+            with("size = \"1w\", timezone = \"asia/kolkata\"").unwrap(),
+            Window::Calendar {
+                period: Period::Week,
+                zone: "Asia/Kolkata".into(),
+                pane: Span::from_secs(1_800),
+            }
+        );
+        assert_eq!(
+            fault("size = \"1d\", timezone = \"Europe/Berln\""),
+            "p:8:35: there is no time zone `Europe/Berln`; did you mean `Europe/Berlin`?"
+        );
+        assert_eq!(
+            fault("size = \"12h\", timezone = \"UTC\", every = \"1h\""),
+            "p:8:19: `12h` is no period of a calendar; with a time zone write 1d, 1w (from Monday) or 1mo\np:8:53: \
+             windows in a time zone have no `every`: they are days, weeks or months; drop it"
+        );
+        assert_eq!(
+            fault("session = \"5m\", timezone = \"UTC\""),
+            "p:8:39: a session has no `timezone`: it lasts from one pause to the next; drop it"
         );
     }
 

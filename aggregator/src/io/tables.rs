@@ -99,7 +99,7 @@ impl TableSql {
                 Window::Session { .. } => {
                     format!("DELETE FROM \"{name}\" WHERE window_start < ?1 AND window_end <= ?1")
                 }
-                Window::Hopping(_) => format!(
+                Window::Hopping(_) | Window::Calendar { .. } => format!(
                     "DELETE FROM \"{name}\" WHERE window_start < ?1 AND (coarse = 0 OR window_end <= ?1)"
                 ),
             },

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use catchment_common::plan::{Hopping, SliceId, Window};
 use catchment_common::time::Timestamp;
 
+use super::calendar::{Calendar, Zone};
 use super::load::Loader;
 use super::rows::{self, Cut};
 use super::{Horizon, View};
@@ -18,28 +19,37 @@ use crate::merge::KeyId;
 pub enum Grid {
     /// In even steps.
     Hopping(Hopping),
+    /// As a zone's calendar has them.
+    Calendar(Calendar),
 }
 
 impl Grid {
-    /// The grid of these windows; none if they follow the data.
+    /// The grid of these windows; none if they follow the data, or their zone is not known.
     pub fn new(window: &Window) -> Option<Self> {
         match window {
             Window::Hopping(hopping) => Some(Self::Hopping(*hopping)),
             Window::Session { .. } => None,
+            Window::Calendar { period, zone, pane } => {
+                let zone = Zone::find(zone).ok()?;
+                Some(Self::Calendar(Calendar::new(zone, *period, *pane)))
+            }
         }
     }
 
     /// The starts of the windows that hold a pane or an instant, earliest first.
     pub fn over(&self, at: Timestamp) -> impl Iterator<Item = Timestamp> + use<> {
-        match self {
-            Self::Hopping(hopping) => hopping.over(at),
-        }
+        let (hopping, calendar) = match self {
+            Self::Hopping(hopping) => (Some(hopping.over(at)), None),
+            Self::Calendar(calendar) => (None, Some(calendar.around(at).0)),
+        };
+        hopping.into_iter().flatten().chain(calendar)
     }
 
     /// The end of the window that starts here.
     pub fn end(&self, start: Timestamp) -> Timestamp {
         match self {
             Self::Hopping(hopping) => start.plus(hopping.size),
+            Self::Calendar(calendar) => calendar.around(start).1,
         }
     }
 }

@@ -32,7 +32,7 @@ impl Plan {
             .collect();
         let pane = sliced.slices[slice].pane;
         let panes = per_hour(pane);
-        let windows = mine.iter().map(|(_, window)| per_hour(window.step())).sum();
+        let windows = mine.iter().map(|(_, window)| per_hour(wanted(window))).sum();
         if panes <= windows {
             return None;
         }
@@ -45,6 +45,14 @@ impl Plan {
             part: Part::Window,
             problem: Problem { message, hint },
         })
+    }
+}
+
+/// How far apart the deltas of a window's own would be. A calendar's edges are not known to agents: it needs its panes.
+fn wanted(window: &Window) -> Span {
+    match window {
+        Window::Calendar { pane, .. } => *pane,
+        Window::Hopping(_) | Window::Session { .. } => window.step(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A window is made of whole panes, so everything here is about which panes fit: the widest that does, which windows
 //! lie over one, and how far they reach.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,46 @@ pub enum Window {
         /// after the earlier one. A session `[first, last + gap)` spans from its first reading to the gap after its last.
         gap: Span,
     },
+    /// Days, weeks or months as a time zone has them.
+    Calendar {
+        /// Which of them.
+        period: Period,
+        /// The zone's name in the IANA database.
+        zone: String,
+        /// The pane that no edge in this zone crosses: whole hours, or parts of an hour where the zone needs them.
+        pane: Span,
+    },
+}
+
+/// A period of the calendar.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Period {
+    /// From midnight to midnight.
+    Day,
+    /// From Monday to Monday.
+    Week,
+    /// From the first to the first.
+    Month,
+}
+
+impl Period {
+    /// More than any of them has ever lasted: zones have been moved by a day.
+    pub const fn longest(self) -> Span {
+        Span::from_days(match self {
+            Self::Day => 2,
+            Self::Week => 8,
+            Self::Month => 32,
+        })
+    }
+
+    /// As plans write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Day => "1d",
+            Self::Week => "1w",
+            Self::Month => "1mo",
+        }
+    }
 }
 
 /// The windows `[offset + k·every, offset + k·every + size)` for every integer `k`, counted from the Unix epoch.
@@ -54,7 +95,7 @@ impl Window {
     pub fn is_disjoint(&self) -> bool {
         match self {
             Self::Hopping(hopping) => hopping.size == hopping.every,
-            Self::Session { .. } => true,
+            Self::Session { .. } | Self::Calendar { .. } => true,
         }
     }
 
@@ -64,14 +105,16 @@ impl Window {
             Self::Hopping(hopping) => hopping.pane(),
             // Readings in one pane are less than its width apart, so no pane can hide a pause.
             Self::Session { gap } => *gap,
+            Self::Calendar { pane, .. } => *pane,
         }
     }
 
     /// Whether panes of this width lie within windows or outside of them, and never across an edge.
-    pub fn fits(&self, pane: Span) -> bool {
+    pub fn fits(&self, width: Span) -> bool {
         match self {
-            Self::Hopping(hopping) => hopping.pane().is_multiple_of(pane),
-            Self::Session { gap } => pane <= *gap,
+            Self::Hopping(hopping) => hopping.pane().is_multiple_of(width),
+            Self::Session { gap } => width <= *gap,
+            Self::Calendar { pane, .. } => pane.is_multiple_of(width),
         }
     }
 
@@ -80,21 +123,23 @@ impl Window {
         match self {
             Self::Hopping(hopping) => hopping.size,
             Self::Session { gap } => *gap,
+            Self::Calendar { period, .. } => period.longest(),
         }
     }
 
-    /// The distance between the starts of neighbouring windows, at least.
+    /// The distance between the starts of neighbouring windows; of windows that do not overlap, the same as
+    /// [`Window::longest`].
     pub fn step(&self) -> Span {
         match self {
             Self::Hopping(hopping) => hopping.every,
-            Self::Session { gap } => *gap,
+            Self::Session { .. } | Self::Calendar { .. } => self.longest(),
         }
     }
 
     /// What must be kept of every field for these windows' own sake.
     pub fn components(&self) -> Components {
         match self {
-            Self::Hopping(_) => Components::COUNT,
+            Self::Hopping(_) | Self::Calendar { .. } => Components::COUNT,
             // A reading has at least one field, so the fields' ends together are the readings'.
             Self::Session { .. } => Components::ENDS,
         }

@@ -23,6 +23,9 @@ pub fn covering(window: &Window, at_us: i64) -> Vec<(i64, i64)> {
                 .map(|number| (start(number), start(number) + size))
                 .collect()
         }
+        Window::Calendar { period, zone, pane } => {
+            vec![super::calendar::around(*period, zone, pane.as_micros(), at_us)]
+        }
         // One reading alone; what overlaps is joined when all are known.
         Window::Session { gap } => vec![(at_us, at_us + gap.as_micros())],
     }

@@ -75,7 +75,7 @@ impl Regions {
         }
         Self {
             // A session may be torn where readings are lost, so that its parts are only compared together.
-            tumbling: matches!(window, Window::Hopping(_)) && window.is_disjoint(),
+            tumbling: !matches!(window, Window::Session { .. }) && window.is_disjoint(),
             windows: (window.longest().as_micros() / window.step().as_micros()) as u64,
             lost,
             spans: HashMap::new(),

@@ -247,7 +247,9 @@ fn check_totals(query: &Query, expected: &Expected, table: &Table, lost: u64, fa
     let widest = match query.window {
         // They may be torn anywhere.
         Window::Session { .. } => SPAN_MAX,
-        Window::Hopping(_) => query.coarsen.last().copied().unwrap_or(query.window.longest()),
+        Window::Hopping(_) | Window::Calendar { .. } => {
+            query.coarsen.last().copied().unwrap_or(query.window.longest())
+        }
     };
     let bucket = |key: &str, at_us: i64| (key.to_owned(), at_us.div_euclid(widest.as_micros()));
     let mut truth: BTreeMap<(String, i64), Total> = BTreeMap::new();

@@ -55,7 +55,7 @@ pub(super) struct RawWindow {
     pub(super) session: Option<Spanned<String>>,
     // Known, and refused for now with an error of their own.
     pub(super) count: Option<Spanned<IgnoredAny>>,
-    pub(super) timezone: Option<Spanned<IgnoredAny>>,
+    pub(super) timezone: Option<Spanned<String>>,
 }
 
 /// `"path"`, or `{ path = "…", resolution = 0.01 }`.

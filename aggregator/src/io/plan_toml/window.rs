@@ -1,13 +1,13 @@
 //! `window = { … }`: which kind it is, and its lengths.
 
-use std::ops::Range;
-
-use catchment_common::plan::{Hopping, Window};
+use catchment_common::plan::{Hopping, Period, Window};
 use catchment_common::time::Span;
 use toml::Spanned;
 
 use super::raw::RawWindow;
 use super::{Faults, duration};
+use crate::io::config::nearest;
+use crate::window::{UnknownZone, Zone};
 
 /// What stands for a window that could not be read, so that the other parts are checked all the same.
 const NOTHING: Window = Window::tumbling(Span::from_secs(1));
@@ -15,45 +15,43 @@ const NOTHING: Window = Window::tumbling(Span::from_secs(1));
 pub(super) fn convert(raw: &Spanned<RawWindow>, faults: &mut Faults) -> Window {
     let place = raw.span().start;
     let raw = raw.get_ref();
-    let later = [
-        ("count", raw.count.as_ref().map(Spanned::span)),
-        ("timezone", raw.timezone.as_ref().map(Spanned::span)),
-    ];
-    let unsupported: Vec<(&str, Range<usize>)> = later
-        .into_iter()
-        .filter_map(|(name, span)| Some((name, span?)))
-        .collect();
-    for (name, span) in &unsupported {
-        let message =
-            format!("windows with `{name}` are not supported yet; use `size` and `every`, or `session`");
-        faults.push((span.start, message));
+    if let Some(count) = &raw.count {
+        let message = "windows with `count` are not supported yet; use `size` and `every`, or `session`";
+        faults.push((count.span().start, message.into()));
+        return NOTHING;
     }
     if let Some(gap) = &raw.session {
         let others = [
             ("size", &raw.size),
             ("every", &raw.every),
             ("offset", &raw.offset),
+            ("timezone", &raw.timezone),
         ];
-        for (name, text) in others {
-            if let Some(text) = text {
-                let message =
-                    format!("a session has no `{name}`: it lasts from one pause to the next; drop it");
-                faults.push((text.span().start, message));
-            }
-        }
+        refuse(
+            &others,
+            "a session has no",
+            "it lasts from one pause to the next",
+            faults,
+        );
         return Window::Session {
             gap: duration(gap, faults),
         };
     }
     let Some(size) = &raw.size else {
-        if unsupported.is_empty() {
-            faults.push((
-                place,
-                "the window has no `size`; write window = { size = \"60s\" }, or { session = \"5m\" }".into(),
-            ));
-        }
+        let message = "the window has no `size`; write window = { size = \"60s\" }, or { session = \"5m\" }";
+        faults.push((place, message.into()));
         return NOTHING;
     };
+    if let Some(zone) = &raw.timezone {
+        let others = [("every", &raw.every), ("offset", &raw.offset)];
+        refuse(
+            &others,
+            "windows in a time zone have no",
+            "they are days, weeks or months",
+            faults,
+        );
+        return calendar(size, zone, faults);
+    }
     let size = duration(size, faults);
     let mut length = |text: &Option<Spanned<String>>, default| {
         text.as_ref().map_or(default, |text| duration(text, faults))
@@ -63,4 +61,44 @@ pub(super) fn convert(raw: &Spanned<RawWindow>, faults: &mut Faults) -> Window {
         every: length(&raw.every, size),
         offset: length(&raw.offset, Span::ZERO),
     })
+}
+
+/// Keys that do not belong to a kind of window.
+fn refuse(keys: &[(&str, &Option<Spanned<String>>)], which: &str, why: &str, faults: &mut Faults) {
+    for (name, text) in keys {
+        if let Some(text) = text {
+            faults.push((text.span().start, format!("{which} `{name}`: {why}; drop it")));
+        }
+    }
+}
+
+fn calendar(size: &Spanned<String>, zone: &Spanned<String>, faults: &mut Faults) -> Window {
+    const PERIODS: [Period; 3] = [Period::Day, Period::Week, Period::Month];
+    let period = PERIODS.into_iter().find(|period| period.name() == size.get_ref());
+    if period.is_none() {
+        let message = format!(
+            "`{}` is no period of a calendar; with a time zone write 1d, 1w (from Monday) or 1mo",
+            size.get_ref()
+        );
+        faults.push((size.span().start, message));
+    }
+    let found = Zone::find(zone.get_ref())
+        .map_err(|UnknownZone { known }| {
+            let near = nearest(zone.get_ref(), known.iter().map(String::as_str));
+            let hint = near.map_or_else(
+                || "write a name of the IANA database, such as Europe/Berlin".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            let message = format!("there is no time zone `{}`; {hint}", zone.get_ref());
+            faults.push((zone.span().start, message));
+        })
+        .ok();
+    let (Some(period), Some(found)) = (period, found) else {
+        return NOTHING;
+    };
+    Window::Calendar {
+        period,
+        zone: found.name().to_owned(),
+        pane: found.pane(),
+    }
 }

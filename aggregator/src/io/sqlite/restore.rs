@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::plan::{Plan, Slice, SliceId};
+use catchment_common::plan::{Plan, Query, Slice, SliceId, Window};
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::SeqRange;
 use rusqlite::{OptionalExtension, Row, params};
@@ -12,6 +12,7 @@ use crate::aggregator::{Aggregator, Settings};
 use crate::catalog::{Catalog, Slices};
 use crate::frontier::{About, Standing};
 use crate::io::tables::{TableSql, parse_time_text};
+use crate::window::Grid;
 
 impl Store {
     /// The newest plan.
@@ -32,6 +33,14 @@ impl Store {
     /// The newest plan with its slices.
     pub fn load_catalog(&self) -> Result<Catalog> {
         let plan = self.load_plan()?.unwrap_or_default();
+        let unknown = |query: &&Query| {
+            let is_calendar = matches!(query.window, Window::Calendar { .. });
+            is_calendar && Grid::new(&query.window).is_none()
+        };
+        if let Some(query) = plan.queries.iter().find(unknown) {
+            let problem = format!("the time zone of query `{}` is not known here", query.name);
+            return Err(self.content("plan", problem));
+        }
         let mut slices = Slices::default();
         for (id, bytes, of) in self.rows("SELECT id, definition, coarser_of FROM catchment_slice", |row| {
             Ok((

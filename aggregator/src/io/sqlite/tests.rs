@@ -1,5 +1,7 @@
 //! The machine on real databases: what is in the tables, after restarts, full disks and restored backups.
 
+mod calendar;
+
 mod centre;
 
 mod recovery;

@@ -3,7 +3,9 @@
 use alloc::format;
 
 use super::{Check, Part};
-use crate::limits::{LADDER_MAX, PANES_PER_WINDOW_MAX, SPAN_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN};
+use crate::limits::{
+    LADDER_MAX, PANES_PER_WINDOW_MAX, SPAN_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN, ZONE_BYTES_MAX,
+};
 use crate::plan::{Hopping, Query, Window};
 use crate::time::Span;
 
@@ -12,6 +14,21 @@ impl Check<'_> {
         match &query.window {
             Window::Hopping(hopping) => self.hopping(*hopping),
             Window::Session { gap } => self.session(query, *gap),
+            Window::Calendar { zone, pane, .. } => self.calendar(zone, *pane),
+        }
+    }
+
+    /// Whether the zone exists is for the rim to say, which knows them; that its pane divides an hour follows.
+    fn calendar(&mut self, zone: &str, pane: Span) {
+        let hour = Span::from_secs(3_600);
+        if zone.is_empty() || zone.len() > ZONE_BYTES_MAX {
+            self.fault(Part::Window, "the name of a time zone has 1 to 64 bytes", "");
+        } else if pane < Span::from_secs(900) || !hour.is_multiple_of(pane) {
+            self.fault(
+                Part::Window,
+                format!("time zone `{zone}` is not cut into parts of an hour"),
+                "",
+            );
         }
     }
 
@@ -92,7 +109,7 @@ impl Check<'_> {
         }
         let gap = match query.window {
             Window::Session { gap } => Some(gap),
-            Window::Hopping(_) => None,
+            Window::Hopping(_) | Window::Calendar { .. } => None,
         };
         // Sessions take any pane up to their gap: only what they share may be narrower.
         let mut below = gap.map_or(query.window.pane(), |_| WINDOW_STEP_MIN);
@@ -111,7 +128,7 @@ impl Check<'_> {
                 );
             } else if rung <= below || !rung.is_multiple_of(below) {
                 let before = if index == 0 {
-                    "the windows' pane, the greatest common divisor of `size`, `every` and `offset`"
+                    "the windows' pane, the greatest common divisor of `size`, `every` and `offset`, or what a time zone needs"
                 } else {
                     "the one before"
                 };
