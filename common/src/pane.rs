@@ -266,12 +266,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::Path;
+    use crate::plan::FieldSource;
     use crate::table::FixedTable;
 
     fn fields(count: usize) -> Vec<SliceField> {
         let field = |index: usize| SliceField {
-            path: Path::parse(&alloc::format!("f{index}")),
+            source: FieldSource::path(&alloc::format!("f{index}")),
             resolution: None,
             components: Components::STATS,
         };

@@ -10,6 +10,8 @@ mod calendar;
 
 pub mod decimal;
 
+pub mod expression;
+
 pub mod reading;
 
 pub mod window;

@@ -17,8 +17,9 @@ use catchment_agent::redelivery::Packet;
 use catchment_agent::settings::Settings;
 use catchment_agent::tally::AGENT;
 use catchment_common::counter::Counter;
+use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::plan::{
-    Components, Format, KeyPart, Path, Slice, SliceField, SliceId, TimeSource, TimeUnit,
+    Components, FieldSource, Format, KeyPart, Path, Slice, SliceField, SliceId, TimeSource, TimeUnit,
 };
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
@@ -85,7 +86,7 @@ const PER_PANE_MAX: u64 = 16;
 
 fn slice() -> Slice {
     let field = |path: &str, resolution| SliceField {
-        path: Path::parse(path),
+        source: FieldSource::path(path),
         resolution,
         components: Components::STATS,
     };
@@ -97,7 +98,16 @@ fn slice() -> Slice {
             unit: TimeUnit::Millis,
         },
         key: vec![KeyPart::Capture(0), KeyPart::Capture(1)],
-        fields: vec![field("temp", None), field("data.hum", Some(10_i128.pow(16)))],
+        fields: vec![
+            field("temp", None),
+            field("data.hum", Some(10_i128.pow(16))),
+            SliceField {
+                source: FieldSource::Expression(expression("$.temp - (100 - data.hum) / 5", Kind::Number)),
+                resolution: Some(10_i128.pow(16)),
+                components: Components::STATS,
+            },
+        ],
+        filter: Some(expression("$.temp > -40 && $.temp < 125", Kind::Truth)),
         pane: PANE,
         lateness: Span::from_secs(2),
         max_late: Span::from_days(1),
@@ -105,6 +115,10 @@ fn slice() -> Slice {
         idle: Span::from_secs(30),
         dedupe: None,
     }
+}
+
+fn expression(text: &str, kind: Kind) -> Expression {
+    Expression::parse(text, &Scope::default(), kind).unwrap()
 }
 
 fn linked_agent(now: Now, disk: &MemoryDisk) -> Agent {

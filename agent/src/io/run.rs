@@ -358,11 +358,13 @@ struct RejectLog {
 
 impl RejectLog {
     fn look(&mut self, agent: &Agent) {
-        let rejected = agent.tally().rejected();
+        // What a condition keeps out is no fault.
+        let is_fault = |(name, _): &(&str, u64)| *name != Reason::Filtered.name();
+        let reasons: Vec<_> = agent.tally().reasons().into_iter().filter(is_fault).collect();
+        let rejected = reasons.iter().map(|(_, count)| count).sum();
         if rejected == self.told || self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
             return;
         }
-        let reasons = agent.tally().reasons();
         warn!(new = rejected - self.told, ?reasons, "readings were rejected");
         self.told = rejected;
         self.last = Some(tokio::time::Instant::now());

@@ -1,7 +1,7 @@
 //! What is written is what is read, up to where the bytes are whole.
 
 use catchment_common::decimal::Value;
-use catchment_common::plan::{Components, Format, Path, Slice, SliceField, SliceId, TimeSource};
+use catchment_common::plan::{Components, FieldSource, Format, Slice, SliceField, SliceId, TimeSource};
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::AgentPlan;
@@ -13,7 +13,7 @@ use crate::disk::{Job, MemoryDisk};
 
 fn plan() -> AgentPlan {
     let field = |path: &str, resolution| SliceField {
-        path: Path::parse(path),
+        source: FieldSource::path(path),
         resolution,
         components: Components::STATS,
     };
@@ -23,6 +23,7 @@ fn plan() -> AgentPlan {
         time: TimeSource::Arrival,
         key: Vec::new(),
         fields: vec![field("a", None), field("b", Some(10_i128.pow(16)))],
+        filter: None,
         pane: Span::from_secs(10),
         lateness: Span::ZERO,
         max_late: Span::from_days(1),

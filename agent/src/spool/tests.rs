@@ -1,7 +1,7 @@
 //! Stories of the spool, on a disk in memory, with a restart in each: what is held comes back as it was.
 
 use catchment_common::decimal::Value;
-use catchment_common::plan::{Components, Format, Path, Slice, SliceField, TimeSource};
+use catchment_common::plan::{Components, FieldSource, Format, Slice, SliceField, TimeSource};
 use catchment_common::stats::Stats;
 use catchment_common::time::Timestamp;
 use catchment_common::topic::TopicTemplate;
@@ -23,10 +23,11 @@ fn plan() -> AgentPlan {
         time: TimeSource::Arrival,
         key: Vec::new(),
         fields: vec![SliceField {
-            path: Path::parse("a"),
+            source: FieldSource::path("a"),
             resolution: None,
             components: Components::STATS,
         }],
+        filter: None,
         pane: Span::from_secs(10),
         lateness: Span::ZERO,
         max_late: Span::from_days(1),
