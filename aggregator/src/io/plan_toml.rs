@@ -507,7 +507,7 @@ retention = "30d"
         );
         assert_eq!(
             fault("size = \"1d\", timezone = \"Europe/Berln\""),
-            "p:8:35: there is no time zone `Europe/Berln`; did you mean `Europe/Berlin`?"
+            "p:8:36: there is no time zone `Europe/Berln`; did you mean `Europe/Berlin`?"
         );
         assert_eq!(
             fault("size = \"12h\", timezone = \"UTC\", every = \"1h\""),
