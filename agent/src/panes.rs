@@ -7,15 +7,13 @@
 use catchment_common::decimal::Value;
 use catchment_common::key::{KeyId, Keys};
 use catchment_common::limits::{BATCH_DELTAS_MAX, KEY_BYTES_MAX};
-use catchment_common::pane::{Cell, PaneEntry, PaneKey, PaneTable, kept};
+use catchment_common::pane::{Cell, KEY_BYTES_TYPICAL, PaneEntry, PaneKey, PaneTable, entry_bytes, kept};
 use catchment_common::plan::{Slice, SliceId};
 use catchment_common::stats::Stats;
 use catchment_common::table::{FixedTable, Full, Slot};
 use catchment_common::time::Timestamp;
 use catchment_common::wire::Section;
 
-/// Arena bytes counted for a key; longer ones take from shorter ones' share.
-const KEY_BYTES_TYPICAL: usize = 40;
 /// One part in so many leaves when the table is full: large enough to make good batches, small enough to keep most
 /// entries gathering.
 const SPILL_PART: usize = 16;
@@ -64,7 +62,7 @@ impl Place<'_> {
 impl OpenPanes {
     /// Takes `memory_bytes` for partials of slices with at most `fields` fields. `seed` should be random.
     pub fn new(memory_bytes: usize, fields: usize, seed: u64) -> Self {
-        let capacity = (memory_bytes / Self::entry_bytes(fields)).max(1);
+        let capacity = (memory_bytes / entry_bytes(fields)).max(1);
         Self {
             keys: Keys::new(
                 capacity,
@@ -78,15 +76,6 @@ impl OpenPanes {
             selected: Vec::with_capacity(capacity),
             section: Section::default(),
         }
-    }
-
-    /// Bytes of the budget that one open partial of `fields` fields and its key take.
-    pub const fn entry_bytes(fields: usize) -> usize {
-        FixedTable::<PaneKey, PaneEntry>::entry_bytes()
-            + fields * size_of::<Cell>()
-            + Keys::entry_bytes()
-            + KEY_BYTES_TYPICAL
-            + size_of::<PaneKey>()
     }
 
     /// How many partials are open.

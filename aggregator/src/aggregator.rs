@@ -24,7 +24,7 @@ use catchment_common::wire::{self, EpochRange, Loss, Message, SeqRange, WireFaul
 
 use self::sessions::{Session, Statement};
 use crate::catalog::{Catalog, RunningQuery};
-use crate::commit::{AppendedBatch, Commit, CommitId, PaneSource, SourceFault};
+use crate::commit::{AppendedBatch, Commit, CommitId, Contribution, PaneSource, SourceFault};
 use crate::frontier::Frontier;
 use crate::ledger::Ledger;
 use crate::limits::{
@@ -108,6 +108,8 @@ struct Pending {
     /// How many seqs `acks` holds.
     ack_count: usize,
     losses: Vec<(String, Loss)>,
+    /// Deltas and late deltas of a pane, by slice, pane and agent.
+    contributions: BTreeMap<(SliceId, Timestamp, String), (u64, u64)>,
     /// Those that have advanced.
     watermarks: Vec<(String, SliceId, Timestamp)>,
     heard: BTreeSet<String>,
@@ -361,6 +363,7 @@ impl Aggregator {
     fn build(&mut self, now: Now, checkpoint: bool) -> Commit {
         let mut commit = Commit {
             id: self.next_commit,
+            at: now.wall,
             ..Commit::default()
         };
         commit.watermarks = std::mem::take(&mut self.pending.watermarks);
@@ -379,6 +382,16 @@ impl Aggregator {
             commit.ledger.push((agent.clone(), *epoch, ranges));
         }
         commit.losses = std::mem::take(&mut self.pending.losses);
+        let contributions = std::mem::take(&mut self.pending.contributions).into_iter();
+        commit.contributions = contributions
+            .map(|((slice, pane, agent), (deltas, late))| Contribution {
+                slice,
+                pane,
+                agent,
+                deltas,
+                late,
+            })
+            .collect();
         commit.agents = self.heard_agents();
         let counters = std::mem::take(&mut self.pending.counters);
         commit.counters = counters

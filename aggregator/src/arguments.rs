@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use bytesize::ByteSize;
 use catchment_aggregator::io::command::{OutputFormat, Selection};
 use catchment_aggregator::io::config::Config;
 use clap::{Args, Parser, Subcommand};
@@ -40,6 +41,19 @@ pub(crate) enum Command {
         /// How to show them.
         #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
         format: OutputFormat,
+    },
+    /// Show what a result row is made of: its panes, who shipped them, and when and why it was written.
+    Explain {
+        /// The query's name.
+        query: String,
+        /// The key's tags, such as site=berlin,device=dev-042.
+        #[arg(long, default_value = "")]
+        key: String,
+        /// An instant that the row covers, such as 2026-11-23T08:00:00Z.
+        #[arg(long)]
+        at: String,
+        #[command(flatten)]
+        place: Place,
     },
     /// Show how agents and queries stand.
     Status {
@@ -98,10 +112,16 @@ pub(crate) enum Command {
 
 #[derive(Subcommand)]
 pub(crate) enum PlanCommand {
-    /// Check a plan file; faults are shown with file, line and column.
+    /// Check a plan file and show what it costs an agent; faults are shown with file, line and column.
     Check {
         /// The plan, in TOML.
         file: PathBuf,
+        /// An agent's memory for open panes, its `limits.memory`.
+        #[arg(long, default_value = "8MiB")]
+        memory: ByteSize,
+        /// Keys that must fit in it, at one agent.
+        #[arg(long, default_value_t = 1)]
+        keys: u64,
     },
     /// Check a plan file and put it into force. A running aggregator takes it up and tells its agents.
     Apply {

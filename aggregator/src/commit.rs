@@ -19,7 +19,7 @@ use catchment_common::wire::{Loss, SeqRange};
 pub type CommitId = u64;
 
 /// One transaction.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Commit {
     /// Counts up by one.
     pub id: CommitId,
@@ -37,8 +37,55 @@ pub struct Commit {
     pub counters: Vec<(String, u64, SliceId, Counter, u64)>,
     /// Result rows, query by query.
     pub results: Vec<QueryResults>,
+    /// Who has shipped what of which pane.
+    pub contributions: Vec<Contribution>,
+    /// The wall clock.
+    pub at: Timestamp,
     /// Panes to store in place of all appended batches, this commit's included.
     pub checkpoint: Option<Checkpoint>,
+}
+
+/// What an agent has shipped of a pane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contribution {
+    /// The slice.
+    pub slice: SliceId,
+    /// The pane's start.
+    pub pane: Timestamp,
+    /// Who shipped it.
+    pub agent: String,
+    /// Deltas over all keys.
+    pub deltas: u64,
+    /// Of these, those that came when a window over the pane had been shown.
+    pub late: u64,
+}
+
+/// Why rows of a window are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// All expected agents have passed its end.
+    Complete,
+    /// Patience for those that have not is over.
+    Patience,
+    /// It had been shown, and has new data.
+    LateData,
+    /// A coarser pane has new data.
+    CoarsePane,
+    /// Others have passed its end, or are expected, than before.
+    Coverage,
+}
+
+impl Why {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Complete => "all agents have passed",
+            Self::Patience => "patience is over",
+            Self::LateData => "late data",
+            Self::CoarsePane => "a coarser pane",
+            Self::Coverage => "coverage has changed",
+        }
+    }
 }
 
 /// A batch as it came.
@@ -93,6 +140,8 @@ pub struct QueryResults {
 pub struct WindowRows {
     /// The window and how complete it is.
     pub status: WindowStatus,
+    /// Why they are written.
+    pub why: Why,
     /// Whether this is not a window but a coarser pane that fits none: its rows stand beside the windows'.
     pub is_coarse: bool,
     /// Whether this is a session. Its rows are known by their start: their end may have been another. All rows of the
@@ -142,6 +191,24 @@ pub struct Expired {
     pub rows: Vec<(usize, Timestamp)>,
     /// Panes of a slice that start before this.
     pub panes: Vec<(SliceId, Timestamp)>,
+}
+
+impl Default for Commit {
+    fn default() -> Self {
+        Self {
+            id: 0,
+            batches: Vec::new(),
+            ledger: Vec::new(),
+            watermarks: Vec::new(),
+            agents: Vec::new(),
+            losses: Vec::new(),
+            counters: Vec::new(),
+            results: Vec::new(),
+            contributions: Vec::new(),
+            at: Timestamp::MIN,
+            checkpoint: None,
+        }
+    }
 }
 
 impl Commit {

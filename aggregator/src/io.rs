@@ -28,4 +28,6 @@ pub mod run;
 
 pub mod command;
 
+pub mod explain;
+
 pub mod fleet;

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use catchment_aggregator::io::clock::Clock;
 use catchment_aggregator::io::config::Config;
+use catchment_aggregator::io::plan_toml::Budget;
 use catchment_aggregator::io::sqlite::Store;
-use catchment_aggregator::io::{backup, command, fleet, pki, plan_toml, run};
+use catchment_aggregator::io::{backup, command, explain, fleet, pki, plan_toml, run};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -44,15 +45,21 @@ fn execute(command: Command) -> Result<()> {
                 .block_on(run::serve(config))
         }
         Command::Plan {
-            command: PlanCommand::Check { file },
-        } => command::check_plan(&file, &mut stdout()).map(|_| ()),
+            command: PlanCommand::Check { file, memory, keys },
+        } => {
+            let budget = Budget {
+                memory_bytes: memory.as_u64(),
+                keys,
+            };
+            command::check_plan(&file, budget, &mut stdout()).map(|_| ())
+        }
         Command::Plan {
             command: PlanCommand::Apply { file, place },
         } => {
             let text = std::fs::read_to_string(&file)
                 .with_context(|| format!("{}: cannot read the plan", file.display()))?;
             let name = file.display().to_string();
-            for warning in plan_toml::parse_with_warnings(&text, &name)?.1 {
+            for warning in plan_toml::parse_within(&text, &name, None)?.1 {
                 eprintln!("warning: {warning}");
             }
             let mut store = Store::open(&place.database()?)?;
@@ -73,6 +80,12 @@ fn execute(command: Command) -> Result<()> {
             clock.now(),
             &mut stdout(),
         ),
+        Command::Explain {
+            query,
+            key,
+            at,
+            place,
+        } => explain::explain(&place.database()?, &query, &key, &at, &mut stdout()),
         Command::Status { place } => command::status(&place.database()?, clock.now(), &mut stdout()),
         Command::Agents { place, format } => {
             fleet::agents(&place.database()?, clock.now(), format, &mut stdout())

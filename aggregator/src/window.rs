@@ -29,7 +29,7 @@ use self::grid::Touched;
 use self::rows::Cut;
 use self::session::Sessions;
 use crate::catalog::RunningQuery;
-use crate::commit::{PaneSource, QueryResults, SourceFault, WindowStatus};
+use crate::commit::{PaneSource, QueryResults, SourceFault, Why, WindowStatus};
 use crate::frontier::{Coverage, Frontier, Patience};
 use crate::limits::PROVISIONAL_MAX;
 use crate::merge::{KeyId, Panes};
@@ -241,7 +241,7 @@ impl QueryWindows {
         for ((width, start), touched) in std::mem::take(&mut self.touched_coarse) {
             let cut = Cut::coarse(start, width);
             let keys = rows::keys_of(panes, touched);
-            results.windows.push(view.rows(cut, keys));
+            results.windows.push(view.rows(cut, Why::CoarsePane, keys));
         }
         match (&mut self.changes, &query.grid) {
             (Changes::Fixed(touched), Some(grid)) => {
@@ -268,6 +268,15 @@ struct View<'v, C> {
     panes: &'v Panes,
     /// How many have passed an instant.
     coverage: &'v C,
+}
+
+/// Why a window is shown for the first time.
+fn why_due(coverage: Coverage) -> Why {
+    if coverage.is_complete() {
+        Why::Complete
+    } else {
+        Why::Patience
+    }
 }
 
 fn status(start: Timestamp, end: Timestamp, coverage: Coverage) -> WindowStatus {

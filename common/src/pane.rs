@@ -8,9 +8,10 @@
 //! `heapless` and an array on a microcontroller. It knows keys only by number, and no I/O.
 
 use crate::decimal::Value;
+use crate::key::Keys;
 use crate::plan::{Components, SliceField};
 use crate::stats::Stats;
-use crate::table::{Full, Slot, Table};
+use crate::table::{FixedTable, Full, Slot, Table};
 use crate::time::Timestamp;
 
 /// Names an open partial.
@@ -252,6 +253,18 @@ where
     }
 }
 
+/// Bytes that an agent counts for a key; longer ones take from shorter ones' share.
+pub const KEY_BYTES_TYPICAL: usize = 40;
+
+/// Bytes of an agent's memory budget that one open partial of so many fields and its key take.
+pub const fn entry_bytes(fields: usize) -> usize {
+    FixedTable::<PaneKey, PaneEntry>::entry_bytes()
+        + fields * size_of::<Cell>()
+        + Keys::entry_bytes()
+        + KEY_BYTES_TYPICAL
+        + size_of::<PaneKey>()
+}
+
 /// What of a slice's fields is kept, in their order.
 pub fn kept(fields: &[SliceField]) -> impl Iterator<Item = Components> {
     fields.iter().map(|field| field.components)
@@ -267,7 +280,6 @@ mod tests {
 
     use super::*;
     use crate::plan::FieldSource;
-    use crate::table::FixedTable;
 
     fn fields(count: usize) -> Vec<SliceField> {
         let field = |index: usize| SliceField {

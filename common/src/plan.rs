@@ -28,6 +28,7 @@ use crate::time::Span;
 use crate::topic::TopicTemplate;
 
 pub use aggregate::{Aggregate, Components};
+pub use cost::{PlanCost, SliceCost};
 pub use field::{Field, FieldSource};
 pub use slice::{KeyPart, Slice, SliceField, SliceId, SlicedPlan};
 pub use validate::{Part, PlanFault, Problem};

@@ -30,3 +30,5 @@ pub mod small_disk;
 pub mod verdict;
 
 pub mod sim;
+
+pub mod direct;

@@ -40,13 +40,19 @@ impl Aggregator {
                 .panes
                 .merge_checked(&agent, &view, nth)
                 .map_err(Fault::Wire)?;
+            let mut is_late = false;
             for (query, windows) in self.catalog.queries.iter().zip(&mut self.windows) {
                 if query.reader(view.slice).is_some() {
+                    is_late |= view.pane < windows.emitted_through();
                     windows.touch(query, view.slice, view.pane, keys);
                 } else if let Some(reader) = query.coarse_reader(view.slice) {
                     windows.touch_coarse(reader.pane, view.slice, view.pane, keys);
                 }
             }
+            let (deltas, name) = (view.rows() as u64, (view.slice, view.pane, agent.clone()));
+            let contribution = self.pending.contributions.entry(name).or_default();
+            contribution.0 += deltas;
+            contribution.1 += if is_late { deltas } else { 0 };
         }
         self.claim(&agent, epoch, seq);
         self.acknowledge(connection, epoch, seq);

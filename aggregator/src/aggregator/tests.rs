@@ -4,6 +4,8 @@ mod coarse;
 
 mod session;
 
+mod time;
+
 use std::cell::RefCell;
 
 use catchment_common::limits::BATCH_DELTAS_MAX;

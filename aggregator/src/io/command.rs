@@ -6,14 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use catchment_common::plan::{Hopping, Plan, Window};
+use catchment_common::plan::{Hopping, Plan, PlanCost, SlicedPlan, Window};
 use catchment_common::time::{Now, Span, Timestamp};
 use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use rusqlite::types::ValueRef;
 use serde_json::{Map, Number, Value};
 
-use super::plan_toml;
+use super::plan_toml::{self, Budget};
 use super::sqlite::Store;
 use super::tables::time_text;
 
@@ -53,11 +53,11 @@ pub fn query(
     out: &mut impl Write,
 ) -> Result<()> {
     let store = Store::open_to_read(database)?;
-    show_query(&store, name, selection, format, now, out).map_err(|error| explain(&store, error))
+    show_query(&store, name, selection, format, now, out).map_err(|error| explain_fault(&store, error))
 }
 
 /// A damaged file shows in any statement; what to do about it is the same.
-fn explain(store: &Store, error: anyhow::Error) -> anyhow::Error {
+pub(super) fn explain_fault(store: &Store, error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<rusqlite::Error>() {
         Ok(error) => store.explain(error).into(),
         Err(other) => other,
@@ -135,7 +135,7 @@ fn show_query(
 /// Writes how agents and queries stand to `out`.
 pub fn status(database: &Path, now: Now, out: &mut impl Write) -> Result<()> {
     let store = Store::open_to_read(database)?;
-    show_status(&store, now, out).map_err(|error| explain(&store, error))
+    show_status(&store, now, out).map_err(|error| explain_fault(&store, error))
 }
 
 fn show_status(store: &Store, now: Now, out: &mut impl Write) -> Result<()> {
@@ -193,10 +193,10 @@ fn show_status(store: &Store, now: Now, out: &mut impl Write) -> Result<()> {
 }
 
 /// Checks a plan file and writes what it would make agents do to `out`.
-pub fn check_plan(file: &Path, out: &mut impl Write) -> Result<Plan> {
+pub fn check_plan(file: &Path, budget: Budget, out: &mut impl Write) -> Result<Plan> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("{}: cannot read the plan", file.display()))?;
-    let (plan, warnings) = plan_toml::parse_with_warnings(&text, &file.display().to_string())?;
+    let (plan, warnings) = plan_toml::parse_within(&text, &file.display().to_string(), Some(budget))?;
     let sliced = plan.slices();
     let mut shown = table(&["query", "slice", "window", "pane", "columns"]);
     for (query, (slice, _)) in plan.queries.iter().zip(&sliced.readers) {
@@ -209,17 +209,49 @@ pub fn check_plan(file: &Path, out: &mut impl Write) -> Result<Plan> {
         ]);
     }
     writeln!(out, "{shown}")?;
+    let cost = sliced.cost();
+    writeln!(out, "{}", cost_table(&sliced, &cost))?;
     writeln!(
         out,
-        "{}: {} queries on {} slices",
+        "{}: {} queries on {} slices; a key costs an agent {} bytes, so {} keys fit in {} bytes of limits.memory",
         file.display(),
         plan.queries.len(),
-        sliced.slices.len()
+        sliced.slices.len(),
+        cost.bytes_per_key(),
+        cost.keys_within(budget.memory_bytes),
+        budget.memory_bytes
     )?;
     for warning in warnings {
         writeln!(out, "warning: {warning}")?;
     }
     Ok(plan)
+}
+
+fn cost_table(sliced: &SlicedPlan, cost: &PlanCost) -> Table {
+    let mut shown = table(&[
+        "slice",
+        "queries",
+        "pane",
+        "open panes",
+        "bytes per key",
+        "deltas per key and hour",
+        "coarsened to",
+    ]);
+    let ladders = sliced.slices.iter().zip(&sliced.ladders);
+    for (index, ((slice, ladder), cost_of)) in ladders.zip(&cost.slices).enumerate() {
+        let queries = sliced.readers.iter().filter(|(home, _)| *home == index);
+        let ladder: Vec<String> = ladder.iter().map(Span::to_string).collect();
+        shown.add_row([
+            (index + 1).to_string(),
+            queries.count().to_string(),
+            slice.pane.to_string(),
+            cost_of.open_panes.to_string(),
+            (cost_of.open_panes * cost.entry_bytes).to_string(),
+            cost_of.deltas_per_hour.to_string(),
+            ladder.join(", "),
+        ]);
+    }
+    shown
 }
 
 /// A window as a plan writes it.
@@ -240,7 +272,7 @@ fn window_text(window: &Window) -> String {
     }
 }
 
-fn instant(text: &str) -> Result<Timestamp> {
+pub(super) fn instant(text: &str) -> Result<Timestamp> {
     let time: jiff::Timestamp = text
         .parse()
         .with_context(|| format!("`{text}` is not an instant; write 2026-11-23T08:00:00Z"))?;
@@ -297,7 +329,7 @@ pub(super) fn show(
     Ok(())
 }
 
-fn table<T: AsRef<str>>(header: &[T]) -> Table {
+pub(super) fn table<T: AsRef<str>>(header: &[T]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::UTF8_BORDERS_ONLY)

@@ -40,11 +40,25 @@ impl std::error::Error for PlanErrors {}
 
 /// Reads the text of a file called `name`.
 pub fn parse(text: &str, name: &str) -> Result<Plan, PlanErrors> {
-    parse_with_warnings(text, name).map(|(plan, _)| plan)
+    parse_within(text, name, None).map(|(plan, _)| plan)
 }
 
-/// Reads the text of a file called `name`; besides the plan, a line for each thing that it would better do otherwise.
-pub fn parse_with_warnings(text: &str, name: &str) -> Result<(Plan, Vec<String>), PlanErrors> {
+/// What agents have for a plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// An agent's memory for open panes, in bytes: its `limits.memory`.
+    pub memory_bytes: u64,
+    /// Keys that must fit.
+    pub keys: u64,
+}
+
+/// Reads the text of a file called `name` for agents with this budget, if it matters; besides the plan, a line for each
+/// thing that it would better do otherwise.
+pub fn parse_within(
+    text: &str,
+    name: &str,
+    budget: Option<Budget>,
+) -> Result<(Plan, Vec<String>), PlanErrors> {
     let raw: RawPlan = toml::from_str(text).map_err(|error| {
         let (line, column) = position(text, error.span().map_or(0, |span| span.start));
         let message = error.message();
@@ -71,6 +85,9 @@ pub fn parse_with_warnings(text: &str, name: &str) -> Result<(Plan, Vec<String>)
     };
     if faults.is_empty() {
         faults.extend(plan.validate().into_iter().map(placed));
+    }
+    if let Some(budget) = budget.filter(|_| faults.is_empty()) {
+        faults.extend(plan.over_budget(budget.memory_bytes, budget.keys).map(placed));
     }
     if faults.is_empty() {
         let warnings = plan.warnings().into_iter().map(placed);
@@ -521,8 +538,28 @@ retention = "30d"
     }
 
     #[test]
+    fn a_plan_that_agents_have_no_room_for_is_refused_where_it_says_so() {
+        let budget = Budget {
+            memory_bytes: 65_536,
+            keys: 1,
+        };
+        let within = |text: &str| {
+            parse_within(text, "p", Some(budget))
+                .map(|_| ())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(within(GOOD), Ok(()));
+        let fault = within(&GOOD.replace("lateness = \"30s\"", "lateness = \"1d\"")).unwrap_err();
+        assert!(
+            fault.starts_with("p:10:12: an agent has 65536 bytes for open panes: 0 keys of ")
+                && fault.contains("8641 panes of 10s open at once"),
+            "{fault}"
+        );
+    }
+
+    #[test]
     fn panes_narrower_than_the_windows_are_warned_of_where_they_are_written() {
-        let (_, warnings) = parse_with_warnings(&GOOD.replace("\"10s\" }", "\"7s\" }"), "plan.toml").unwrap();
+        let (_, warnings) = parse_within(&GOOD.replace("\"10s\" }", "\"7s\" }"), "plan.toml", None).unwrap();
         assert_eq!(
             warnings,
             [

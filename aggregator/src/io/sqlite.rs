@@ -26,9 +26,10 @@ use crate::catalog::Catalog;
 use crate::commit::{Commit, PaneSource, SourceFault};
 
 /// The migrations that lead to the schema that this software writes; the first makes [`SCHEMA_FIRST`].
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/0001_initial.sql"),
     include_str!("../../migrations/0002_slices_renumbered.sql"),
+    include_str!("../../migrations/0003_lineage.sql"),
 ];
 /// The oldest schema version that can be read. Version 1 was never released.
 const SCHEMA_FIRST: i64 = 2;
@@ -298,8 +299,9 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         inputs::write(&transaction, commit)?;
         for changes in &commit.results {
-            results::write(&transaction, changes, &tables[changes.query])?;
+            results::write(&transaction, changes, &tables[changes.query], commit.at)?;
         }
+        results::write_contributions(&transaction, commit)?;
         match &commit.checkpoint {
             None => results::append_batches(&transaction, commit)?,
             Some(checkpoint) => {
@@ -314,10 +316,20 @@ impl Store {
                     transaction
                         .prepare_cached(&tables[query].expire)?
                         .execute([time_text(before)])?;
+                    transaction
+                        .prepare_cached(
+                            "DELETE FROM catchment_shown WHERE query = ?1 AND start_us < ?2 AND end_us <= ?2",
+                        )?
+                        .execute(params![tables[query].name, before.as_micros()])?;
                 }
                 for &(slice, before) in &checkpoint.expired.panes {
                     transaction
                         .prepare_cached("DELETE FROM catchment_pane WHERE slice = ?1 AND start_us < ?2")?
+                        .execute(params![slice.0, before.as_micros()])?;
+                    transaction
+                        .prepare_cached(
+                            "DELETE FROM catchment_contribution WHERE slice = ?1 AND start_us < ?2",
+                        )?
                         .execute(params![slice.0, before.as_micros()])?;
                 }
             }

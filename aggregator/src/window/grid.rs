@@ -8,9 +8,9 @@ use catchment_common::time::Timestamp;
 use super::calendar::{Calendar, Zone};
 use super::load::Loader;
 use super::rows::{self, Cut};
-use super::{Horizon, View};
+use super::{Horizon, View, why_due};
 use crate::catalog::RunningQuery;
-use crate::commit::{PaneSource, QueryResults, SourceFault};
+use crate::commit::{PaneSource, QueryResults, SourceFault, Why};
 use crate::frontier::Coverage;
 use crate::merge::KeyId;
 
@@ -112,7 +112,8 @@ impl Touched {
                 horizon.watch(start, end, (view.coverage)(end));
             }
             let keys = rows::keys_of(view.panes, touched);
-            results.windows.push(view.rows(Cut::window(start, end), keys));
+            let rows = view.rows(Cut::window(start, end), Why::LateData, keys);
+            results.windows.push(rows);
         }
     }
 }
@@ -127,9 +128,10 @@ pub(super) fn show_due<C: Fn(Timestamp) -> Coverage>(
 ) {
     for start in due(view, grid, horizon.through, through) {
         let end = grid.end(start);
-        horizon.watch(start, end, (view.coverage)(end));
-        let cut = Cut::window(start, end);
-        results.windows.push(view.rows(cut, view.keys_within(start, end)));
+        let coverage = (view.coverage)(end);
+        horizon.watch(start, end, coverage);
+        let (cut, keys) = (Cut::window(start, end), view.keys_within(start, end));
+        results.windows.push(view.rows(cut, why_due(coverage), keys));
     }
 }
 

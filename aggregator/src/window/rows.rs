@@ -9,7 +9,7 @@ use catchment_common::time::{Span, Timestamp};
 use super::session::ends;
 use super::{View, status};
 use crate::catalog::{Reader, RunningQuery};
-use crate::commit::{Row, WindowRows};
+use crate::commit::{Row, Why, WindowRows};
 use crate::frontier::Coverage;
 use crate::merge::{KeyId, Panes};
 
@@ -117,9 +117,10 @@ impl<C> View<'_, C> {
 
 impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
     /// The rows of these keys, of those that have any data in the cut.
-    pub(super) fn rows(&self, cut: Cut, keys: Vec<Box<[u8]>>) -> WindowRows {
+    pub(super) fn rows(&self, cut: Cut, why: Why, keys: Vec<Box<[u8]>>) -> WindowRows {
         WindowRows {
             status: status(cut.start, cut.end, (self.coverage)(cut.end)),
+            why,
             is_coarse: cut.kind == Kind::Coarse,
             is_session: cut.kind == Kind::Session,
             rows: keys.into_iter().filter_map(|key| self.row(cut, key)).collect(),

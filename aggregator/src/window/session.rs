@@ -20,9 +20,9 @@ use catchment_common::time::{Span, Timestamp};
 
 use super::load::Loader;
 use super::rows::Cut;
-use super::{Horizon, View};
+use super::{Horizon, View, why_due};
 use crate::catalog::RunningQuery;
-use crate::commit::{PaneSource, QueryResults, SourceFault};
+use crate::commit::{PaneSource, QueryResults, SourceFault, Why};
 use crate::frontier::Coverage;
 use crate::limits::SESSION_GAPS_KEPT;
 use crate::merge::{KeyId, Panes};
@@ -123,8 +123,14 @@ impl Sessions {
     ) {
         self.touched.clear();
         for ((start, end), keys) in std::mem::take(&mut self.ready) {
-            horizon.watch(start, end, (view.coverage)(end));
-            let rows = view.rows(Cut::session(start, end), keys.into_iter().collect());
+            let coverage = (view.coverage)(end);
+            horizon.watch(start, end, coverage);
+            let why = if end <= horizon.through {
+                Why::LateData
+            } else {
+                why_due(coverage)
+            };
+            let rows = view.rows(Cut::session(start, end), why, keys.into_iter().collect());
             results.windows.push(rows);
         }
     }

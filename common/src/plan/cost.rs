@@ -1,4 +1,4 @@
-//! What a plan costs on the uplink: panes against windows.
+//! What a plan costs an agent in memory, and on the uplink: panes against windows.
 //!
 //! A slice ships one delta for each pane and key that has readings. Its windows are assembled from them at the centre, so
 //! that more queries cost nothing, as long as the panes are no narrower than their steps. Where sizes and steps have
@@ -8,10 +8,67 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::{Hopping, Part, Plan, PlanFault, Problem, SlicedPlan, Window};
+use super::{Hopping, Part, Plan, PlanFault, Problem, Slice, SlicedPlan, Window};
+use crate::pane::entry_bytes;
 use crate::time::Span;
 
 const HOUR: Span = Span::from_secs(3_600);
+
+/// What a plan costs each agent that runs it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanCost {
+    /// Bytes of one open partial, for a key of typical length: as many as the slice with the most fields needs.
+    pub entry_bytes: u64,
+    /// Slice by slice.
+    pub slices: Vec<SliceCost>,
+}
+
+/// What one slice costs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SliceCost {
+    /// Panes of one key that are open at once: that of now, and those that `lateness` holds back.
+    pub open_panes: u64,
+    /// Deltas shipped in an hour for each key that always has readings.
+    pub deltas_per_hour: u64,
+}
+
+impl PlanCost {
+    /// Open partials of one key over all slices.
+    pub fn open_panes(&self) -> u64 {
+        self.slices.iter().map(|slice| slice.open_panes).sum()
+    }
+
+    /// Bytes of an agent's memory budget for each key.
+    pub fn bytes_per_key(&self) -> u64 {
+        self.open_panes().saturating_mul(self.entry_bytes)
+    }
+
+    /// Keys whose panes are all open in this many bytes. With more keys, partials leave early: more bytes on the uplink,
+    /// the same results.
+    pub fn keys_within(&self, memory_bytes: u64) -> u64 {
+        (memory_bytes / self.entry_bytes)
+            .checked_div(self.open_panes())
+            .unwrap_or(0)
+    }
+}
+
+impl SlicedPlan {
+    /// What these slices cost each agent.
+    pub fn cost(&self) -> PlanCost {
+        let fields = self.slices.iter().map(|slice| slice.fields.len()).max();
+        let slice_cost = |slice: &Slice| {
+            let (lateness, pane) = (slice.lateness.as_micros(), slice.pane.as_micros());
+            SliceCost {
+                open_panes: (lateness.unsigned_abs().div_ceil(pane.unsigned_abs())) + 1,
+                deltas_per_hour: per_hour(slice.pane),
+            }
+        };
+        PlanCost {
+            entry_bytes: entry_bytes(fields.unwrap_or(1)) as u64,
+            slices: self.slices.iter().map(slice_cost).collect(),
+        }
+    }
+}
 
 impl Plan {
     /// What a valid plan would better do otherwise, in the form of faults.
@@ -21,6 +78,33 @@ impl Plan {
         slices
             .filter_map(|slice| self.narrow_panes(&sliced, slice))
             .collect()
+    }
+
+    /// Why agents with this much memory cannot hold the open panes of so many keys; none if they can.
+    pub fn over_budget(&self, memory_bytes: u64, keys: u64) -> Option<PlanFault> {
+        let sliced = self.slices();
+        let cost = sliced.cost();
+        let fitting = cost.keys_within(memory_bytes);
+        if self.queries.is_empty() || fitting >= keys {
+            return None;
+        }
+        let slices = cost.slices.iter().enumerate();
+        let (most, slice) = slices.max_by_key(|(_, slice)| slice.open_panes)?;
+        let query = sliced.readers.iter().position(|(home, _)| *home == most)?;
+        let message = format!(
+            "an agent has {memory_bytes} bytes for open panes: {fitting} keys of {} bytes fit, not {keys}",
+            cost.bytes_per_key()
+        );
+        let hint = format!(
+            "this query's slice has {} panes of {} open at once for each key; shorten `lateness`, widen the step, or give \
+             agents more (limits.memory, and --memory here)",
+            slice.open_panes, sliced.slices[most].pane
+        );
+        Some(PlanFault {
+            query,
+            part: Part::Lateness,
+            problem: Problem { message, hint },
+        })
     }
 
     /// A slice of which the panes are more than the windows that they make.
@@ -146,6 +230,31 @@ mod tests {
         warnings
             .map(|warning| (warning.query, warning.problem.to_string()))
             .collect()
+    }
+
+    #[test]
+    fn a_plan_costs_what_its_slices_hold_open() {
+        let mut late = query("late", 10, &[]);
+        late.lateness = Span::from_secs(25);
+        let plan = Plan {
+            version: 1,
+            queries: alloc::vec![query("q", 60, &[]), query("r", 30, &[]), late],
+        };
+        let cost = plan.slices().cost();
+        let slices: Vec<(u64, u64)> = cost
+            .slices
+            .iter()
+            .map(|slice| (slice.open_panes, slice.deltas_per_hour))
+            .collect();
+        assert_eq!(slices, [(1, 120), (4, 360)]);
+        assert_eq!(cost.entry_bytes, entry_bytes(1).min(entry_bytes(0)) as u64);
+        assert_eq!(cost.bytes_per_key(), 5 * cost.entry_bytes);
+        assert_eq!(cost.keys_within(50 * cost.entry_bytes + 1), 10);
+        assert_eq!(plan.over_budget(50 * cost.entry_bytes, 10), None);
+        let fault = plan.over_budget(50 * cost.entry_bytes, 11).unwrap();
+        assert_eq!((fault.query, fault.part), (2, Part::Lateness));
+        assert!(fault.problem.hint.contains("4 panes of 10s open at once"));
+        assert_eq!(Plan::default().over_budget(0, 1), None);
     }
 
     #[test]

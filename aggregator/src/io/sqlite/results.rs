@@ -2,10 +2,11 @@
 
 use catchment_common::key::tags_of;
 use catchment_common::stats::Lowered;
+use catchment_common::time::Timestamp;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue};
 use rusqlite::{ToSql, Transaction, params};
 
-use crate::commit::{Commit, QueryResults, WindowRows};
+use crate::commit::{Commit, QueryResults, Why, WindowRows, WindowStatus};
 use crate::io::tables::{TableSql, time_text};
 
 pub(super) fn append_batches(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
@@ -26,11 +27,22 @@ pub(super) fn write(
     transaction: &Transaction<'_>,
     results: &QueryResults,
     table: &TableSql,
+    at: Timestamp,
 ) -> rusqlite::Result<()> {
     for window in &results.windows {
         write_window(transaction, window, table)?;
+        let (status, rows) = (shown_status(window), window.rows.len());
+        note(
+            transaction,
+            table,
+            &window.status,
+            (window.is_coarse, window.why, status, rows),
+            at,
+        )?;
     }
     for status in &results.statuses {
+        let text = status_text(status.is_final);
+        note(transaction, table, status, (false, Why::Coverage, text, 0), at)?;
         transaction.prepare_cached(&table.set_status)?.execute(params![
             status_text(status.is_final),
             status.coverage,
@@ -59,11 +71,7 @@ fn write_window(
         .transpose()?;
     let start = time_text(window.status.start);
     let end = time_text(window.status.end);
-    let status = if window.is_coarse {
-        "coarse"
-    } else {
-        status_text(window.status.is_final)
-    };
+    let status = shown_status(window);
     for row in &window.rows {
         upsert.raw_bind_parameter(1, start.as_str())?;
         upsert.raw_bind_parameter(2, end.as_str())?;
@@ -89,6 +97,61 @@ fn write_window(
             }
             absorb.raw_execute()?;
         }
+    }
+    Ok(())
+}
+
+fn shown_status(window: &WindowRows) -> &'static str {
+    if window.is_coarse {
+        "coarse"
+    } else {
+        status_text(window.status.is_final)
+    }
+}
+
+/// Notes that rows of a window were written, and why.
+fn note(
+    transaction: &Transaction<'_>,
+    table: &TableSql,
+    window: &WindowStatus,
+    (is_coarse, why, status, rows): (bool, Why, &str, usize),
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO catchment_shown (query, start_us, end_us, coarse, at_us, reason, status, coverage, rows)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            table.name,
+            window.start.as_micros(),
+            window.end.as_micros(),
+            is_coarse,
+            at.as_micros(),
+            why.text(),
+            status,
+            window.coverage,
+            rows as i64
+        ])?;
+    Ok(())
+}
+
+/// Adds what agents have shipped of panes.
+pub(super) fn write_contributions(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    let mut add = transaction.prepare_cached(
+        "INSERT INTO catchment_contribution (slice, start_us, agent, deltas, late, first_us, last_us)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+         ON CONFLICT DO UPDATE SET deltas = deltas + ?4, late = late + ?5, last_us = ?6",
+    )?;
+    for contribution in &commit.contributions {
+        add.execute(params![
+            contribution.slice.0,
+            contribution.pane.as_micros(),
+            contribution.agent,
+            contribution.deltas.cast_signed(),
+            contribution.late.cast_signed(),
+            commit.at.as_micros()
+        ])?;
     }
     Ok(())
 }

@@ -4,6 +4,8 @@ mod calendar;
 
 mod centre;
 
+mod lineage;
+
 mod recovery;
 
 mod sessions;

@@ -1,0 +1,88 @@
+//! What goes wrong with time in other systems: silent, dead, returning and late agents. `docs/WINDOWS.md` names each.
+
+use super::*;
+
+#[test]
+fn a_dead_agent_holds_windows_for_patience_and_no_message_is_needed_to_show_them() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    world.greet(2, "b", Vec::new());
+    world.frame(0, 1, batch(1, 100, &[("x", &[1])])).unwrap();
+    world.heartbeat(0, 1, 1, 120);
+    world.heartbeat(0, 2, 0, 50);
+    world.settle(0);
+    world.check(&[]);
+    let deadline = world.aggregator.poll_timeout().as_micros();
+    assert!(deadline <= 10_000_000, "the machine asks to be woken");
+    world.settle(10);
+    world.check(&[(100, "x", 1, false, 1, 1.0)]);
+}
+
+#[test]
+fn the_order_in_which_agents_fall_silent_does_not_matter() {
+    // Heartbeats of three agents in every order; the last windows come out alike.
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    let mut seen = BTreeSet::new();
+    for order in orders {
+        let mut world = World::new(vec![query("q", 10, 10)]);
+        for (connection, name) in [(1, "a"), (2, "b"), (3, "c")] {
+            world.greet(connection, name, Vec::new());
+        }
+        world.frame(0, 1, batch(1, 100, &[("x", &[1])])).unwrap();
+        world.settle(0);
+        for (step, agent) in order.into_iter().enumerate() {
+            let seq = u64::from(agent == 0);
+            world.heartbeat(step as i64, agent + 1, seq, 200 + 10 * agent as i64);
+            world.settle(step as i64);
+        }
+        world.check(&[(100, "x", 1, true, 1, 1.0)]);
+        seen.insert(format!("{:?}", world.rows));
+    }
+    assert_eq!(seen.len(), 1);
+}
+
+#[test]
+fn an_agent_that_comes_back_with_a_backlog_revises_and_moves_nothing_back() {
+    let mut world = World::new(vec![query("q", 10, 10)]);
+    world.greet(1, "a", Vec::new());
+    world.greet(2, "b", Vec::new());
+    world.heartbeat(0, 2, 0, 100);
+    world.frame(0, 1, batch(1, 100, &[("x", &[1])])).unwrap();
+    world.heartbeat(0, 1, 1, 130);
+    world.settle(0);
+    world.settle(10);
+    world.check(&[(100, "x", 1, false, 1, 1.0)]);
+    // While b catches up, a goes on, and its newer windows do not wait.
+    world.frame(11, 1, batch(2, 130, &[("x", &[2])])).unwrap();
+    world.heartbeat(11, 1, 2, 140);
+    world.frame(11, 2, batch(1, 100, &[("x", &[4])])).unwrap();
+    world.heartbeat(11, 2, 1, 110);
+    world.settle(11);
+    world.check(&[(100, "x", 2, true, 2, 5.0), (130, "x", 1, false, 1, 2.0)]);
+    world.heartbeat(12, 2, 1, 140);
+    world.settle(12);
+    world.check(&[(100, "x", 2, true, 2, 5.0), (130, "x", 2, true, 1, 2.0)]);
+}
+
+#[test]
+fn a_late_reading_is_in_every_window_that_needs_its_pane_shown_or_not() {
+    // Windows over 100: those from 80 and 90 have been shown, that from 100 has not.
+    let mut world = World::new(vec![query("q", 30, 10)]);
+    world.greet(1, "a", Vec::new());
+    world.frame(1, 1, batch(1, 80, &[("x", &[1])])).unwrap();
+    world.heartbeat(1, 1, 1, 120);
+    world.settle(1);
+    // A checkpoint, after which panes may leave memory.
+    world.settle(20);
+    world.frame(21, 1, batch(2, 100, &[("x", &[2])])).unwrap();
+    world.settle(21);
+    world.heartbeat(22, 1, 2, 140);
+    world.settle(22);
+    world.check(&[
+        (60, "x", 1, true, 1, 1.0),
+        (70, "x", 1, true, 1, 1.0),
+        (80, "x", 2, true, 2, 3.0),
+        (90, "x", 1, true, 1, 2.0),
+        (100, "x", 1, true, 1, 2.0),
+    ]);
+}
