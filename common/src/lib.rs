@@ -28,6 +28,8 @@ pub mod ratio;
 
 pub mod stats;
 
+pub mod sketch;
+
 mod index;
 
 pub mod table;
