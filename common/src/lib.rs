@@ -30,6 +30,8 @@ pub mod stats;
 
 pub mod sketch;
 
+pub mod lower;
+
 mod index;
 
 pub mod table;

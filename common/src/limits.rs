@@ -12,6 +12,8 @@ pub const KEY_BYTES_MAX: usize = 192;
 pub const TAGS_MAX: usize = 8;
 /// Most measured fields of one query.
 pub const FIELDS_MAX: usize = 32;
+/// Most aggregates of one query: with all fields, its table stays below the 2,000 columns that SQLite takes.
+pub const AGGREGATES_MAX: usize = 48;
 /// Deepest dotted path into a payload.
 pub const PATH_DEPTH_MAX: usize = 8;
 /// Longest topic, as MQTT allows it: its length is a 16-bit number.
@@ -48,6 +50,8 @@ pub const TOP_VALUES_MAX: usize = 1_024;
 pub const BOUNDS_MAX: usize = 64;
 /// Most rows of a `top(k, …)`: it is a cell of a table that people read.
 pub const TOP_K_MAX: u16 = 100;
+/// Most tags that the sketches of one slice watch.
+pub const WATCHED_MAX: usize = 16;
 /// Most sketches of one slice.
 pub const SKETCHES_MAX: usize = 64;
 /// Of these, most top lists: each may carry [`TOP_VALUES_MAX`] texts.
@@ -97,3 +101,4 @@ const SKETCHES_BYTES_MAX: usize = TOPS_MAX * TOP_BYTES_MAX
 const _: () = assert!(DELTA_BYTES_MAX + SKETCHES_BYTES_MAX + BATCH_BYTES_TARGET < FRAME_BYTES_MAX);
 const _: () = assert!(SECTION_WEIGHT_TARGET + SKETCHES_MAX * 2 * BUCKETS_MAX < SECTION_ENTRIES_MAX);
 const _: () = assert!(BOUNDS_MAX < BUCKETS_MAX);
+const _: () = assert!(FIELDS_MAX * AGGREGATES_MAX + 2 * AGGREGATES_MAX + TAGS_MAX < 2_000 - 16);

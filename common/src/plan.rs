@@ -8,6 +8,8 @@
 
 mod aggregate;
 
+mod sketch;
+
 mod slice;
 
 mod validate;
@@ -21,7 +23,8 @@ use crate::limits::WINDOW_SIZE_MAX;
 use crate::time::Span;
 use crate::topic::TopicTemplate;
 
-pub use aggregate::{Aggregate, Components};
+pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
+pub use sketch::{Column, ColumnType, Shown, SliceSketch};
 pub use slice::{KeyPart, Slice, SliceField, SliceId, SlicedPlan};
 pub use validate::{Part, PlanFault, Problem};
 
@@ -185,19 +188,5 @@ impl Window {
             .filter_map(|factor| pane.checked_mul(factor).map(Span::from_micros))
             .filter(|rung| *rung <= WINDOW_SIZE_MAX)
             .collect()
-    }
-}
-
-impl Query {
-    /// The column names of the result table after the fixed ones: `<field>_<aggregate>`, fields outermost.
-    pub fn value_columns(&self) -> impl Iterator<Item = String> {
-        self.fields.iter().flat_map(|field| {
-            self.aggregates.iter().map(|aggregate| {
-                let mut name = field.name.clone();
-                name.push('_');
-                name.push_str(aggregate.name());
-                name
-            })
-        })
     }
 }

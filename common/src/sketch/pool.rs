@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use super::{Bucket, Shape, SketchKind};
 use crate::limits::{BUCKETS_MAX, SKETCHES_MAX, TOP_VALUES_MAX};
+use crate::pane::Use;
 use crate::table::Full;
 
 const WORDS: usize = 16;
@@ -68,7 +69,7 @@ pub struct Drained<'p> {
     pub level: u8,
     /// A top list's values without a counter.
     pub others: u64,
-    /// Keys and counts, in no order; a key may come more than once.
+    /// Keys and counts, ascending.
     pub entries: &'p [Bucket],
 }
 
@@ -148,16 +149,15 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
         Ok(first)
     }
 
-    /// Takes a value into one of the sketches that begin at `first`. Needs a vacant block. `added` is called with the
-    /// number of a value that a top list counts from now on, `dropped` with that of each one that it forgets.
+    /// Takes a value into one of the sketches that begin at `first`. Needs a vacant block. `used` is told of the numbers
+    /// of values that a top list counts from now on or forgets.
     #[inline]
     pub fn lift(
         &mut self,
         first: u32,
         kind: SketchKind,
         point: Point,
-        added: &mut impl FnMut(u32),
-        dropped: &mut impl FnMut(u32),
+        used: &mut impl FnMut(u32, Use),
     ) -> Result<(), Full> {
         let at = self.head_at(first, usize::from(point.sketch));
         let mut head = self.head(at);
@@ -175,9 +175,9 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
         if head.entries > entries {
             match kind {
                 SketchKind::Top => {
-                    added(key as u32);
+                    used(key as u32, Use::Begins);
                     if head.entries > COUNTERS_MAX {
-                        self.prune(&mut head, dropped);
+                        self.prune(&mut head, used);
                     }
                 }
                 SketchKind::Buckets(shape) => self.raise_until_fit(&mut head, shape),
@@ -197,13 +197,12 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
         kind: SketchKind,
         point: Point,
         count: u64,
-        added: &mut impl FnMut(u32),
-        dropped: &mut impl FnMut(u32),
+        used: &mut impl FnMut(u32, Use),
     ) -> Result<(), Full> {
         let mut rest = count;
         while rest > 0 {
             let part = rest.min(u64::from(u32::MAX)) as u32;
-            self.lift(first, kind, Point { count: part, ..point }, added, dropped)?;
+            self.lift(first, kind, Point { count: part, ..point }, used)?;
             rest -= u64::from(part);
         }
         Ok(())
@@ -217,7 +216,7 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
         self.set_head(at, head);
     }
 
-    /// Takes the sketches that begin at `first` out, handing each to `visit` in order, and frees their blocks.
+    /// Takes the sketches that begin at `first` out, of which there are so many, handing each to `visit` in order, and frees their blocks.
     pub fn close(&mut self, first: u32, sketches: usize, mut visit: impl FnMut(usize, Drained<'_>)) {
         let mut drained = core::mem::take(&mut self.drained);
         for sketch in 0..sketches {
@@ -230,6 +229,15 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
                 self.free(next);
                 next = leaf[LEAF_NEXT];
             }
+            // One entry for each key, whatever its count.
+            drained.sort_unstable();
+            drained.dedup_by(|more, held| {
+                let same = more.0 == held.0;
+                if same {
+                    held.1 += more.1;
+                }
+                same
+            });
             visit(
                 sketch,
                 Drained {
@@ -420,7 +428,7 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
 
     /// Drops counters of a top list that its canonical state does not keep: all above the hash that enough are at or
     /// below.
-    fn prune(&mut self, head: &mut Head, dropped: &mut impl FnMut(u32)) {
+    fn prune(&mut self, head: &mut Head, used: &mut impl FnMut(u32, Use)) {
         let (mut low, mut high) = (0, u32::MAX);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -435,7 +443,7 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
             let is_kept = (key >> 32) as u32 <= low;
             if !is_kept {
                 others += u64::from(count);
-                dropped(key as u32);
+                used(key as u32, Use::Ends);
             }
             is_kept.then_some(key)
         });

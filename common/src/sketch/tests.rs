@@ -9,6 +9,7 @@ use super::pool::{Block, Point, Pool, blocks_to_open};
 use super::*;
 use crate::decimal::Value;
 use crate::limits::{BUCKETS_MAX, TOP_VALUES_MAX};
+use crate::pane::Use;
 
 const CENT: i128 = 10_i128.pow(16);
 
@@ -138,19 +139,10 @@ impl Agent {
             users,
             ..
         } = self;
-        let mut changes = Vec::new();
-        let changed = core::cell::RefCell::new(&mut changes);
-        pool.lift(
-            *first,
-            *kind,
-            point,
-            &mut |id| changed.borrow_mut().push((id, 1)),
-            &mut |id| changed.borrow_mut().push((id, -1)),
-        )
+        pool.lift(*first, *kind, point, &mut |id, change| {
+            *users.entry(id).or_default() += if change == Use::Begins { 1 } else { -1 };
+        })
         .unwrap();
-        for (id, change) in changes {
-            *users.entry(id).or_default() += change;
-        }
     }
 
     fn spill(&mut self) {
