@@ -18,9 +18,10 @@ use catchment_common::wire::{AgentPlan, Section};
 use crate::decode::{Decoded, PathTree};
 use crate::devices::{Devices, IDENTITY_BYTES_MAX};
 use crate::journal::Journal;
-use crate::panes::{OpenPanes, Place as PanePlace};
+use crate::panes::{Measured, OpenPanes, Place as PanePlace};
 use crate::reading;
 use crate::settings::READINGS_PER_MESSAGE_MAX;
+use crate::sketches::TagValues;
 use crate::tally::{AGENT, Place, Tally};
 use crate::watermark::Watermark;
 
@@ -59,11 +60,13 @@ struct View {
     key: Vec<TagFrom>,
     sequence: Option<usize>,
     fields: Vec<(usize, Option<Resolution>)>,
+    watched: Vec<TagFrom>,
     watermark: Watermark,
     /// The end of the pane that holds the watermark: when the watermark reaches it, panes can be closed.
     next_close: Timestamp,
     key_buffer: KeyBuffer,
     values: Vec<Option<Value>>,
+    tags: TagValues,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +97,7 @@ impl Intake {
         tally: &mut Tally,
     ) -> Self {
         if let Some(before) = before.as_deref_mut() {
-            before.panes = OpenPanes::new(0, 1, limits.seed);
+            before.panes = OpenPanes::new(0, &[], limits.seed);
         }
         let before = before.as_deref();
         // Without a slice nothing can be open.
@@ -103,18 +106,12 @@ impl Intake {
         } else {
             limits.memory_bytes
         };
-        let fields = plan
-            .slices
-            .iter()
-            .map(|(_, slice)| slice.fields.len())
-            .max()
-            .unwrap_or(1);
         let numbered = plan.slices.iter().any(|(_, slice)| slice.dedupe.is_some());
         let mut intake = Self {
             sources: Vec::new(),
             views: Vec::new(),
             slices: plan.slices.clone(),
-            panes: OpenPanes::new(memory_bytes, fields, limits.seed),
+            panes: OpenPanes::new(memory_bytes, &plan.slices, limits.seed),
             decoded: Decoded::default(),
             devices: Devices::new(
                 if numbered {
@@ -164,13 +161,11 @@ impl Intake {
                 TimeSource::Arrival => None,
                 TimeSource::Payload { path, unit } => Some((tree.add(path), *unit)),
             },
-            key: slice
-                .key
+            key: slice.key.iter().map(|part| TagFrom::new(part, tree)).collect(),
+            watched: slice
+                .watched
                 .iter()
-                .map(|part| match part {
-                    KeyPart::Capture(index) => TagFrom::Capture(usize::from(*index).min(TAGS_MAX - 1)),
-                    KeyPart::Payload(path) => TagFrom::Path(tree.add(path)),
-                })
+                .map(|part| TagFrom::new(part, tree))
                 .collect(),
             sequence: slice.dedupe.as_ref().map(|path| tree.add(path)),
             fields: slice
@@ -187,6 +182,7 @@ impl Intake {
             next_close: close_after(watermark.value(), slice),
             key_buffer: KeyBuffer::default(),
             values: Vec::with_capacity(slice.fields.len()),
+            tags: TagValues::default(),
         });
     }
 
@@ -300,7 +296,12 @@ impl Intake {
                         key,
                     };
                     let lifted = loop {
-                        if let Ok(lifted) = panes.lift(place, slice, at, &view.values, mark) {
+                        let measured = Measured {
+                            at,
+                            values: &view.values,
+                            tags: &view.tags,
+                        };
+                        if let Ok(lifted) = panes.lift(place, slice, measured, mark) {
                             break lifted;
                         }
                         let count = panes.spill(slices, |index, section| {
@@ -313,7 +314,13 @@ impl Intake {
                     if lifted.is_new {
                         journal.forget_key(lifted.key);
                     }
-                    journal.reading(index as u16, (lifted.key, key), at, &slice.fields, &view.values);
+                    journal.reading(
+                        index as u16,
+                        (lifted.key, key),
+                        at,
+                        (&slice.fields, &view.values),
+                        &view.tags,
+                    );
                     closable.late |= late;
                     closable.on_time |= view.watermark.value() >= view.next_close;
                 }
@@ -407,6 +414,15 @@ struct Message<'m> {
     decoded: &'m Decoded,
 }
 
+impl TagFrom {
+    fn new(part: &KeyPart, tree: &mut PathTree) -> Self {
+        match part {
+            KeyPart::Capture(index) => Self::Capture(usize::from(*index).min(TAGS_MAX - 1)),
+            KeyPart::Payload(path) => Self::Path(tree.add(path)),
+        }
+    }
+}
+
 impl View {
     /// Reads one reading: leaves its key and values in the view.
     #[inline]
@@ -444,9 +460,21 @@ impl View {
             rounded += u64::from(value.is_some_and(|(_, rounded)| rounded));
             self.values.push(value.map(|(value, _)| value));
         }
-        let absent = self.fields.len() as u64 - present;
+        let mut absent = self.fields.len() as u64 - present;
         if present == 0 && absent > 0 {
             return Err(Reason::MissingField);
+        }
+        self.tags.clear();
+        for tag in &self.watched {
+            let counts = match *tag {
+                TagFrom::Capture(index) => self.tags.push(Some(message.captures[index].as_bytes())),
+                // A tag of another type is none. It is not what the reading is told apart by, so the reading counts.
+                TagFrom::Path(path) => match reading::tag(raw(path)) {
+                    Ok(tag) => self.tags.push(Some(tag.as_bytes())),
+                    Err(_) => self.tags.push(None),
+                },
+            };
+            absent += u64::from(!counts);
         }
         Ok(Read { at, rounded, absent })
     }

@@ -17,9 +17,7 @@ use super::column::{put_column, take_column};
 use super::cursor::{Cursor, put_varint, unzigzag, zigzag};
 use super::sketch::{Room, put_kind, put_sketch, take_kind, take_sketch};
 use super::stats::{StatsScratch, put_field, take_field};
-use crate::limits::{
-    BATCH_DELTAS_MAX, FIELDS_MAX, KEY_BYTES_MAX, SECTION_ENTRIES_MAX, SECTION_WEIGHT_TARGET, SKETCHES_MAX,
-};
+use crate::limits::{BATCH_DELTAS_MAX, FIELDS_MAX, KEY_BYTES_MAX, SECTION_ENTRIES_MAX, SKETCHES_MAX};
 use crate::plan::{Components, SliceId};
 use crate::sketch::{Sketch, SketchKind};
 use crate::stats::Stats;
@@ -129,12 +127,6 @@ impl Section {
     pub fn set_sketches(&mut self, kinds: impl Iterator<Item = SketchKind>) {
         self.sketch_kinds.clear();
         self.sketch_kinds.extend(kinds);
-    }
-
-    /// Whether it is time to begin another section: its sketches have grown heavy.
-    pub fn is_heavy(&self) -> bool {
-        !self.sketches.is_empty()
-            && self.sketches.iter().map(Sketch::weight).sum::<usize>() >= SECTION_WEIGHT_TARGET
     }
 
     /// How many deltas.
