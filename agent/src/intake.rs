@@ -5,16 +5,18 @@
 
 mod replay;
 
+mod tags;
+
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::decimal::{Resolution, Value};
 use catchment_common::key::{KeyBuffer, SEPARATOR};
-use catchment_common::limits::TAGS_MAX;
 use catchment_common::pane::PaneKey;
-use catchment_common::plan::{Format, KeyPart, Slice, SliceId, TimeSource, TimeUnit};
+use catchment_common::plan::{Format, Slice, SliceId, TimeSource, TimeUnit};
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::topic::{Captures, TopicTemplate};
 use catchment_common::wire::{AgentPlan, Section};
 
+use self::tags::TagFrom;
 use crate::decode::{Decoded, PathTree};
 use crate::devices::{Devices, IDENTITY_BYTES_MAX};
 use crate::journal::Journal;
@@ -67,12 +69,6 @@ struct View {
     key_buffer: KeyBuffer,
     values: Vec<Option<Value>>,
     tags: TagValues,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum TagFrom {
-    Capture(usize),
-    Path(usize),
 }
 
 /// What a message did that asks for closing panes.
@@ -161,12 +157,8 @@ impl Intake {
                 TimeSource::Arrival => None,
                 TimeSource::Payload { path, unit } => Some((tree.add(path), *unit)),
             },
-            key: slice.key.iter().map(|part| TagFrom::new(part, tree)).collect(),
-            watched: slice
-                .watched
-                .iter()
-                .map(|part| TagFrom::new(part, tree))
-                .collect(),
+            key: TagFrom::all(&slice.key, tree),
+            watched: TagFrom::all(&slice.watched, tree),
             sequence: slice.dedupe.as_ref().map(|path| tree.add(path)),
             fields: slice
                 .fields
@@ -296,12 +288,7 @@ impl Intake {
                         key,
                     };
                     let lifted = loop {
-                        let measured = Measured {
-                            at,
-                            values: &view.values,
-                            tags: &view.tags,
-                        };
-                        if let Ok(lifted) = panes.lift(place, slice, measured, mark) {
+                        if let Ok(lifted) = panes.lift(place, slice, view.measured(at), mark) {
                             break lifted;
                         }
                         let count = panes.spill(slices, |index, section| {
@@ -414,15 +401,6 @@ struct Message<'m> {
     decoded: &'m Decoded,
 }
 
-impl TagFrom {
-    fn new(part: &KeyPart, tree: &mut PathTree) -> Self {
-        match part {
-            KeyPart::Capture(index) => Self::Capture(usize::from(*index).min(TAGS_MAX - 1)),
-            KeyPart::Payload(path) => Self::Path(tree.add(path)),
-        }
-    }
-}
-
 impl View {
     /// Reads one reading: leaves its key and values in the view.
     #[inline]
@@ -464,19 +442,17 @@ impl View {
         if present == 0 && absent > 0 {
             return Err(Reason::MissingField);
         }
-        self.tags.clear();
-        for tag in &self.watched {
-            let counts = match *tag {
-                TagFrom::Capture(index) => self.tags.push(Some(message.captures[index].as_bytes())),
-                // A tag of another type is none. It is not what the reading is told apart by, so the reading counts.
-                TagFrom::Path(path) => match reading::tag(raw(path)) {
-                    Ok(tag) => self.tags.push(Some(tag.as_bytes())),
-                    Err(_) => self.tags.push(None),
-                },
-            };
-            absent += u64::from(!counts);
-        }
+        absent += tags::watch(&self.watched, message, reading, &mut self.tags);
         Ok(Read { at, rounded, absent })
+    }
+
+    /// What it has just read, for its partial.
+    fn measured(&self, at: Timestamp) -> Measured<'_> {
+        Measured {
+            at,
+            values: &self.values,
+            tags: &self.tags,
+        }
     }
 
     /// Counts a reading that is taken; returns its event time and whether it is late.

@@ -31,11 +31,13 @@ const SECTION_STATS_MAX: usize = 4_096;
 /// One part in so many of the memory for sketches is for texts, if there are top lists.
 const TEXTS_PART: usize = 4;
 
+type Table = PaneTable<FixedTable<PaneKey, PaneEntry>, Box<[Cell]>, Box<[Block]>>;
+
 /// Open partials of all slices.
 #[derive(Debug)]
 pub struct OpenPanes {
     keys: Keys,
-    table: PaneTable<FixedTable<PaneKey, PaneEntry>, Box<[Cell]>, Box<[Block]>>,
+    table: Table,
     plans: Vec<SketchPlan>,
     texts: Keys,
     points: Vec<Point>,
@@ -238,17 +240,15 @@ impl OpenPanes {
         {
             return Err(Full);
         }
-        let mut sketches = Vec::with_capacity(partial.sketches.len());
+        let mut sketches: Vec<Returning> = Vec::with_capacity(partial.sketches.len());
         for sketch in &partial.sketches {
-            match Returning::new(sketch, &mut self.texts) {
-                Ok(returning) => sketches.push(returning),
-                Err(Full) => {
-                    sketches
-                        .iter()
-                        .for_each(|held: &Returning| held.release(&mut self.texts));
-                    return Err(Full);
+            let Ok(returning) = Returning::new(sketch, &mut self.texts) else {
+                for held in &sketches {
+                    held.release(&mut self.texts);
                 }
-            }
+                return Err(Full);
+            };
+            sketches.push(returning);
         }
         let known = self.keys.find(place.key);
         let open = known.and_then(|key| self.table.find(&place.pane_key(key)));
@@ -271,7 +271,9 @@ impl OpenPanes {
             table.absorb(slot, partial.readings, &partial.stats);
             Ok(())
         });
-        sketches.iter().for_each(|held| held.release(texts));
+        for held in &sketches {
+            held.release(texts);
+        }
         absorbed
     }
 

@@ -26,6 +26,9 @@ use crate::tally::Tally;
 /// A partial that did not fit while the journal was replayed, and the segment of its first reading.
 type Overflow = BTreeMap<(u16, Timestamp, Box<[u8]>), (Partial, u32)>;
 
+/// A key and what it had.
+type Row = (Box<[u8]>, Partial);
+
 /// What a journal gives back.
 #[derive(Debug)]
 pub(crate) struct Recovery {
@@ -165,7 +168,7 @@ impl Recovery {
     /// What did not fit: first back into open panes, where there is room now; the rest is handed to `sink` with its
     /// slice's index.
     pub(crate) fn settle_overflow(&mut self, mut sink: impl FnMut(u16, &Section)) {
-        let mut rest: BTreeMap<(u16, Timestamp), Vec<(Box<[u8]>, Partial)>> = BTreeMap::new();
+        let mut rest: BTreeMap<(u16, Timestamp), Vec<Row>> = BTreeMap::new();
         for ((slice, pane, key), (partial, segment)) in std::mem::take(&mut self.overflow) {
             let absorbed = self.intake.absorb(slice, pane, &key, &partial, segment as u16);
             if absorbed.is_err() {

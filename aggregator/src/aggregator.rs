@@ -132,7 +132,7 @@ type Claims = BTreeMap<(String, u64), Vec<u64>>;
 impl Aggregator {
     /// A machine with nothing stored yet. Restore it before anything is handled.
     pub fn new(settings: Settings, catalog: Catalog, now: Now) -> Self {
-        let windows = catalog.queries.iter().map(|_| QueryWindows::default()).collect();
+        let windows = catalog.queries.iter().map(QueryWindows::new).collect();
         Self {
             settings,
             catalog,
@@ -217,7 +217,7 @@ impl Aggregator {
             .zip(begins)
             .map(|(query, begin)| {
                 let held = before.remove(&query.query.name);
-                held.unwrap_or_else(|| QueryWindows::starting(begin, query.query.window))
+                held.unwrap_or_else(|| QueryWindows::starting(query, begin))
             })
             .collect();
         self.catalog = catalog;
@@ -347,14 +347,13 @@ impl Aggregator {
                     load(&mut self.panes, source, reader.slice, start)?;
                 }
             }
-            let size = query.query.window.size;
-            for start in windows.touched_windows() {
+            for (start, end) in windows.touched_windows(query) {
                 for reader in &query.readers {
                     let Some(slice) = self.catalog.slices.get(&reader.slice) else {
                         continue;
                     };
                     let mut pane = start;
-                    while pane < start.plus(size) {
+                    while pane < end {
                         load(&mut self.panes, source, reader.slice, pane)?;
                         pane = pane.plus(slice.pane);
                     }

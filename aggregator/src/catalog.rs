@@ -10,9 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_common::plan::{Plan, Query, Slice, SliceId};
+use catchment_common::plan::{Column, Plan, Query, Slice, SliceId};
+use catchment_common::sketch::SketchKind;
 use catchment_common::time::Span;
 use catchment_common::wire::{AgentPlan, Coarser};
+
+use crate::window::Grid;
 
 /// The plan in force with its slices.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +46,12 @@ pub struct Slices {
 pub struct RunningQuery {
     /// What was asked for.
     pub query: Query,
+    /// Where its windows start and end.
+    pub grid: Grid,
+    /// Its value columns.
+    pub columns: Vec<Column>,
+    /// What the sketches are that they read.
+    pub sketches: Vec<SketchKind>,
     /// The slices whose panes fit its windows, the current one first.
     pub readers: Vec<Reader>,
     /// The coarser slices whose panes do not: each of their panes gives rows of its own.
@@ -58,6 +67,8 @@ pub struct Reader {
     pub pane: Span,
     /// For each field of the query its place in the slice; none if the slice did not have it.
     pub fields: Vec<Option<usize>>,
+    /// For each sketch of the query its place in the slice; none if the slice did not have it.
+    pub sketches: Vec<Option<usize>>,
 }
 
 impl RunningQuery {
@@ -77,12 +88,12 @@ impl RunningQuery {
             .chain(coarser)
             .filter_map(|id| slices.all.get(&id).and_then(|slice| reader(&query, id, slice)))
             .collect();
-        let window = query.window;
-        let fits = |reader: &Reader| {
-            window.size.is_multiple_of(reader.pane) && window.every.is_multiple_of(reader.pane)
-        };
+        let fits = |reader: &Reader| query.window.fits(reader.pane);
         let (readers, coarse) = all.into_iter().partition(fits);
         Self {
+            grid: Grid::new(&query.window),
+            columns: query.columns(),
+            sketches: query.slice().sketch_kinds().collect(),
             query,
             readers,
             coarse,
@@ -107,10 +118,11 @@ fn reader(query: &Query, id: SliceId, slice: &Slice) -> Option<Reader> {
             .iter()
             .position(|held| (&held.path, held.resolution) == (&field.path, field.resolution))
     };
-    let fields = query.fields.iter().map(place).collect();
+    let fields: Vec<Option<usize>> = query.fields.iter().map(place).collect();
     (slice.key.len() == query.key.len()).then_some(Reader {
         slice: id,
         pane: slice.pane,
+        sketches: slice.sketch_places(&query.slice(), &fields),
         fields,
     })
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use catchment_common::counter::Counter;
 use catchment_common::plan::SliceId;
 use catchment_common::stats::Lowered;
-use catchment_common::time::{Span, Timestamp};
+use catchment_common::time::Timestamp;
 use catchment_common::wire::{Loss, SeqRange};
 
 /// Names a commit.
@@ -93,8 +93,8 @@ pub struct QueryResults {
 pub struct WindowRows {
     /// The window and how complete it is.
     pub status: WindowStatus,
-    /// The pane's width if this is not a window but a coarser pane that fits none: its rows stand beside the windows'.
-    pub coarse: Option<Span>,
+    /// Whether this is not a window but a coarser pane that fits none: its rows stand beside the windows'.
+    pub is_coarse: bool,
     /// The rows.
     pub rows: Vec<Row>,
 }
@@ -104,6 +104,8 @@ pub struct WindowRows {
 pub struct WindowStatus {
     /// The window's start.
     pub start: Timestamp,
+    /// Its end.
+    pub end: Timestamp,
     /// Whether all expected agents have passed its end.
     pub is_final: bool,
     /// Agents that have passed ÷ agents expected.

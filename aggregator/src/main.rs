@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use catchment_aggregator::io::clock::Clock;
 use catchment_aggregator::io::config::Config;
 use catchment_aggregator::io::sqlite::Store;
-use catchment_aggregator::io::{backup, command, fleet, pki, run};
+use catchment_aggregator::io::{backup, command, fleet, pki, plan_toml, run};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -51,8 +51,12 @@ fn execute(command: Command) -> Result<()> {
         } => {
             let text = std::fs::read_to_string(&file)
                 .with_context(|| format!("{}: cannot read the plan", file.display()))?;
+            let name = file.display().to_string();
+            for warning in plan_toml::parse_with_warnings(&text, &name)?.1 {
+                eprintln!("warning: {warning}");
+            }
             let mut store = Store::open(&place.database()?)?;
-            let version = run::apply(&mut store, &text, &file.display().to_string(), clock.now().wall)?;
+            let version = run::apply(&mut store, &text, &name, clock.now().wall)?;
             println!("plan version {version} is in force");
             Ok(())
         }

@@ -38,10 +38,7 @@ pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
             path: Path::parse("temp"),
             resolution: None,
         }],
-        window: Window {
-            size: Span::from_secs(size),
-            every: Span::from_secs(every),
-        },
+        window: Window::hopping(Span::from_secs(size), Span::from_secs(every)),
         aggregates: vec![Aggregate::Count, Aggregate::Sum],
         lateness: Span::from_secs(0),
         max_late: Span::from_days(1),
@@ -51,8 +48,6 @@ pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
         retention: None,
         coarsen: Vec::new(),
         dedupe: None,
-        watched: Vec::new(),
-        sketches: Vec::new(),
     }
 }
 

@@ -130,7 +130,12 @@ fn escape(text: &mut String, character: char) {
     match character {
         '"' => text.push_str("\\\""),
         '\\' => text.push_str("\\\\"),
-        '\0'..'\x20' | '\x7f' => {
+        '\n' => text.push_str("\\n"),
+        '\r' => text.push_str("\\r"),
+        '\t' => text.push_str("\\t"),
+        '\x08' => text.push_str("\\b"),
+        '\x0c' => text.push_str("\\f"),
+        '\0'..'\x20' => {
             let _ = write!(text, "\\u{:04x}", character as u32);
         }
         _ => text.push(character),
@@ -162,7 +167,7 @@ mod tests {
         }
         assert_eq!(
             top(&counters, 3),
-            r#"[{"value":"c","count":2},{"value":"a\"\u000a","count":1},{"value":"b","count":1}]"#
+            r#"[{"value":"c","count":2},{"value":"a\"\n","count":1},{"value":"b","count":1}]"#
         );
     }
 

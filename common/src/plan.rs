@@ -8,18 +8,21 @@
 
 mod aggregate;
 
+mod cost;
+
 mod sketch;
 
 mod slice;
 
 mod validate;
 
+mod window;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::WINDOW_SIZE_MAX;
 use crate::time::Span;
 use crate::topic::TopicTemplate;
 
@@ -27,6 +30,7 @@ pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
 pub use sketch::{Column, ColumnType, Shown, SliceSketch};
 pub use slice::{KeyPart, Slice, SliceField, SliceId, SlicedPlan};
 pub use validate::{Part, PlanFault, Problem};
+pub use window::{Hopping, Window};
 
 /// A versioned set of queries.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -156,37 +160,5 @@ impl core::fmt::Display for Path {
             f.write_str(segment)?;
         }
         Ok(())
-    }
-}
-
-/// The windows of a query: `[k·every, k·every + size)` for every integer `k`, aligned to the Unix epoch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Window {
-    /// How much event time one window covers.
-    pub size: Span,
-    /// The distance between the starts of neighbouring windows; equal to `size` for tumbling windows.
-    pub every: Span,
-}
-
-impl Window {
-    /// Whether each reading is in exactly one window.
-    pub fn is_tumbling(self) -> bool {
-        self.size == self.every
-    }
-
-    /// The widest pane that these windows can be assembled from.
-    pub fn pane(self) -> Span {
-        self.size.gcd(self.every)
-    }
-
-    /// The coarsening ladder of a query that names none: 6, 60, 360 and 8,640 panes, so that panes of ten seconds go
-    /// to a minute, ten minutes, an hour and a day. Rungs above [`WINDOW_SIZE_MAX`] are left out.
-    pub fn default_ladder(self) -> Vec<Span> {
-        let pane = self.pane().as_micros();
-        [6, 60, 360, 8_640]
-            .into_iter()
-            .filter_map(|factor| pane.checked_mul(factor).map(Span::from_micros))
-            .filter(|rung| *rung <= WINDOW_SIZE_MAX)
-            .collect()
     }
 }

@@ -256,6 +256,7 @@ mod tests {
         stats
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tables of calls read better")]
     fn check(values: &[&str], aggregate: Aggregate, expected: Option<f64>) {
         let readings: alloc::vec::Vec<_> = values
             .iter()

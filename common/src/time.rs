@@ -5,6 +5,7 @@
 //! length. A timestamp and an instant cannot be compared, so a device's claim can never arm a timer by accident.
 //! Nothing here reads a clock: `now` is always an argument.
 
+use core::fmt;
 use core::ops::{Add, Sub};
 
 use serde::{Deserialize, Serialize};
@@ -122,6 +123,37 @@ impl Span {
     }
 }
 
+/// As plans write it: `1h30m`, `10s`, `7500ms`. Parts of a millisecond are microseconds.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u64, &str); 4] = [
+            (86_400_000_000, "d"),
+            (3_600_000_000, "h"),
+            (60_000_000, "m"),
+            (1_000_000, "s"),
+        ];
+        let micros = self.0.unsigned_abs();
+        if self.0 < 0 {
+            f.write_str("-")?;
+        }
+        if !micros.is_multiple_of(1_000) {
+            return write!(f, "{micros}us");
+        }
+        if !micros.is_multiple_of(1_000_000) || micros == 0 {
+            return write!(f, "{}ms", micros / 1_000);
+        }
+        let mut left = micros;
+        for (unit, name) in UNITS {
+            let count = left / unit;
+            left %= unit;
+            if count > 0 {
+                write!(f, "{count}{name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A reading of the monotonic clock in microseconds since an arbitrary origin that is fixed per process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Instant(u64);
@@ -203,6 +235,16 @@ mod tests {
         let gcd = Span::from_secs(60).gcd(Span::from_secs(7));
         assert_eq!(gcd, Span::from_secs(1));
         assert_eq!(Span::from_secs(60).gcd(Span::from_secs(10)), Span::from_secs(10));
+    }
+
+    #[test]
+    fn spans_are_shown_as_plans_write_them() {
+        let show = |micros| alloc::format!("{}", Span::from_micros(micros));
+        assert_eq!(show(0), "0ms");
+        assert_eq!(show(7_500_000), "7500ms");
+        assert_eq!(show(90_000_000), "1m30s");
+        assert_eq!(show(90_061_000_000), "1d1h1m1s");
+        assert_eq!((show(-1_000_000), show(1_001)), ("-1s".into(), "1001us".into()));
     }
 
     #[test]

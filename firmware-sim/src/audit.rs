@@ -184,7 +184,10 @@ impl Traffic {
 /// How many readings the rows hold. Each reading is in size/every windows or in one coarse row; where that is not a
 /// whole number it is in one window more or less, depending on its time, and only the truth's own total can tell.
 fn in_results(query: &Query, tally: &Tally, rows: RowReadings) -> Option<u64> {
-    let (size, every) = (query.window.size.as_micros(), query.window.every.as_micros());
+    let (size, every) = (
+        query.window.longest().as_micros(),
+        query.window.step().as_micros(),
+    );
     let RowReadings { windows, coarse } = rows;
     if size % every == 0 {
         let each = (size / every) as u64;

@@ -11,6 +11,10 @@ pub mod reading;
 
 pub mod window;
 
+pub mod sketch;
+
+pub mod xxh64;
+
 pub mod nearest;
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,11 +42,24 @@ pub struct Expected {
     /// How many readings were published and what must become of them.
     pub tally: Tally,
     reader: Reader,
-    /// By key (tags joined by NUL), then by window number: the window that starts at number · `every`.
-    keys: HashMap<Box<str>, BTreeMap<i64, Contents>>,
+    /// By key (tags joined by NUL), then by the window's start: its end and contents.
+    keys: HashMap<Box<str>, BTreeMap<i64, (i64, Contents)>>,
     keeps_windows: bool,
     /// Of each device (topic and key) that numbers its readings: the numbers so far.
     numbers: HashMap<Box<str>, Numbers>,
+}
+
+/// A window of the truth.
+#[derive(Clone, Copy, Debug)]
+pub struct Window<'e> {
+    /// The key's tags joined by NUL.
+    pub key: &'e str,
+    /// Its start, in microseconds since the Unix epoch.
+    pub start_us: i64,
+    /// Its end.
+    pub end_us: i64,
+    /// What is in it.
+    pub contents: &'e Contents,
 }
 
 /// Readings published for one query.
@@ -125,34 +142,45 @@ impl Expected {
         self.query.time != TimeSource::Arrival
     }
 
-    /// Removes and returns what must be in one window of one key.
-    pub fn take(&mut self, key: &str, window: i64) -> Option<Contents> {
+    /// Removes and returns what must be in the window of one key with these bounds, in microseconds.
+    pub fn take(&mut self, key: &str, start_us: i64, end_us: i64) -> Option<Contents> {
         let windows = self.keys.get_mut(key)?;
-        let contents = windows.remove(&window);
+        let (end, _) = windows.get(&start_us)?;
+        let contents = if *end == end_us {
+            windows.remove(&start_us)
+        } else {
+            None
+        };
         if windows.is_empty() {
             self.keys.remove(key);
         }
-        contents
+        contents.map(|(_, contents)| contents)
     }
 
-    /// The readings of one key from one event time up to another, in microseconds: what can be told from tumbling windows
-    /// that have not been taken, if both are bounds of theirs.
+    /// The readings of one key from one event time up to another, in microseconds: what can be told from windows that
+    /// have not been taken, where none of them is across an edge and no reading is in two.
     pub fn readings(&self, key: &str, from_us: i64, to_us: i64) -> Option<u64> {
-        let size = self.query.window.size.as_micros();
-        if !self.query.window.is_tumbling() || from_us % size != 0 || to_us % size != 0 {
+        if !self.query.window.is_disjoint() {
             return None;
         }
+        let longest = self.query.window.longest().as_micros();
         let windows = self.keys.get(key).into_iter();
-        let within = windows.flat_map(|windows| windows.range(from_us / size..to_us / size));
-        Some(within.map(|(_, contents)| contents.readings).sum())
+        let near = windows.flat_map(|windows| windows.range(from_us - longest..to_us));
+        let mut overlapping = near.filter(|(_, (end, _))| *end > from_us);
+        overlapping.try_fold(0, |sum, (start, (end, contents))| {
+            (*start >= from_us && *end <= to_us).then_some(sum + contents.readings)
+        })
     }
 
     /// The windows that have not been taken.
-    pub fn remaining(&self) -> impl Iterator<Item = (&str, i64, &Contents)> {
+    pub fn remaining(&self) -> impl Iterator<Item = Window<'_>> {
         self.keys.iter().flat_map(|(key, windows)| {
-            windows
-                .iter()
-                .map(|(window, contents)| (&**key, *window, contents))
+            windows.iter().map(|(&start_us, (end_us, contents))| Window {
+                key,
+                start_us,
+                end_us: *end_us,
+                contents,
+            })
         })
     }
 
@@ -175,10 +203,10 @@ impl Expected {
                 Err(reason) => self.tally.reject(short_name(reason)),
                 Ok(reading) if self.is_repeated(message.topic, &reading) => self.tally.repeated += 1,
                 Ok(reading) => {
-                    let numbers = window::numbers(self.query.window, reading.at_us);
+                    let covering = window::covering(&self.query.window, reading.at_us);
                     self.tally.published += 1;
                     self.tally.accepted += 1;
-                    self.tally.row_readings += (numbers.end() - numbers.start() + 1) as u64;
+                    self.tally.row_readings += covering.len() as u64;
                     if !self.keeps_windows {
                         continue;
                     }
@@ -188,12 +216,11 @@ impl Expected {
                     let Some(windows) = self.keys.get_mut(&*reading.key) else {
                         continue;
                     };
-                    let fields = self.query.fields.len();
-                    for number in numbers {
-                        windows
-                            .entry(number)
-                            .or_insert_with(|| Contents::new(fields))
-                            .add(&reading);
+                    let query = &self.query;
+                    for (start, end) in covering {
+                        let window = windows.entry(start);
+                        let (_, contents) = window.or_insert_with(|| (end, Contents::new(query)));
+                        contents.add(&reading);
                     }
                 }
             }

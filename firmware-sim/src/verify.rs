@@ -5,11 +5,12 @@
 
 mod region;
 
-use catchment_common::plan::{Aggregate, Query};
+use catchment_common::plan::Query;
+use catchment_common::time::Span;
 
-use crate::oracle::Expected;
 use crate::oracle::nearest::{is_nearest, is_nearest_root};
 use crate::oracle::window::{Answer, Contents};
+use crate::oracle::{Expected, Window};
 
 pub use region::Losses;
 use region::Regions;
@@ -139,11 +140,11 @@ impl Verifier {
 
     fn handle_window(&mut self, row: &Row) {
         self.comparison.rows += 1;
-        let number = window_number(&self.expected.query, row);
+        let span = micros(&row.start).zip(micros(&row.end));
         let key = row.tags.join("\0");
-        let contents = number.and_then(|number| Some((number, self.expected.take(&key, number)?)));
+        let contents = span.and_then(|span| Some((span, self.expected.take(&key, span.0, span.1)?)));
         let query = &self.expected.query;
-        let Some((number, contents)) = contents else {
+        let Some(((start, end), contents)) = contents else {
             self.comparison.extra += 1;
             let readings = &row.readings;
             let text = format!(
@@ -154,13 +155,11 @@ impl Verifier {
             self.comparison.describe(text);
             return;
         };
-        let mut faults = faults(query, row, &contents);
-        let start = number.saturating_mul(query.window.every.as_micros());
-        let end = start.saturating_add(query.window.size.as_micros());
+        let mut faults = faults(query, row, &contents, end - start);
         let is_covered = self.regions.covers(&key, start, end);
         if is_covered {
-            self.regions.add_window(query, row, start);
-            self.regions.add_truth(query, &key, start, &contents);
+            self.regions.add_window(query, row, (start, end));
+            self.regions.add_truth(&key, (start, end), &contents);
         }
         if faults.is_empty() {
             self.comparison.equal += 1;
@@ -182,25 +181,23 @@ impl Verifier {
     pub fn finish(mut self) -> Comparison {
         self.settle_coarse();
         let query = &self.expected.query;
-        let every = query.window.every.as_micros();
-        let mut missing: Vec<(i64, &str, &Contents)> = Vec::new();
-        for (key, number, contents) in self.expected.remaining() {
-            let start = number.saturating_mul(every);
-            let end = start.saturating_add(query.window.size.as_micros());
-            if self.regions.covers(key, start, end) {
-                self.regions.add_truth(query, key, start, contents);
+        let mut missing: Vec<Window<'_>> = Vec::new();
+        for window in self.expected.remaining() {
+            let span = (window.start_us, window.end_us);
+            if self.regions.covers(window.key, span.0, span.1) {
+                self.regions.add_truth(window.key, span, window.contents);
                 continue;
             }
             self.comparison.missing += 1;
             if missing.len() < DIFFERENCES_MAX {
-                missing.push((number, key, contents));
+                missing.push(window);
             }
         }
-        missing.sort_unstable_by_key(|(number, key, _)| (*number, *key));
-        for (number, key, contents) in missing {
-            let (name, start) = (&query.name, format_time(number.saturating_mul(every)));
-            let tags = key.replace('\0', ", ");
-            let readings = contents.readings;
+        missing.sort_unstable_by_key(|window| (window.start_us, window.key));
+        for window in missing {
+            let (name, start) = (&query.name, format_time(window.start_us));
+            let tags = window.key.replace('\0', ", ");
+            let readings = window.contents.readings;
             self.comparison.describe(format!(
                 "missing: {name} {start} [{tags}]: the truth has {readings} readings"
             ));
@@ -316,16 +313,11 @@ impl Cell {
             (Self::Integer(integer), Answer::Count(count)) => u64::try_from(*integer) == Ok(*count),
             (Self::Real(real), Answer::Fraction(top, bottom)) => is_nearest(*real, top, bottom),
             (Self::Real(real), Answer::Root(top, bottom)) => is_nearest_root(*real, top, bottom),
+            (Self::Real(real), Answer::Double(double)) => real == double,
+            (Self::Other(text), Answer::Text(truth)) => text == truth,
             _ => false,
         }
     }
-}
-
-/// The number of the row's window, if its start and end are those of a window, in the exact form of the contract.
-fn window_number(query: &Query, row: &Row) -> Option<i64> {
-    let (start, end) = (micros(&row.start)?, micros(&row.end)?);
-    let (size, every) = (query.window.size.as_micros(), query.window.every.as_micros());
-    (end - start == size && start % every == 0).then_some(start / every)
 }
 
 /// The inverse of [`format_time`]; no other form is taken.
@@ -343,7 +335,7 @@ pub fn format_time(micros: i64) -> String {
     }
 }
 
-fn faults(query: &Query, row: &Row, contents: &Contents) -> Vec<String> {
+fn faults(query: &Query, row: &Row, contents: &Contents, size_us: i64) -> Vec<String> {
     let mut faults = Vec::new();
     let readings = Answer::Count(contents.readings);
     if !row.readings.is(&readings) {
@@ -353,13 +345,11 @@ fn faults(query: &Query, row: &Row, contents: &Contents) -> Vec<String> {
             readings.show()
         ));
     }
-    let columns = query.value_columns().zip(&row.values).enumerate();
-    for (index, (column, cell)) in columns {
-        let each = query.aggregates.len();
-        let aggregate: Aggregate = query.aggregates[index % each];
-        let answer = contents.answer(index / each, aggregate, query.window.size);
+    for (column, cell) in query.columns().iter().zip(&row.values) {
+        let answer = contents.column(query, column, Span::from_micros(size_us));
         if !cell.is(&answer) {
-            faults.push(format!("{column} is {}, truth {}", cell.show(), answer.show()));
+            let (name, truth) = (&column.name, answer.show());
+            faults.push(format!("{name} is {}, truth {truth}", cell.show()));
         }
     }
     faults

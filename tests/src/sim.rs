@@ -14,6 +14,8 @@ pub mod case;
 
 pub mod plans;
 
+mod drawn;
+
 pub mod disk;
 
 pub mod broker;

@@ -1,5 +1,5 @@
 //! The whole system under simulated fire. A failing seed is replayed, shrunk and shown by
-//! `cargo run --release -p catchment-tests --bin simulate -- --start SEED --seeds 1`.
+//! `cargo run --release -p catchment-tests --bin simulate -- --start SEED --seeds 1`, with `--drawn` for a drawn one.
 
 use catchment_tests::sim::case::{Case, Fault, PARTED_FROM, Publish, SECOND, START_US};
 use catchment_tests::sim::{self, Figures, plans::Variant};
@@ -43,6 +43,20 @@ fn seeds_225_to_299_end_with_the_truth() {
 #[test]
 fn seeds_10000_to_10074_end_with_the_truth() {
     sweep(PARTED_FROM, PARTED_FROM + 75);
+}
+
+/// Plans and streams drawn at random.
+#[test]
+fn drawn_seeds_0_to_499_equal_the_oracle() {
+    let mut all = Figures::default();
+    for seed in 0..500 {
+        match sim::run(&Case::drawn(seed)) {
+            Ok(figures) => all.add(&figures),
+            Err(fault) => panic!("drawn seed {seed}: {fault}"),
+        }
+    }
+    println!("{all:?}");
+    assert!(all.rows > 10_000 && all.spilled > 0 && all.crashes > 0);
 }
 
 /// Seeds that once found a bug.

@@ -46,7 +46,7 @@ impl Aggregator {
                 .iter()
                 .filter_map(|query| {
                     let coarse = query.coarse_reader(slice);
-                    let width = coarse.map_or(query.query.window.size, |reader| reader.pane);
+                    let width = coarse.map_or(query.query.window.longest(), |reader| reader.pane);
                     (coarse.is_some() || query.reader(slice).is_some()).then_some((query, width))
                 })
                 .peekable();

@@ -41,7 +41,7 @@ impl Aggregator {
                 .map_err(Fault::Wire)?;
             for (query, windows) in self.catalog.queries.iter().zip(&mut self.windows) {
                 if query.reader(view.slice).is_some() {
-                    windows.touch(query.query.window, view.slice, view.pane, keys);
+                    windows.touch(query, view.slice, view.pane, keys);
                 } else if let Some(reader) = query.coarse_reader(view.slice) {
                     windows.touch_coarse(reader.pane, view.slice, view.pane, keys);
                 }

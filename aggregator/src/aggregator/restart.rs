@@ -7,6 +7,7 @@ use catchment_common::wire::{Batch, SeqRange, WireFault};
 use super::{Aggregator, Fault, load};
 use crate::commit::PaneSource;
 use crate::frontier::Standing;
+use crate::window::Provisional;
 
 impl Aggregator {
     /// A stored seq range.
@@ -19,15 +20,14 @@ impl Aggregator {
         self.frontier.restore(agent, standing);
     }
 
-    /// A query's horizon, and its provisional windows' starts with the coverage that they show.
+    /// A query's horizon, and its provisional windows.
     pub fn restore_query(
         &mut self,
         index: usize,
         emitted_through: Timestamp,
-        provisional: impl Iterator<Item = (Timestamp, f64)>,
+        provisional: impl Iterator<Item = Provisional>,
     ) {
-        let window = self.catalog.queries[index].query.window;
-        self.windows[index].restore(emitted_through, provisional, window);
+        self.windows[index].restore(emitted_through, provisional);
     }
 
     /// A stored chunk of a pane that may still be needed.
@@ -57,7 +57,7 @@ impl Aggregator {
             .zip(&self.windows)
             .filter(|(query, _)| query.reader(slice).is_some());
         reading
-            .map(|(query, windows)| windows.needed_from(query.query.window))
+            .map(|(query, windows)| windows.needed_from(&query.query.window))
             .min()
             .unwrap_or(Timestamp::MAX)
     }

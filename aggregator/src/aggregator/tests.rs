@@ -115,7 +115,17 @@ impl World {
     fn take(&mut self, commit: &Commit) {
         self.chunks.apply(commit);
         for results in &commit.results {
-            for WindowRows { status, coarse, rows } in &results.windows {
+            for WindowRows {
+                status,
+                is_coarse,
+                rows,
+            } in &results.windows
+            {
+                let width = if *is_coarse {
+                    status.end.since(status.start)
+                } else {
+                    Span::ZERO
+                };
                 for Row {
                     key,
                     readings,
@@ -128,7 +138,7 @@ impl World {
                     let key = (
                         results.query,
                         status.start,
-                        coarse.unwrap_or(Span::ZERO),
+                        width,
                         String::from_utf8(key.to_vec()).unwrap(),
                     );
                     let revision = self.rows.get(&key).map_or(0, |row| row.0) + 1;

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use catchment_common::plan::Plan;
-use catchment_common::time::{Now, Timestamp};
+use catchment_common::plan::{Hopping, Plan, Window};
+use catchment_common::time::{Now, Span, Timestamp};
 use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use rusqlite::types::ValueRef;
@@ -90,8 +90,7 @@ fn show_query(
         let _ = write!(sql, " AND {condition} ?{}", parameters.len());
     };
     if let Some(since) = selection.since {
-        let since =
-            catchment_common::time::Span::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+        let since = Span::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
         add("window_end >", time_text(now.wall.minus(since)));
     }
     if let Some(from) = &selection.from {
@@ -197,16 +196,15 @@ fn show_status(store: &Store, now: Now, out: &mut impl Write) -> Result<()> {
 pub fn check_plan(file: &Path, out: &mut impl Write) -> Result<Plan> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("{}: cannot read the plan", file.display()))?;
-    let plan = plan_toml::parse(&text, &file.display().to_string())?;
+    let (plan, warnings) = plan_toml::parse_with_warnings(&text, &file.display().to_string())?;
     let sliced = plan.slices();
-    let mut shown = table(&["query", "slice", "window", "every", "pane", "columns"]);
+    let mut shown = table(&["query", "slice", "window", "pane", "columns"]);
     for (query, (slice, _)) in plan.queries.iter().zip(&sliced.readers) {
         shown.add_row([
             query.name.clone(),
             (slice + 1).to_string(),
-            span_text(query.window.size),
-            span_text(query.window.every),
-            span_text(sliced.slices[*slice].pane),
+            window_text(&query.window),
+            sliced.slices[*slice].pane.to_string(),
             (query.value_columns().count() + query.key.len() + 7).to_string(),
         ]);
     }
@@ -218,11 +216,26 @@ pub fn check_plan(file: &Path, out: &mut impl Write) -> Result<Plan> {
         plan.queries.len(),
         sliced.slices.len()
     )?;
+    for warning in warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
     Ok(plan)
 }
 
-fn span_text(span: catchment_common::time::Span) -> String {
-    humantime::format_duration(Duration::from_micros(span.as_micros().unsigned_abs())).to_string()
+/// A window as a plan writes it.
+fn window_text(window: &Window) -> String {
+    match window {
+        Window::Hopping(Hopping { size, every, offset }) => {
+            let mut text = size.to_string();
+            if every != size {
+                let _ = write!(text, " every {every}");
+            }
+            if *offset > Span::ZERO {
+                let _ = write!(text, " offset {offset}");
+            }
+            text
+        }
+    }
 }
 
 fn instant(text: &str) -> Result<Timestamp> {

@@ -5,18 +5,20 @@
 
 mod raw;
 
+mod window;
+
 use std::fmt;
-use std::ops::Range;
 
 use catchment_common::decimal::Value;
 use catchment_common::plan::{
-    Aggregate, Field, Format, Part, Path, PayloadTag, Plan, Query, TimeSource, TimeUnit, Window,
+    Aggregate, AggregateFault, Field, Format, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource,
+    TimeUnit,
 };
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
 use toml::Spanned;
 
-use self::raw::{RawField, RawPlan, RawQuery, RawWindow};
+use self::raw::{RawField, RawPlan, RawQuery};
 use super::config::{nearest, position, unknown_key_hint};
 
 const LATENESS_DEFAULT: Span = Span::from_secs(5);
@@ -39,6 +41,11 @@ impl std::error::Error for PlanErrors {}
 
 /// Reads the text of a file called `name`.
 pub fn parse(text: &str, name: &str) -> Result<Plan, PlanErrors> {
+    parse_with_warnings(text, name).map(|(plan, _)| plan)
+}
+
+/// Reads the text of a file called `name`; besides the plan, a line for each thing that it would better do otherwise.
+pub fn parse_with_warnings(text: &str, name: &str) -> Result<(Plan, Vec<String>), PlanErrors> {
     let raw: RawPlan = toml::from_str(text).map_err(|error| {
         let (line, column) = position(text, error.span().map_or(0, |span| span.start));
         let message = error.message();
@@ -54,23 +61,24 @@ pub fn parse(text: &str, name: &str) -> Result<Plan, PlanErrors> {
         .map(|query| convert(query, &mut faults))
         .collect();
     let plan = Plan { version: 0, queries };
-    if faults.is_empty() {
-        for fault in plan.validate() {
-            let place = raw
-                .query
-                .get(fault.query)
-                .map_or(0, |query| place_of(query, fault.part));
-            faults.push((place, fault.problem.to_string()));
-        }
-    }
-    if faults.is_empty() {
-        return Ok(plan);
-    }
-    faults.sort();
+    let placed = |fault: PlanFault| {
+        let query = raw.query.get(fault.query);
+        let place = query.map_or(0, |query| place_of(query, fault.part));
+        (place, fault.problem.to_string())
+    };
     let show = |(place, message): (usize, String)| {
         let (line, column) = position(text, place);
         format!("{name}:{line}:{column}: {message}")
     };
+    if faults.is_empty() {
+        faults.extend(plan.validate().into_iter().map(placed));
+    }
+    if faults.is_empty() {
+        let warnings = plan.warnings().into_iter().map(placed);
+        let warnings = warnings.map(show).collect();
+        return Ok((plan, warnings));
+    }
+    faults.sort();
     Err(PlanErrors(faults.into_iter().map(show).collect()))
 }
 
@@ -90,7 +98,7 @@ fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
     let span = |text: &Option<Spanned<String>>, default, faults: &mut Faults| {
         text.as_ref().map_or(default, |text| duration(text, faults))
     };
-    let window = convert_window(&raw.window, faults);
+    let window = window::convert(&raw.window, faults);
     let coarsen = match &raw.coarsen {
         Some(rungs) => rungs
             .get_ref()
@@ -98,7 +106,7 @@ fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
             .map(|rung| duration(rung, faults))
             .collect(),
         // A step of zero is a fault of its own, and has no pane.
-        None if window.size <= Span::ZERO || window.every <= Span::ZERO => Vec::new(),
+        None if window.longest() <= Span::ZERO || window.step() <= Span::ZERO => Vec::new(),
         None => window.default_ladder(),
     };
     Query {
@@ -131,7 +139,7 @@ fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
         aggregates: raw
             .aggregates
             .iter()
-            .filter_map(|name| aggregate(name, faults))
+            .filter_map(|text| aggregate(text, faults))
             .collect(),
         lateness: span(&raw.lateness, LATENESS_DEFAULT, faults),
         max_late: span(&raw.max_late, MAX_LATE_DEFAULT, faults),
@@ -185,66 +193,22 @@ fn convert_field(name: &str, raw: &Spanned<RawField>, faults: &mut Faults) -> Fi
     }
 }
 
-fn convert_window(raw: &Spanned<RawWindow>, faults: &mut Faults) -> Window {
-    let place = raw.span().start;
-    let raw = raw.get_ref();
-    let later = [
-        ("session", raw.session.as_ref().map(Spanned::span)),
-        ("count", raw.count.as_ref().map(Spanned::span)),
-        ("timezone", raw.timezone.as_ref().map(Spanned::span)),
-        ("offset", raw.offset.as_ref().map(Spanned::span)),
-    ];
-    let nothing = Window {
-        size: Span::from_secs(1),
-        every: Span::from_secs(1),
-    };
-    let unsupported: Vec<(&str, Range<usize>)> = later
-        .into_iter()
-        .filter_map(|(name, span)| Some((name, span?)))
-        .collect();
-    for (name, span) in &unsupported {
-        let message = format!("windows with `{name}` are not supported yet; use `size` and `every`");
-        faults.push((span.start, message));
-    }
-    let Some(size) = &raw.size else {
-        if unsupported.is_empty() {
-            faults.push((
-                place,
-                "the window has no `size`; write window = { size = \"60s\" }".into(),
-            ));
+fn aggregate(text: &Spanned<String>, faults: &mut Faults) -> Option<Aggregate> {
+    let message = match Aggregate::parse(text.get_ref()) {
+        Ok(aggregate) => return Some(aggregate),
+        Err(AggregateFault::Arguments(problem)) => problem.to_string(),
+        Err(AggregateFault::Unknown(name)) => {
+            let hint = nearest(&name, Aggregate::words()).map_or_else(
+                || {
+                    let known: Vec<&str> = Aggregate::forms().collect();
+                    format!("known are {}", known.join(", "))
+                },
+                |near| format!("did you mean `{near}`?"),
+            );
+            format!("there is no aggregate `{name}`; {hint}")
         }
-        return nothing;
     };
-    let size = duration(size, faults);
-    Window {
-        size,
-        every: raw.every.as_ref().map_or(size, |every| duration(every, faults)),
-    }
-}
-
-fn aggregate(name: &Spanned<String>, faults: &mut Faults) -> Option<Aggregate> {
-    let text = name.get_ref();
-    if let Some(aggregate) = Aggregate::from_name(text) {
-        return Some(aggregate);
-    }
-    let is_quantile = text
-        .strip_prefix('p')
-        .is_some_and(|rest| rest.parse::<f64>().is_ok());
-    let later = is_quantile
-        || ["distinct", "top", "histogram", "median"]
-            .iter()
-            .any(|word| text.starts_with(word));
-    let message = if later {
-        format!("aggregate `{text}` is not supported yet")
-    } else {
-        let known = Aggregate::ALL.map(Aggregate::name);
-        let hint = nearest(text, known.into_iter()).map_or_else(
-            || format!("known are {}", known.join(", ")),
-            |near| format!("did you mean `{near}`?"),
-        );
-        format!("there is no aggregate `{text}`; {hint}")
-    };
-    faults.push((name.span().start, message));
+    faults.push((text.span().start, message));
     None
 }
 
@@ -392,11 +356,6 @@ retention = "30d"
         );
         check(
             "\"mean\"",
-            "\"p99\"",
-            "plan.toml:9:24: aggregate `p99` is not supported yet",
-        );
-        check(
-            "\"mean\"",
             "\"count\"",
             "plan.toml:9:24: aggregate `count` stands twice; drop one",
         );
@@ -465,6 +424,115 @@ retention = "30d"
             "topic = \"sensors/{site}/{device}/env\"\n",
             "",
             "plan.toml:1:1: missing field `topic`",
+        );
+    }
+
+    #[test]
+    fn an_offset_shifts_the_windows_and_must_be_less_than_a_step() {
+        let with = |offset: &str| {
+            let text = GOOD.replace(
+                "every = \"10s\"",
+                &format!("every = \"10s\", offset = \"{offset}\""),
+            );
+            parse(&text, "plan.toml")
+        };
+        let window = with("2s").unwrap().queries[0].window.clone();
+        assert_eq!(window.pane(), Span::from_secs(2));
+        assert_eq!(
+            with("10s").unwrap_err().to_string(),
+            "plan.toml:8:10: `offset` must be less than the step: windows start at every multiple of `every`, shifted \
+             by it; take off whole steps, which change nothing"
+        );
+        assert_eq!(
+            with("1us").unwrap_err().to_string(),
+            "plan.toml:8:10: a window's size, step and offset must be whole milliseconds\nplan.toml:8:10: one window \
+             would be made of 60000000 panes, more than 10000; choose `every` and `offset` so that they divide `size` \
+             into fewer steps"
+        );
+    }
+
+    #[test]
+    fn panes_narrower_than_the_windows_are_warned_of_where_they_are_written() {
+        let (_, warnings) = parse_with_warnings(&GOOD.replace("\"10s\" }", "\"7s\" }"), "plan.toml").unwrap();
+        assert_eq!(
+            warnings,
+            [
+                "plan.toml:8:10: windows are made of panes of 1s: 3600 deltas an hour for each key, more than the 514 \
+              windows; an `every` of 7500ms would divide `size`"
+            ]
+        );
+    }
+
+    #[test]
+    fn each_fault_of_an_aggregate_has_its_place_and_a_hint() {
+        check(
+            "\"mean\"",
+            "\"p101\"",
+            "plan.toml:9:24: `p101` is no percentile; write p0 to p100 with at most four decimals, such as \"p99.9\"",
+        );
+        check(
+            "\"mean\"",
+            "\"distint(device)\"",
+            "plan.toml:9:24: there is no aggregate `distint`; did you mean `distinct`?",
+        );
+        check(
+            "\"mean\"",
+            "\"distinct(devise)\"",
+            "plan.toml:9:24: `distinct(devise)` names a tag or field that does not exist; known are `site`, `device`, \
+            `temp`, `hum`; or define it under `tags`",
+        );
+        check(
+            "\"mean\"",
+            "\"top(3, temp)\"",
+            "plan.toml:9:24: `top(3, temp)` names a field, and lists are made of tags; read it as a tag too, under \
+            `tags`; or use a histogram",
+        );
+        check(
+            "\"mean\"",
+            "\"top(0, device)\"",
+            "plan.toml:9:24: `0` is no number of rows from 1 to 100; write \"top(3, device)\"",
+        );
+        check(
+            "\"mean\"",
+            "\"top(device)\"",
+            "plan.toml:9:24: `top(device)` does not give a number and one tag; write \"top(3, device)\"",
+        );
+        check(
+            "\"mean\"",
+            "\"histogram(0, 10, 10)\"",
+            "plan.toml:9:24: bound `10` is not above the one before; write ascending bounds, such as \
+            \"histogram(0, 10, 20)\"",
+        );
+        check(
+            "\"mean\"",
+            "\"histogram(0, ten)\"",
+            "plan.toml:9:24: bound `ten` is not a decimal number in range; write ascending bounds, such as \
+            \"histogram(0, 10, 20)\"",
+        );
+        check(
+            "\"mean\"",
+            "\"median(temp)\"",
+            "plan.toml:9:24: `median` takes no arguments; write \"median\"",
+        );
+        check(
+            "\"mean\"",
+            "\"histogram(0), histogram(1)\"",
+            "plan.toml:9:24: bound `0)` is not a decimal number in range; write ascending bounds, such as \
+            \"histogram(0, 10, 20)\"",
+        );
+        check(
+            "\"mean\", \"min\"",
+            "\"histogram(0)\", \"histogram(1)\"",
+            "plan.toml:9:40: two columns are named `hum_histogram`; drop one, or put it into a query of its own\n\
+            plan.toml:9:40: two columns are named `temp_histogram`; drop one, or put it into a query of its own",
+        );
+        check(
+            "fields = { temp = \"temp\", hum = { path = \"data.hum\", resolution = 0.01 } }\n",
+            "",
+            "plan.toml:8:24: `mean` is about fields, and the query has none; name what is measured under `fields`\n\
+            plan.toml:8:32: `min` is about fields, and the query has none; name what is measured under `fields`\n\
+            plan.toml:8:39: `max` is about fields, and the query has none; name what is measured under `fields`\n\
+            plan.toml:8:46: `stddev` is about fields, and the query has none; name what is measured under `fields`",
         );
     }
 

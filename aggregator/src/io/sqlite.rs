@@ -259,7 +259,7 @@ impl Store {
             {
                 return Err(plan_fault(
                     query,
-                    "its windows were of another size or step; give the query a new name",
+                    "its windows were of another kind, size or step; give the query a new name",
                 ));
             }
             let id = numbers[*slice];

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use catchment_common::plan::{Aggregate, Query};
+use catchment_common::plan::{Column, ColumnType, Query};
 use catchment_common::time::Timestamp;
 
 /// The primary key's columns before and after the query's tags. A coarser pane may begin and end as a window does and
@@ -35,23 +35,18 @@ pub struct TableSql {
     pub tags: usize,
     /// Name and SQL type of each value column.
     pub values: Vec<(String, &'static str)>,
-    /// The window's size.
-    pub window: catchment_common::plan::Window,
 }
 
 impl TableSql {
     /// The statements for `query`.
     pub fn new(query: &Query) -> Self {
         let name = &query.name;
-        let types = query
-            .fields
-            .iter()
-            .flat_map(|_| &query.aggregates)
-            .map(|aggregate| match aggregate {
-                Aggregate::Count => "INTEGER",
-                _ => "REAL",
-            });
-        let values: Vec<(String, &'static str)> = query.value_columns().zip(types).collect();
+        let typed = |column: Column| match column.kind {
+            ColumnType::Integer => (column.name, "INTEGER"),
+            ColumnType::Real => (column.name, "REAL"),
+            ColumnType::Text => (column.name, "TEXT"),
+        };
+        let values: Vec<(String, &'static str)> = query.columns().into_iter().map(typed).collect();
         let tags: Vec<String> = query.key.iter().map(|tag| format!("\"{tag}\"")).collect();
         let key = KEY_BEFORE_TAGS
             .into_iter()
@@ -81,17 +76,16 @@ impl TableSql {
             upsert: upsert(name, &tags, &key, &values),
             set_status: format!(
                 "UPDATE \"{name}\" SET status = ?1, coverage = ?2, revision = revision + 1 \
-                 WHERE window_start = ?3 AND coarse = 0 AND (status <> ?1 OR coverage <> ?2)"
+                 WHERE window_start = ?3 AND window_end = ?4 AND coarse = 0 AND (status <> ?1 OR coverage <> ?2)"
             ),
             expire: format!(
                 "DELETE FROM \"{name}\" WHERE window_start < ?1 AND (coarse = 0 OR window_end <= ?1)"
             ),
             provisional: format!(
-                "SELECT DISTINCT window_start, coverage FROM \"{name}\" WHERE status = 'provisional'"
+                "SELECT DISTINCT window_start, window_end, coverage FROM \"{name}\" WHERE status = 'provisional'"
             ),
             tags: tags.len(),
             values,
-            window: query.window,
             name: name.clone(),
         }
     }

@@ -226,12 +226,11 @@ impl Aggregate {
         let word = word.trim_end();
         let arguments = rest.trim_end().strip_suffix(')').map(|inner| {
             let inner = inner.trim();
-            let parts = if inner.is_empty() {
+            if inner.is_empty() {
                 Vec::new()
             } else {
                 inner.split(',').map(str::trim).collect()
-            };
-            parts
+            }
         });
         if !Self::words().any(|known| known == word) {
             return Err(AggregateFault::Unknown(word.to_string()));

@@ -289,13 +289,13 @@ fn place_field(slice: &mut Slice, wanted: &SliceField) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use alloc::string::ToString;
 
     use super::*;
     use crate::plan::{Aggregate, Window};
 
-    fn query(name: &str, size: i64, coarsen: &[i64]) -> Query {
+    pub(crate) fn query(name: &str, size: i64, coarsen: &[i64]) -> Query {
         Query {
             name: name.to_string(),
             topic: TopicTemplate::parse("s/{device}").unwrap(),
@@ -304,10 +304,7 @@ mod tests {
             tags: Vec::new(),
             key: Vec::new(),
             fields: Vec::new(),
-            window: Window {
-                size: Span::from_secs(size),
-                every: Span::from_secs(size),
-            },
+            window: Window::tumbling(Span::from_secs(size)),
             aggregates: alloc::vec![Aggregate::Count],
             lateness: Span::ZERO,
             max_late: Span::ZERO,

@@ -20,7 +20,7 @@ const LINEAR_MAX: i64 = 1 << 62;
 const LINEAR_LEVEL_MAX: u8 = 112;
 /// Highest level of a logarithmic histogram: 2 · 7,680 / 16 + 1 buckets are few enough.
 const LOG_LEVEL_MAX: u8 = 4;
-const _: () = assert!(2 * (logarithm::BUCKET_MAX >> LOG_LEVEL_MAX) + 1 <= BUCKETS_MAX as i64);
+const _: () = assert!(2 * (logarithm::BUCKET_MAX >> LOG_LEVEL_MAX) < BUCKETS_MAX as i64);
 const _: () = assert!(2 << (120 - LINEAR_LEVEL_MAX) < BUCKETS_MAX);
 
 /// How a histogram's buckets lie.

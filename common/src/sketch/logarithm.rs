@@ -17,7 +17,7 @@ pub fn bucket_of(units: i128) -> i64 {
     if magnitude == 0 {
         return 0;
     }
-    let exponent = 127 - magnitude.leading_zeros();
+    let exponent = magnitude.ilog2();
     // The top bit moves to bit 127; the bits behind it are the mantissa.
     let mantissa = ((magnitude << (127 - exponent)) >> (127 - MANTISSA_BITS)) as i64;
     let index = (i64::from(exponent) << MANTISSA_BITS) + mantissa - (1 << MANTISSA_BITS);

@@ -62,7 +62,9 @@ fn lift(kind: SketchKind, sketch: &mut Sketch, given: &Given) {
 
 fn sketch(kind: SketchKind, all: &[Given]) -> Sketch {
     let mut sketch = kind.empty();
-    all.iter().for_each(|given| lift(kind, &mut sketch, given));
+    for given in all {
+        lift(kind, &mut sketch, given);
+    }
     sketch
 }
 
@@ -223,7 +225,9 @@ proptest! {
         for kind in kinds() {
             let all: Vec<Given> = numbers.iter().map(|&number| given(kind, number)).collect();
             let mut agent = Agent::new(kind, blocks.max(blocks_to_open(2)));
-            all.iter().for_each(|given| agent.lift(given));
+            for given in &all {
+                agent.lift(given);
+            }
             agent.spill();
             prop_assert_eq!(agent.merged, sketch(kind, &all));
         }

@@ -316,7 +316,7 @@ impl Demo {
             for query in &plan.queries {
                 view.rows += database.row_count(&query.name)?;
                 slices.push(database.slice(&query.name)?);
-                latest_window_us = latest_window_us.max(query.window.size.as_micros());
+                latest_window_us = latest_window_us.max(query.window.longest().as_micros());
             }
             slices.sort_unstable();
             slices.dedup();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use catchment_common::counter::Reason;
 use catchment_common::limits::KEY_BYTES_MAX;
-use catchment_common::plan::{Path, Query, TimeSource, TimeUnit};
+use catchment_common::plan::{Aggregate, Path, Query, TimeSource, TimeUnit};
 use catchment_common::time::Timestamp;
 use num_bigint::BigInt;
 use num_integer::Integer;
@@ -52,6 +52,8 @@ pub struct Reading {
     pub at_us: i64,
     /// For each field of the query its value in units of 10⁻¹⁸, if it is there.
     pub values: Vec<Option<BigInt>>,
+    /// For each aggregate of the query the value of the tag that it names, if it names one and that is there.
+    pub watched: Vec<Option<String>>,
     /// The device's sequence number, if the query asks for it.
     pub number: Option<u64>,
 }
@@ -61,6 +63,7 @@ pub struct Reading {
 pub struct Reader {
     query: Query,
     tags: Vec<TagFrom>,
+    watched: Vec<TagFrom>,
     steps: Vec<Option<BigInt>>,
 }
 
@@ -84,6 +87,14 @@ impl Reader {
         };
         Self {
             tags: query.key.iter().map(tag_from).collect(),
+            watched: query
+                .aggregates
+                .iter()
+                .map(|aggregate| match aggregate {
+                    Aggregate::Distinct(name) | Aggregate::Top { tag: name, .. } => tag_from(name),
+                    _ => TagFrom::Nowhere,
+                })
+                .collect(),
             steps: query
                 .fields
                 .iter()
@@ -128,6 +139,11 @@ impl Reader {
             key,
             at_us,
             values,
+            watched: self
+                .watched
+                .iter()
+                .map(|tag| watched(tag, topic, object, self))
+                .collect(),
             number,
         })
     }
@@ -155,6 +171,16 @@ impl Reader {
             Ok(key)
         }
     }
+}
+
+/// A tag that an aggregate names, if it is there and could be part of a key.
+fn watched(from: &TagFrom, topic: &str, object: &Object<'_>, reader: &Reader) -> Option<String> {
+    let value = match from {
+        TagFrom::Capture(capture) => reader.query.topic.matches(topic)?[*capture].to_string(),
+        TagFrom::Payload(path) => text(find(object, path).ok()??).ok()?,
+        TagFrom::Nowhere => return None,
+    };
+    (!value.is_empty() && !value.contains('\0') && value.len() <= KEY_BYTES_MAX).then_some(value)
 }
 
 /// The text at a path; nothing where the path or its value is missing or `null`.

@@ -1,6 +1,6 @@
 //! The oracle against answers worked out by hand, and the small plans that other tests borrow.
 
-use catchment_common::plan::{Aggregate, Field, Format, Path, PayloadTag, TimeUnit, Window};
+use catchment_common::plan::{Aggregate, Field, Format, Hopping, Path, PayloadTag, TimeUnit, Window};
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
 
@@ -32,10 +32,7 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
             field("temp", "temp", Some(10_000_000_000_000_000)),
             field("hum", "data.hum", None),
         ],
-        window: Window {
-            size: Span::from_secs(size_s),
-            every: Span::from_secs(every_s),
-        },
+        window: Window::hopping(Span::from_secs(size_s), Span::from_secs(every_s)),
         aggregates: Aggregate::ALL.to_vec(),
         lateness: Span::ZERO,
         max_late: Span::from_days(1),
@@ -68,7 +65,7 @@ fn expected(query: Query, payloads: &[&str]) -> Expected {
 }
 
 fn shown(contents: &Contents, field: usize, aggregate: Aggregate) -> String {
-    let text = contents.answer(field, aggregate, Span::from_secs(60)).show();
+    let text = contents.answer(field, &aggregate, Span::from_secs(60)).show();
     if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').into()
     } else {
@@ -88,7 +85,7 @@ fn every_aggregate_by_hand() {
             r#"{"ts":120000,"temp":9}"#,
         ],
     );
-    let contents = expected.take("oslo\0dev-1", 1).unwrap();
+    let contents = expected.take("oslo\0dev-1", 60_000_000, 120_000_000).unwrap();
     assert_eq!(contents.readings, 4);
     // 1, 4, 2.5, 2: sum 9.5, squares 27.25, variance (27.25 − 9.5²/4) / 3 = 1.5625.
     for (aggregate, answer) in [
@@ -105,15 +102,16 @@ fn every_aggregate_by_hand() {
         (Aggregate::Last, "2.5"),
         (Aggregate::Delta, "1.5"),
     ] {
-        assert_eq!(shown(&contents, 0, aggregate), answer, "{}", aggregate.name());
+        let name = aggregate.name();
+        assert_eq!(shown(&contents, 0, aggregate), answer, "{name}");
     }
     assert_eq!(shown(&contents, 1, Aggregate::Count), "1");
     assert_eq!(shown(&contents, 1, Aggregate::Mean), "2.5");
     assert_eq!(
-        contents.answer(1, Aggregate::Variance, Span::from_secs(60)),
+        contents.answer(1, &Aggregate::Variance, Span::from_secs(60)),
         Answer::None
     );
-    let next = expected.take("oslo\0dev-1", 2).unwrap();
+    let next = expected.take("oslo\0dev-1", 120_000_000, 180_000_000).unwrap();
     assert_eq!(
         (next.readings, shown(&next, 1, Aggregate::Sum)),
         (1, "NULL".into())
@@ -125,7 +123,9 @@ fn every_aggregate_by_hand() {
 #[test]
 fn a_reading_is_in_every_window_that_covers_it() {
     let covering = |size, every, at_s: i64| {
-        let numbers = window::numbers(query(size, every).window, at_s * 1_000_000);
+        let windows = window::covering(&query(size, every).window, at_s * 1_000_000);
+        assert!(windows.iter().all(|(start, end)| end - start == size * 1_000_000));
+        let numbers = windows.iter().map(|(start, _)| start / (every * 1_000_000));
         numbers.collect::<Vec<_>>()
     };
     assert_eq!(covering(60, 60, 59), [0]);
@@ -136,6 +136,15 @@ fn a_reading_is_in_every_window_that_covers_it() {
     assert_eq!(covering(50, 20, 40), [0, 1, 2]);
     assert_eq!(covering(50, 20, 50), [1, 2]);
     assert_eq!(covering(60, 20, 0), [-2, -1, 0]);
+    let shifted = Hopping {
+        size: Span::from_secs(60),
+        every: Span::from_secs(60),
+        offset: Span::from_secs(10),
+    };
+    let covering = |at_s: i64| window::covering(&Window::Hopping(shifted), at_s * 1_000_000);
+    assert_eq!(covering(69), [(10_000_000, 70_000_000)]);
+    assert_eq!(covering(70), [(70_000_000, 130_000_000)]);
+    assert_eq!(covering(9), [(-50_000_000, 10_000_000)]);
 }
 
 #[test]
@@ -220,7 +229,7 @@ fn keys_come_from_topic_and_payload() {
             &long,
         ],
     );
-    let mut keys: Vec<&str> = expected.remaining().map(|(key, ..)| key).collect();
+    let mut keys: Vec<&str> = expected.remaining().map(|window| window.key).collect();
     keys.sort_unstable();
     assert_eq!(keys, ["7\0oslo", "ab\0oslo"]);
     let rejected = &expected.tally.rejected;

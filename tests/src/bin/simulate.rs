@@ -1,4 +1,5 @@
-//! Runs seeds of the simulator: `simulate --start S --seeds N`. A failing one is shrunk and its trace printed.
+//! Runs seeds of the simulator: `simulate --start S --seeds N`, with `--drawn` the ones that draw plan and stream. A
+//! failing one is shrunk and its trace printed.
 
 use std::process::ExitCode;
 
@@ -18,10 +19,11 @@ fn main() -> ExitCode {
         // The message of a panic is part of the result.
         std::panic::set_hook(Box::new(|_| {}));
     }
+    let case_of = if flag("--drawn") { Case::drawn } else { Case::new };
     let mut figures = Figures::default();
     let mut failed = 0;
     for seed in start..start + seeds {
-        let case = Case::new(seed);
+        let case = case_of(seed);
         match sim::run(&case) {
             Ok(more) => figures.add(&more),
             Err(fault) => {

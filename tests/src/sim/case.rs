@@ -269,6 +269,13 @@ impl Case {
         self.publishes.sort_by_key(|publish| publish.at);
     }
 
+    /// A few faults, for cases that are about something else.
+    pub(super) fn strike_calmly(&mut self, dice: &mut Dice) {
+        self.strike(Kind::Usual, dice);
+        self.faults.truncate(4);
+        self.faults.retain(|(_, fault)| !matches!(fault, Fault::Plan(_)));
+    }
+
     fn strike(&mut self, kind: Kind, dice: &mut Dice) {
         // Each kind of fault is on or off for the whole run: seeds that have few of them find what others hide.
         let kinds: Vec<u32> = (0..12).filter(|_| dice.below(2) == 0).collect();

@@ -7,7 +7,7 @@ use catchment_aggregator::catalog::RunningQuery;
 use catchment_aggregator::commit::Row;
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::key::tags_of;
-use catchment_common::plan::{Aggregate, Plan, Query, SliceId};
+use catchment_common::plan::{Aggregate, Column, Plan, Query, SliceId};
 use catchment_common::stats::Lowered;
 use catchment_common::time::Span;
 use catchment_firmware_sim::oracle::nearest::{is_nearest, is_nearest_root};
@@ -198,11 +198,10 @@ fn check_windows(
     added: Option<u64>,
     faults: &mut Vec<String>,
 ) {
-    let every = query.window.every.as_micros();
     for (name, stored) in &table.rows {
-        let number = name.0.as_micros() / every;
+        let (start, end) = (name.0.as_micros(), name.1.as_micros());
         let show = || show(name);
-        let Some(contents) = expected.take(&key_text(query, &name.3), number) else {
+        let Some(contents) = expected.take(&key_text(query, &name.3), start, end) else {
             faults.push(format!(
                 "{} should not be there: {} readings",
                 show(),
@@ -210,39 +209,38 @@ fn check_windows(
             ));
             continue;
         };
-        for fault in differences(query, &stored.row, &contents) {
+        for fault in differences(query, &stored.row, &contents, name.1.since(name.0)) {
             faults.push(format!("{}: {fault}", show()));
         }
     }
     let mut missing: Vec<_> = expected.remaining().collect();
-    missing.sort_by_key(|(key, number, _)| (*number, *key));
-    for (key, number, contents) in missing {
+    missing.sort_by_key(|window| (window.start_us, window.key));
+    for window in missing {
         // A query that came later need not show what was over by then.
-        let end = number * every + query.window.size.as_micros() - START_US;
+        let end = window.end_us - START_US;
         if added.is_some_and(|added| end < added as i64 + 60_000_000) {
             continue;
         }
         faults.push(format!(
-            "{key:?} {} s is missing: {} readings",
-            seconds(number * every),
-            contents.readings
+            "{:?} {} s is missing: {} readings",
+            window.key,
+            seconds(window.start_us),
+            window.contents.readings
         ));
     }
 }
 
 /// A window of a tumbling query that is cut into coarser panes: within each of the widest panes all adds up.
 fn check_totals(query: &Query, expected: &Expected, table: &Table, lost: u64, faults: &mut Vec<String>) {
-    if !query.window.is_tumbling() {
+    if !query.window.is_disjoint() {
         return;
     }
-    let widest = query.coarsen.last().copied().unwrap_or(query.window.size);
+    let widest = query.coarsen.last().copied().unwrap_or(query.window.longest());
     let bucket = |key: &str, at_us: i64| (key.to_owned(), at_us.div_euclid(widest.as_micros()));
     let mut truth: BTreeMap<(String, i64), Total> = BTreeMap::new();
-    for (key, number, contents) in expected.remaining() {
-        let total = truth
-            .entry(bucket(key, number * query.window.every.as_micros()))
-            .or_default();
-        total.add_truth(query, contents);
+    for window in expected.remaining() {
+        let total = truth.entry(bucket(window.key, window.start_us)).or_default();
+        total.add_truth(window.contents);
     }
     let mut shown: BTreeMap<(String, i64), Total> = BTreeMap::new();
     for ((start, _, _, key), stored) in &table.rows {
@@ -287,10 +285,14 @@ impl Total {
 
     fn add_row(&mut self, query: &Query, row: &Row) {
         let value = |aggregate| {
-            let place = query.aggregates.iter().position(|held| *held == aggregate)?;
-            match row.values[place]? {
-                Lowered::Real(value) => Some(value),
-                Lowered::Integer(value) => Some(value as f64),
+            let is_it = |column: &Column| {
+                column.field == Some(0) && query.aggregates.get(column.aggregate) == Some(&aggregate)
+            };
+            let place = query.columns().iter().position(is_it)?;
+            match row.values[place].as_ref()? {
+                Lowered::Real(value) => Some(*value),
+                Lowered::Integer(value) => Some(*value as f64),
+                Lowered::Text(_) => None,
             }
         };
         let (sum, min, max) = (
@@ -301,9 +303,9 @@ impl Total {
         self.add(row.readings, sum, min, max);
     }
 
-    fn add_truth(&mut self, query: &Query, contents: &Contents) {
+    fn add_truth(&mut self, contents: &Contents) {
         // Quarters below 2⁵⁰ are exact as doubles, and so is their text.
-        let value = |aggregate| match contents.answer(0, aggregate, query.window.size) {
+        let value = |aggregate| match contents.answer(0, &aggregate, Span::ZERO) {
             Answer::None => None,
             answer => answer.show().parse::<f64>().ok(),
         };
@@ -328,32 +330,30 @@ fn check_statuses(table: &Table, faults: &mut Vec<String>) {
     }
 }
 
-fn differences(query: &Query, row: &Row, contents: &Contents) -> Vec<String> {
+fn differences(query: &Query, row: &Row, contents: &Contents, size: Span) -> Vec<String> {
     let mut faults = Vec::new();
     if row.readings != contents.readings {
         faults.push(format!("{} readings, truth {}", row.readings, contents.readings));
         return faults;
     }
-    let each = query.aggregates.len();
-    for ((index, column), value) in query.value_columns().enumerate().zip(&row.values) {
-        let answer = contents.answer(index / each, query.aggregates[index % each], size(query));
-        if !is(*value, &answer) {
-            faults.push(format!("{column} is {value:?}, truth {}", answer.show()));
+    for (column, value) in query.columns().iter().zip(&row.values) {
+        let answer = contents.column(query, column, size);
+        if !is(value.as_ref(), &answer) {
+            let name = &column.name;
+            faults.push(format!("{name} is {value:?}, truth {}", answer.show()));
         }
     }
     faults
 }
 
-fn size(query: &Query) -> Span {
-    query.window.size
-}
-
-fn is(value: Option<Lowered>, answer: &Answer) -> bool {
+fn is(value: Option<&Lowered>, answer: &Answer) -> bool {
     match (value, answer) {
         (None, Answer::None) => true,
-        (Some(Lowered::Integer(integer)), Answer::Count(count)) => integer == *count,
-        (Some(Lowered::Real(real)), Answer::Fraction(top, bottom)) => is_nearest(real, top, bottom),
-        (Some(Lowered::Real(real)), Answer::Root(top, bottom)) => is_nearest_root(real, top, bottom),
+        (Some(Lowered::Integer(integer)), Answer::Count(count)) => integer == count,
+        (Some(Lowered::Real(real)), Answer::Fraction(top, bottom)) => is_nearest(*real, top, bottom),
+        (Some(Lowered::Real(real)), Answer::Root(top, bottom)) => is_nearest_root(*real, top, bottom),
+        (Some(Lowered::Real(real)), Answer::Double(double)) => real == double,
+        (Some(Lowered::Text(text)), Answer::Text(truth)) => text == truth,
         _ => false,
     }
 }

@@ -22,6 +22,8 @@ pub enum Variant {
     Ladder,
     /// Readings may be coarsened a little.
     ShortLadder,
+    /// Drawn from this seed.
+    Drawn(u64),
 }
 
 impl Variant {
@@ -75,6 +77,7 @@ impl Variant {
             Self::Fine => climate + &fine + &power,
             Self::Ladder => ladder,
             Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", ""),
+            Self::Drawn(seed) => super::drawn::plan(seed),
         };
         plan_toml::parse(&text, "simulated")
             .expect("the plans are good")

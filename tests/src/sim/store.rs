@@ -199,9 +199,11 @@ impl Store {
                 .insert((agent.clone(), *counting, *slice, *counter), *value);
         }
         for results in &commit.results {
-            let window = self.plan_window(&names[results.query]);
-            if let Some(table) = self.tables.get_mut(&names[results.query]) {
-                table.write(results, window);
+            // Of a query that is no longer in the plan nothing is shown.
+            let name = &names[results.query];
+            let is_known = self.plan.queries.iter().any(|query| query.name == *name);
+            if let Some(table) = self.tables.get_mut(name).filter(|_| is_known) {
+                table.write(results);
             }
         }
         let Some(checkpoint) = &commit.checkpoint else {
@@ -214,12 +216,6 @@ impl Store {
         }
     }
 
-    /// The size of a query's windows; of one that is no longer in the plan nothing is shown.
-    fn plan_window(&self, name: &str) -> Option<catchment_common::time::Span> {
-        let query = self.plan.queries.iter().find(|query| query.name == name)?;
-        Some(query.window.size)
-    }
-
     /// The machine as it was when the last commit became durable.
     pub fn restore(&self, settings: Settings, now: Now) -> Aggregator {
         let mut aggregator = Aggregator::new(settings, self.catalog(), now);
@@ -227,13 +223,15 @@ impl Store {
         for (index, query) in self.plan.queries.iter().enumerate() {
             let table = &self.tables[&query.name];
             let Some(through) = table.through else { continue };
-            let provisional: BTreeMap<Timestamp, f64> = table
+            let provisional: BTreeMap<(Timestamp, Timestamp), f64> = table
                 .rows
                 .iter()
                 .filter(|((_, _, coarse, _), stored)| !coarse && !stored.is_final)
-                .map(|((start, ..), stored)| (*start, stored.coverage))
+                .map(|((start, end, ..), stored)| ((*start, *end), stored.coverage))
                 .collect();
-            aggregator.restore_query(index, through, provisional.into_iter());
+            let provisional = provisional.into_iter();
+            let provisional = provisional.map(|((start, end), coverage)| (start, end, coverage));
+            aggregator.restore_query(index, through, provisional);
         }
         for ((slice, start, _), columns) in &self.panes {
             if *start >= aggregator.needed_from(*slice) {
@@ -280,18 +278,16 @@ impl Store {
 }
 
 impl Table {
-    fn write(&mut self, results: &QueryResults, size: Option<catchment_common::time::Span>) {
+    fn write(&mut self, results: &QueryResults) {
         for window in &results.windows {
             let WindowStatus {
                 start,
+                end,
                 is_final,
                 coverage,
             } = window.status;
-            let Some(width) = window.coarse.or(size) else {
-                continue;
-            };
             for row in &window.rows {
-                let name = (start, start.plus(width), window.coarse.is_some(), row.key.clone());
+                let name = (start, end, window.is_coarse, row.key.clone());
                 let revision = self.rows.get(&name).map_or(1, |stored| stored.revision + 1);
                 let stored = Stored {
                     row: row.clone(),
@@ -303,8 +299,8 @@ impl Table {
             }
         }
         for status in &results.statuses {
-            for ((start, _, coarse, _), stored) in &mut self.rows {
-                if *start == status.start && !coarse {
+            for ((start, end, coarse, _), stored) in &mut self.rows {
+                if (*start, *end) == (status.start, status.end) && !coarse {
                     stored.is_final = status.is_final;
                     stored.coverage = status.coverage;
                 }

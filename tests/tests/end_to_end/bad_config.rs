@@ -332,7 +332,7 @@ fn a_plan_that_changes_what_a_table_means_is_refused() {
         (
             "window = { size = \"2s\" }",
             "window = { size = \"20s\" }",
-            "its windows were of another size or step",
+            "its windows were of another kind, size or step",
         ),
         (
             "key = [\"site\", \"device\"]",

@@ -51,11 +51,11 @@ pub(super) struct RawTime {
 pub(super) struct RawWindow {
     pub(super) size: Option<Spanned<String>>,
     pub(super) every: Option<Spanned<String>>,
+    pub(super) offset: Option<Spanned<String>>,
     // Known, and refused for now with an error of their own.
     pub(super) session: Option<Spanned<IgnoredAny>>,
     pub(super) count: Option<Spanned<IgnoredAny>>,
     pub(super) timezone: Option<Spanned<IgnoredAny>>,
-    pub(super) offset: Option<Spanned<IgnoredAny>>,
 }
 
 /// `"path"`, or `{ path = "…", resolution = 0.01 }`.

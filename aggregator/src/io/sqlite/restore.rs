@@ -167,11 +167,11 @@ impl Store {
                 .map_err(at(&self.path))?;
             let Some(through) = through else { continue };
             let provisional = self.rows(&table.provisional, |row| {
-                Ok((row.get::<_, String>(0)?, row.get(1)?))
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?))
             })?;
-            let provisional = provisional
-                .into_iter()
-                .filter_map(|(start, coverage): (String, f64)| Some((parse_time_text(&start)?, coverage)));
+            let provisional = provisional.into_iter().filter_map(|(start, end, coverage)| {
+                Some((parse_time_text(&start)?, parse_time_text(&end)?, coverage))
+            });
             aggregator.restore_query(index, Timestamp::clamped(through), provisional);
         }
         Ok(())

@@ -34,7 +34,8 @@ pub(super) fn write(
         transaction.prepare_cached(&table.set_status)?.execute(params![
             status_text(status.is_final),
             status.coverage,
-            time_text(status.start)
+            time_text(status.start),
+            time_text(status.end)
         ])?;
     }
     if let Some(through) = results.emitted_through {
@@ -52,13 +53,8 @@ fn write_window(
 ) -> rusqlite::Result<()> {
     let mut upsert = transaction.prepare_cached(&table.upsert)?;
     let start = time_text(window.status.start);
-    let end = time_text(
-        window
-            .status
-            .start
-            .plus(window.coarse.unwrap_or(table.window.size)),
-    );
-    let status = if window.coarse.is_some() {
+    let end = time_text(window.status.end);
+    let status = if window.is_coarse {
         "coarse"
     } else {
         status_text(window.status.is_final)
@@ -72,12 +68,12 @@ fn write_window(
             upsert.raw_bind_parameter(next, tag)?;
             next += 1;
         }
-        upsert.raw_bind_parameter(next, window.coarse.is_some())?;
+        upsert.raw_bind_parameter(next, window.is_coarse)?;
         upsert.raw_bind_parameter(next + 1, status)?;
         upsert.raw_bind_parameter(next + 2, window.status.coverage)?;
         upsert.raw_bind_parameter(next + 3, row.readings.cast_signed())?;
         for (index, value) in row.values.iter().enumerate() {
-            upsert.raw_bind_parameter(next + 4 + index, Column(*value))?;
+            upsert.raw_bind_parameter(next + 4 + index, Column(value.as_ref()))?;
         }
         upsert.raw_execute()?;
     }
@@ -88,14 +84,15 @@ fn status_text(is_final: bool) -> &'static str {
     if is_final { "final" } else { "provisional" }
 }
 
-struct Column(Option<Lowered>);
+struct Column<'v>(Option<&'v Lowered>);
 
-impl ToSql for Column {
+impl ToSql for Column<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Owned(match self.0 {
-            None => SqlValue::Null,
-            Some(Lowered::Integer(number)) => SqlValue::Integer(number.cast_signed()),
-            Some(Lowered::Real(number)) => SqlValue::Real(number),
-        }))
+        Ok(match self.0 {
+            None => ToSqlOutput::Owned(SqlValue::Null),
+            Some(Lowered::Integer(number)) => ToSqlOutput::Owned(SqlValue::Integer(number.cast_signed())),
+            Some(Lowered::Real(number)) => ToSqlOutput::Owned(SqlValue::Real(*number)),
+            Some(Lowered::Text(text)) => text.to_sql()?,
+        })
     }
 }

@@ -4,45 +4,61 @@ use alloc::format;
 
 use super::{Check, Part};
 use crate::limits::{LADDER_MAX, PANES_PER_WINDOW_MAX, SPAN_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN};
-use crate::plan::Query;
+use crate::plan::{Hopping, Query, Window};
 use crate::time::Span;
 
 impl Check<'_> {
     pub(super) fn window(&mut self, query: &Query) {
-        let window = query.window;
-        if window.size < WINDOW_STEP_MIN || window.every < WINDOW_STEP_MIN {
+        match &query.window {
+            Window::Hopping(hopping) => self.hopping(*hopping),
+        }
+    }
+
+    fn hopping(&mut self, window: Hopping) {
+        let Hopping { size, every, offset } = window;
+        if size < WINDOW_STEP_MIN || every < WINDOW_STEP_MIN {
             self.fault(Part::Window, "a window's size and step must be at least 1 ms", "");
             return;
         }
-        if !window.size.is_multiple_of(WINDOW_STEP_MIN) || !window.every.is_multiple_of(WINDOW_STEP_MIN) {
+        if ![size, every, offset]
+            .iter()
+            .all(|span| span.is_multiple_of(WINDOW_STEP_MIN))
+        {
             self.fault(
                 Part::Window,
-                "a window's size and step must be whole milliseconds",
+                "a window's size, step and offset must be whole milliseconds",
                 "",
             );
         }
-        if window.size > WINDOW_SIZE_MAX {
+        if size > WINDOW_SIZE_MAX {
             self.fault(Part::Window, "a window is longer than 366 days", "");
         }
-        if window.every > window.size {
+        if every > size {
             self.fault(
                 Part::Window,
                 "`every` is longer than `size`: readings between windows would be counted in none",
                 "make `every` at most `size`",
             );
         }
-        let panes = window.size.as_micros() / window.pane().as_micros();
+        if offset < Span::ZERO || offset >= every {
+            self.fault(
+                Part::Window,
+                "`offset` must be less than the step: windows start at every multiple of `every`, shifted by it",
+                "take off whole steps, which change nothing",
+            );
+        }
+        let panes = size.as_micros() / window.pane().as_micros();
         if panes > PANES_PER_WINDOW_MAX {
             self.fault(
                 Part::Window,
                 format!("one window would be made of {panes} panes, more than {PANES_PER_WINDOW_MAX}"),
-                "choose `every` so that it divides `size` into fewer steps",
+                "choose `every` and `offset` so that they divide `size` into fewer steps",
             );
         }
     }
 
     pub(super) fn coarsen(&mut self, query: &Query) {
-        if query.window.size < WINDOW_STEP_MIN || query.window.every < WINDOW_STEP_MIN {
+        if query.window.longest() < WINDOW_STEP_MIN || query.window.step() < WINDOW_STEP_MIN {
             // The window has its own fault, and no pane.
             return;
         }
@@ -64,7 +80,7 @@ impl Check<'_> {
                 );
             } else if rung <= below || !rung.is_multiple_of(below) {
                 let before = if index == 0 {
-                    "the windows' pane, the greatest common divisor of `size` and `every`"
+                    "the windows' pane, the greatest common divisor of `size`, `every` and `offset`"
                 } else {
                     "the one before"
                 };
@@ -99,7 +115,7 @@ impl Check<'_> {
         }
         if query
             .retention
-            .is_some_and(|retention| retention < query.window.size)
+            .is_some_and(|retention| retention < query.window.longest())
         {
             self.fault(
                 Part::Retention,

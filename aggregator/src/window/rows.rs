@@ -1,0 +1,145 @@
+//! Result rows: a key's panes over a span of time, merged from all slices that the query reads and lowered once.
+
+use std::collections::BTreeSet;
+
+use catchment_common::lower::lower;
+use catchment_common::plan::{Column, SliceId};
+use catchment_common::sketch::empty_row;
+use catchment_common::stats::Stats;
+use catchment_common::time::{Span, Timestamp};
+
+use super::{View, status};
+use crate::catalog::{Reader, RunningQuery};
+use crate::commit::{Row, WindowRows};
+use crate::frontier::Coverage;
+use crate::merge::{KeyId, Panes};
+
+/// What a row summarises: a window, or one coarser pane.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    start: Timestamp,
+    end: Timestamp,
+    is_coarse: bool,
+}
+
+impl Cut {
+    pub(super) fn window(start: Timestamp, end: Timestamp) -> Self {
+        Self {
+            start,
+            end,
+            is_coarse: false,
+        }
+    }
+
+    pub(super) fn coarse(start: Timestamp, size: Span) -> Self {
+        Self {
+            start,
+            end: start.plus(size),
+            is_coarse: true,
+        }
+    }
+
+    fn size(self) -> Span {
+        self.end.since(self.start)
+    }
+
+    /// The slices that it is assembled from.
+    fn readers(self, query: &RunningQuery) -> impl Iterator<Item = &Reader> {
+        let all = if self.is_coarse {
+            &query.coarse
+        } else {
+            &query.readers
+        };
+        all.iter()
+            .filter(move |reader| !self.is_coarse || reader.pane == self.size())
+    }
+}
+
+/// The keys behind these numbers, in order.
+pub(super) fn keys_of(panes: &Panes, touched: BTreeSet<(SliceId, KeyId)>) -> Vec<Box<[u8]>> {
+    let keys = touched
+        .into_iter()
+        .filter_map(|(slice, key)| Some(panes.slice(slice)?.key(key).into()));
+    let mut keys: Vec<Box<[u8]>> = keys.collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+impl<C> View<'_, C> {
+    /// The keys with data between these instants, in order.
+    pub(super) fn keys_within(&self, start: Timestamp, end: Timestamp) -> Vec<Box<[u8]>> {
+        let mut keys: Vec<Box<[u8]>> = Vec::new();
+        for reader in &self.query.readers {
+            let Some(slice) = self.panes.slice(reader.slice) else {
+                continue;
+            };
+            let mut ids: Vec<KeyId> = Vec::new();
+            for (_, pane) in slice.range(start..end) {
+                ids.extend_from_slice(pane.ids());
+            }
+            ids.sort_unstable();
+            ids.dedup();
+            keys.extend(ids.into_iter().map(|id| slice.key(id).into()));
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+}
+
+impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
+    /// The rows of these keys, of those that have any data in the cut.
+    pub(super) fn rows(&self, cut: Cut, keys: Vec<Box<[u8]>>) -> WindowRows {
+        WindowRows {
+            status: status(cut.start, cut.end, (self.coverage)(cut.end)),
+            is_coarse: cut.is_coarse,
+            rows: keys.into_iter().filter_map(|key| self.row(cut, key)).collect(),
+        }
+    }
+
+    /// Merges a key's panes over the cut, from all slices that it is assembled from, and lowers the result.
+    fn row(&self, cut: Cut, key: Box<[u8]>) -> Option<Row> {
+        let RunningQuery {
+            query,
+            columns,
+            sketches: kinds,
+            ..
+        } = self.query;
+        let mut readings = 0_u64;
+        let mut stats = vec![Stats::IDENTITY; query.fields.len()];
+        let mut sketches = empty_row(kinds.iter().copied());
+        for reader in cut.readers(self.query) {
+            let Some(slice) = self.panes.slice(reader.slice) else {
+                continue;
+            };
+            let Some(id) = slice.find(&key) else { continue };
+            for (_, pane) in slice.range(cut.start..cut.end) {
+                let Some((count, partials)) = pane.row(id) else {
+                    continue;
+                };
+                readings = readings.saturating_add(count);
+                for (merged, place) in stats.iter_mut().zip(&reader.fields) {
+                    if let Some(more) = place.and_then(|place| partials.get(place)) {
+                        merged.merge(more);
+                    }
+                }
+                if sketches.is_empty() {
+                    continue;
+                }
+                let held = pane.sketches(id);
+                for ((merged, place), &kind) in sketches.iter_mut().zip(&reader.sketches).zip(kinds) {
+                    if let Some(more) = place.and_then(|place| held.get(place)) {
+                        merged.merge(kind, more);
+                    }
+                }
+            }
+        }
+        let answer = |column: &Column| lower(query, column, &stats, &sketches, cut.size());
+        (readings > 0).then(|| Row {
+            key,
+            readings,
+            values: columns.iter().map(answer).collect(),
+        })
+    }
+}

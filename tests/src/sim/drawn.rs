@@ -1,0 +1,263 @@
+//! Plans and streams drawn at random: what no one thought of writing down.
+//!
+//! The cases of [`Case::new`] keep few plans and strike them hard. These draw the plan itself (keys, fields, windows,
+//! functions, times of waiting) and small streams with readings that come late, out of order, twice, early, or with
+//! half of their fields missing. Most runs are calm, so that a hundred thousand of them take minutes; some also crash.
+
+use std::fmt::Write as _;
+
+use catchment_firmware_sim::dice::{Chance, Dice};
+
+use super::case::{Case, MS, Publish, SECOND, START_US};
+use super::plans::Variant;
+
+/// Most queries of a drawn plan.
+const QUERIES_MAX: u32 = 4;
+/// One case in so many has faults as well.
+const FAULTY: Chance = Chance::one_in(4);
+
+const AGGREGATES: [&str; 21] = [
+    "count",
+    "rate",
+    "sum",
+    "mean",
+    "min",
+    "max",
+    "range",
+    "variance",
+    "stddev",
+    "first",
+    "last",
+    "delta",
+    "median",
+    "p0",
+    "p90",
+    "p99.9",
+    "histogram(-20, 0, 0.5, 100)",
+    "distinct(device)",
+    "distinct(room)",
+    "top(2, room)",
+    "top(5, device)",
+];
+
+impl Case {
+    /// The drawn case of a seed.
+    pub fn drawn(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, 10);
+        let end = u64::from(2 + dice.below(28)) * SECOND;
+        let mut case = Self {
+            seed,
+            gateways: 1 + dice.below(3) as usize,
+            memory_bytes: pick(&mut dice, &[4 << 10, 16 << 10, 256 << 10]),
+            journal_bytes: 1 << 20,
+            spool_bytes: 16 << 20,
+            retain_seconds: 2,
+            commit_delay_ms: pick(&mut dice, &[0, 5, 200]),
+            window: 20,
+            disk_us: pick(&mut dice, &[50, 5_000]),
+            link_us: pick(&mut dice, &[500, 50_000]),
+            plan: Variant::Drawn(seed),
+            end,
+            publishes: Vec::new(),
+            faults: Vec::new(),
+        };
+        case.publish_drawn(&mut dice);
+        if dice.hits(FAULTY) {
+            case.strike_calmly(&mut dice);
+        }
+        case
+    }
+
+    fn publish_drawn(&mut self, dice: &mut Dice) {
+        let (devices, gap) = (1 + dice.below(5), 20 + dice.below(400));
+        let lateness = pick(dice, &[50, 1_000, 10_000]);
+        for gateway in 0..self.gateways {
+            let mut at = u64::from(dice.below(gap)) * MS;
+            while at < self.end {
+                let device = dice.below(devices);
+                let kind = pick(dice, &["env", "env", "env", "power"]);
+                // A device may move from one gateway to another: the key is the same.
+                let topic = format!("s/site{}/d{device}/{kind}", device % 2);
+                let count = 1 + dice.below(3) * dice.below(3);
+                let readings: Vec<String> = (0..count).map(|_| reading(at, lateness, dice)).collect();
+                let payload = if count > 1 {
+                    format!("[{}]", readings.join(","))
+                } else {
+                    readings.concat()
+                };
+                self.publishes.push(Publish {
+                    at,
+                    gateway,
+                    topic,
+                    payload,
+                });
+                if dice.below(10) > 0 {
+                    at += u64::from(1 + dice.below(2 * gap)) * MS;
+                }
+            }
+        }
+        self.publishes.sort_by_key(|publish| publish.at);
+    }
+}
+
+/// One reading. All have `temp` or `watts`, so that each is good for every drawn query.
+fn reading(at: u64, lateness: u32, dice: &mut Dice) -> String {
+    let late = match dice.below(10) {
+        0 => i64::from(dice.below(60_000)),
+        1 => -i64::from(dice.below(1_000)),
+        2..5 => i64::from(dice.below(lateness)),
+        _ => 0,
+    };
+    // Often at the very edge of a window.
+    let grid = pick(dice, &[1, 1, 500, 1_000]);
+    let ts = (START_US / 1_000 + (at / MS) as i64 - late).div_euclid(grid) * grid;
+    let mut text = format!(
+        "{{\"ts\":{ts},\"watts\":{},\"room\":\"r{}\"",
+        number(dice),
+        dice.below(4)
+    );
+    for field in ["temp", "hum"] {
+        match dice.below(8) {
+            0 => {}
+            1 => {
+                let _ = write!(text, ",\"{field}\":null");
+            }
+            _ => {
+                let _ = write!(text, ",\"{field}\":{}", number(dice));
+            }
+        }
+    }
+    text.push('}');
+    text
+}
+
+/// A number as sensors write them, now and then as large, small or long as it may be.
+fn number(dice: &mut Dice) -> String {
+    let value = dice.around_zero(3_000);
+    match dice.below(12) {
+        0 => format!("{value}e-12"),
+        1 => format!("{value}.000000000000000001"),
+        2 if value != 0 => format!("{value}99999999999999"),
+        3 => "0".into(),
+        4 => format!("{}", value / 100),
+        _ => format!("{}.{}", value / 10, value.abs() % 10),
+    }
+}
+
+/// The queries of a drawn plan, as TOML.
+pub(super) fn plan(seed: u64) -> String {
+    let mut dice = Dice::new(seed, 11);
+    let count = 1 + dice.below(QUERIES_MAX);
+    // Queries of one plan like to share: most take what the first has drawn.
+    let first = Shape::draw(&mut dice);
+    (0..count)
+        .map(|number| query(number, &first, &mut dice))
+        .collect()
+}
+
+/// What decides whether queries share a slice.
+#[derive(Clone)]
+struct Shape {
+    topic: &'static str,
+    key: String,
+    fields: String,
+    lateness: &'static str,
+    idle: &'static str,
+}
+
+impl Shape {
+    fn draw(dice: &mut Dice) -> Self {
+        let tags = ["site", "device", "room"];
+        let key: Vec<String> = tags
+            .iter()
+            .filter(|_| dice.below(2) == 0)
+            .map(|tag| format!("\"{tag}\""))
+            .collect();
+        let mut fields = vec!["watts = \"watts\"".to_owned()];
+        for field in ["temp", "hum"] {
+            match dice.below(4) {
+                0 => fields.push(format!("{field} = \"{field}\"")),
+                1 => {
+                    let resolution = pick(dice, &["0.1", "0.5", "7", "1e-9"]);
+                    fields.push(format!(
+                        "{field} = {{ path = \"{field}\", resolution = {resolution} }}"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Self {
+            topic: pick(
+                dice,
+                &[
+                    "s/{site}/{device}/env",
+                    "s/{site}/{device}/+",
+                    "s/{site}/{device}/#",
+                ],
+            ),
+            key: key.join(", "),
+            fields: fields.join(", "),
+            lateness: pick(dice, &["0s", "500ms", "2s", "8s"]),
+            idle: pick(dice, &["1s", "5s", "10s"]),
+        }
+    }
+}
+
+fn query(number: u32, first: &Shape, dice: &mut Dice) -> String {
+    let shape = if dice.below(3) == 0 {
+        Shape::draw(dice)
+    } else {
+        first.clone()
+    };
+    let aggregates: Vec<String> = AGGREGATES
+        .iter()
+        .filter(|_| dice.below(3) == 0)
+        .map(|name| format!("\"{name}\""))
+        .collect();
+    let aggregates = if aggregates.is_empty() {
+        "\"sum\"".to_owned()
+    } else {
+        aggregates.join(", ")
+    };
+    format!(
+        "[[query]]\nname = \"q{number}\"\ntopic = \"{}\"\nformat = \"json\"\ntime = {{ path = \"ts\", unit = \"ms\" }}\n\
+         tags = {{ room = \"room\" }}\nkey = [{}]\nfields = {{ {} }}\nwindow = {}\naggregates = [{aggregates}]\n\
+         lateness = \"{}\"\npatience = \"{}\"\nidle = \"{}\"\nmax_late = \"36500d\"\nmax_ahead = \"36500d\"\n\
+         coarsen = []\n\n",
+        shape.topic,
+        shape.key,
+        shape.fields,
+        window(dice),
+        shape.lateness,
+        pick(dice, &["0s", "1s", "5s"]),
+        shape.idle,
+    )
+}
+
+fn window(dice: &mut Dice) -> String {
+    let size = pick(dice, &[1, 2, 5, 6, 10, 12, 15, 30]);
+    if dice.below(2) == 0 {
+        return format!("{{ size = \"{size}s\" }}");
+    }
+    // Steps that do not divide the size make panes of their greatest common divisor.
+    let every = 1 + dice.below(size);
+    format!("{{ size = \"{size}s\", every = \"{every}s\" }}")
+}
+
+fn pick<T: Copy>(dice: &mut Dice, choices: &[T]) -> T {
+    choices[dice.below(choices.len() as u32) as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawn_plans_are_good_and_differ() {
+        let plans: std::collections::BTreeSet<String> = (0..200).map(plan).collect();
+        assert!(plans.len() > 190);
+        for seed in 0..200 {
+            assert!(!Variant::Drawn(seed).queries().is_empty());
+        }
+    }
+}
