@@ -251,9 +251,7 @@ impl Agent {
             Message::Welcome(welcome) => {
                 self.out.count(Counter::Connects, 1);
                 self.out.spool.resume(&welcome.committed, now.monotonic);
-                let first = self.out.outbox.take_names(0);
-                let sealed = self.out.spool.seal_all(first);
-                self.out.outbox.take_names(sealed);
+                self.seal();
                 self.out.lane = Lane::Live;
                 self.uplink.handle_welcome(now, welcome.heartbeat);
                 welcome.plan.map_or(Outcome::Done, |plan| self.adopt(now, plan))
@@ -363,23 +361,24 @@ impl Agent {
         }))
     }
 
-    /// The next batch for this lane, once the aggregator has welcomed the agent.
-    pub fn poll_batch(&mut self, lane: Lane, disk: &impl Disk) -> Option<Bytes> {
+    /// The next batch, once the aggregator has welcomed the agent, and its lane, which must have room: live first.
+    pub fn poll_batch(&mut self, has_room: impl Fn(Lane) -> bool, disk: &impl Disk) -> Option<(Lane, Bytes)> {
         if self.uplink.is_ready() {
-            self.out.spool.next(lane, disk)
+            self.out.spool.next(has_room, disk)
         } else {
             None
         }
     }
 
-    /// When the machine next wants [`Agent::handle_timeout`], [`Agent::poll_connect`] or [`Agent::poll_job`].
-    pub fn poll_timeout(&self, now: Now) -> Instant {
+    /// When the machine next wants [`Agent::handle_timeout`], [`Agent::poll_connect`], [`Agent::poll_job`] or, if the link
+    /// has room for a message (`can_speak`), [`Agent::poll_message`].
+    pub fn poll_timeout(&self, now: Now, can_speak: bool) -> Instant {
         if self.close_now {
             return now.monotonic;
         }
         [
             self.close_late_at,
-            self.uplink.poll_timeout(),
+            self.uplink.poll_timeout(can_speak),
             self.commits.poll_timeout(),
         ]
         .into_iter()
@@ -454,6 +453,16 @@ impl Out {
         if let Some(finished) = self.outbox.finish(self.lane, &mut self.tally) {
             self.spool.push(finished.frame, finished.name, self.lane);
         }
+    }
+
+    /// Counts what the spool lost or could not read back.
+    fn count_losses(&mut self) {
+        for (slice, readings) in self.spool.take_lost() {
+            let place = self.tally.place(slice);
+            self.tally.add(place, Counter::Dropped, readings);
+        }
+        let damaged = self.spool.take_damaged();
+        self.count(Counter::Damaged, damaged);
     }
 
     fn count(&mut self, counter: Counter, more: u64) {

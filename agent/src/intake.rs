@@ -4,26 +4,23 @@
 //! event time, values. Steady work allocates nothing.
 
 mod replay;
-
-mod tags;
+mod view;
 
 use catchment_common::counter::{Counter, Reason};
-use catchment_common::decimal::{Resolution, Value};
-use catchment_common::key::{KeyBuffer, SEPARATOR};
+use catchment_common::key::SEPARATOR;
 use catchment_common::pane::PaneKey;
-use catchment_common::plan::{Format, Slice, SliceId, TimeSource, TimeUnit};
+use catchment_common::plan::{Format, Slice, SliceId};
 use catchment_common::time::{Now, Timestamp};
-use catchment_common::topic::{Captures, TopicTemplate};
+use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{AgentPlan, Section};
 
-use self::tags::TagFrom;
+use self::view::{Read, Seen, View};
 use crate::decode::{Decoded, PathTree};
 use crate::devices::{Devices, IDENTITY_BYTES_MAX};
 use crate::journal::Journal;
-use crate::panes::{Measured, OpenPanes, Place as PanePlace};
+use crate::panes::{OpenPanes, Place as PanePlace};
 use crate::reading;
 use crate::settings::READINGS_PER_MESSAGE_MAX;
-use crate::sketches::TagValues;
 use crate::tally::{AGENT, Place, Tally};
 use crate::watermark::Watermark;
 
@@ -54,21 +51,22 @@ struct Source {
     views: Vec<usize>,
 }
 
-/// How one slice looks at a decoded message.
-#[derive(Debug)]
-struct View {
-    place: Place,
-    time: Option<(usize, TimeUnit)>,
-    key: Vec<TagFrom>,
-    sequence: Option<usize>,
-    fields: Vec<(usize, Option<Resolution>)>,
-    watched: Vec<TagFrom>,
-    watermark: Watermark,
-    /// The end of the pane that holds the watermark: when the watermark reaches it, panes can be closed.
-    next_close: Timestamp,
-    key_buffer: KeyBuffer,
-    values: Vec<Option<Value>>,
-    tags: TagValues,
+impl Source {
+    /// Takes a payload apart into `decoded`; the text that its positions refer to, or why not.
+    #[inline]
+    fn decode<'p>(
+        &self,
+        payload: &'p [u8],
+        bytes_max: usize,
+        decoded: &mut Decoded,
+    ) -> Result<&'p str, Reason> {
+        if payload.len() > bytes_max {
+            return Err(Reason::OversizedPayload);
+        }
+        match self.format {
+            Format::Json => decoded.decode(&self.tree, payload),
+        }
+    }
 }
 
 /// What a message did that asks for closing panes.
@@ -151,31 +149,7 @@ impl Intake {
         });
         let Source { tree, views, .. } = &mut self.sources[home];
         views.push(self.views.len());
-        self.views.push(View {
-            place,
-            time: match &slice.time {
-                TimeSource::Arrival => None,
-                TimeSource::Payload { path, unit } => Some((tree.add(path), *unit)),
-            },
-            key: TagFrom::all(&slice.key, tree),
-            watched: TagFrom::all(&slice.watched, tree),
-            sequence: slice.dedupe.as_ref().map(|path| tree.add(path)),
-            fields: slice
-                .fields
-                .iter()
-                .map(|field| {
-                    (
-                        tree.add(&field.path),
-                        field.resolution.and_then(Resolution::from_units),
-                    )
-                })
-                .collect(),
-            watermark,
-            next_close: close_after(watermark.value(), slice),
-            key_buffer: KeyBuffer::default(),
-            values: Vec::with_capacity(slice.fields.len()),
-            tags: TagValues::default(),
-        });
+        self.views.push(View::new(slice, watermark, place, tree));
     }
 
     /// The MQTT filters to subscribe to.
@@ -241,21 +215,11 @@ impl Intake {
                 continue;
             };
             matched = true;
-            let decoding = if payload.len() > self.payload_bytes_max {
-                Err(Reason::OversizedPayload)
-            } else {
-                match source.format {
-                    Format::Json => decoded.decode(&source.tree, payload),
-                }
-            };
+            let decoding = source.decode(payload, self.payload_bytes_max, decoded);
             for &index in &source.views {
                 let view = &mut views[index];
-                let message = match decoding {
-                    Ok(text) => Message {
-                        captures,
-                        text,
-                        decoded,
-                    },
+                let text = match decoding {
+                    Ok(text) => text,
                     Err(reason) => {
                         reject(tally, view.place, reason);
                         continue;
@@ -263,18 +227,31 @@ impl Intake {
                 };
                 for reading in 0..decoded.readings() {
                     let slice = &slices[index].1;
-                    let taken = view.read(&message, reading, slice, now).and_then(|read| {
-                        if let Some(path) = view.sequence {
-                            let number = reading::sequence(decoded.raw(message.text, reading, path))?;
-                            identify(identity, topic, view.key_buffer.as_bytes())?;
-                            let stamp = *messages * READINGS_PER_MESSAGE_MAX as u64 + reading as u64;
-                            if !devices.take(identity, number, stamp, journal) {
-                                return Err(Reason::Repeated);
-                            }
+                    let seen = Seen {
+                        captures,
+                        text,
+                        decoded,
+                        reading,
+                    };
+                    let stamp = *messages * READINGS_PER_MESSAGE_MAX as u64 + reading as u64;
+                    let taken = view.read(seen, slice, now).and_then(|read| {
+                        if read.unwanted.is_none() {
+                            check_number(seen, view, (topic, stamp), identity, devices, journal)?;
                         }
                         Ok(read)
                     });
                     let (at, late) = match taken {
+                        Ok(Read {
+                            at,
+                            unwanted: Some(reason),
+                            ..
+                        }) => {
+                            // It tells how far event time has come all the same.
+                            view.watermark.observe(at, now);
+                            closable.on_time |= view.watermark.value() >= view.next_close;
+                            reject(tally, view.place, reason);
+                            continue;
+                        }
                         Ok(read) => view.count(&read, now, tally),
                         Err(reason) => {
                             reject(tally, view.place, reason);
@@ -301,13 +278,8 @@ impl Intake {
                     if lifted.is_new {
                         journal.forget_key(lifted.key);
                     }
-                    journal.reading(
-                        index as u16,
-                        (lifted.key, key),
-                        at,
-                        (&slice.fields, &view.values),
-                        &view.tags,
-                    );
+                    let values = (slice.fields.as_slice(), view.values.as_slice());
+                    journal.reading(index as u16, (lifted.key, key), at, values, &view.tags);
                     closable.late |= late;
                     closable.on_time |= view.watermark.value() >= view.next_close;
                 }
@@ -393,88 +365,23 @@ pub struct Limits {
     pub seed: u64,
 }
 
-/// A decoded message, as the views see it.
-#[derive(Clone, Copy)]
-struct Message<'m> {
-    captures: Captures<'m>,
-    text: &'m str,
-    decoded: &'m Decoded,
-}
-
-impl View {
-    /// Reads one reading: leaves its key and values in the view.
-    #[inline]
-    fn read(
-        &mut self,
-        message: &Message<'_>,
-        reading: usize,
-        slice: &Slice,
-        now: Now,
-    ) -> Result<Read, Reason> {
-        let raw = |path: usize| message.decoded.raw(message.text, reading, path);
-        let at = match self.time {
-            Some((path, unit)) => reading::time(raw(path), unit)?,
-            None => now.wall,
-        };
-        if at > now.wall.plus(slice.max_ahead) {
-            return Err(Reason::TooEarly);
-        }
-        if at < now.wall.minus(slice.max_late) {
-            return Err(Reason::TooLate);
-        }
-        self.key_buffer.clear();
-        for tag in &self.key {
-            let pushed = match *tag {
-                TagFrom::Capture(index) => self.key_buffer.push(message.captures[index]),
-                TagFrom::Path(path) => self.key_buffer.push(&reading::tag(raw(path))?),
-            };
-            pushed.map_err(|_| Reason::BadKey)?;
-        }
-        let (mut present, mut rounded) = (0, 0);
-        self.values.clear();
-        for &(path, resolution) in &self.fields {
-            let value = reading::value(raw(path), resolution)?;
-            present += u64::from(value.is_some());
-            rounded += u64::from(value.is_some_and(|(_, rounded)| rounded));
-            self.values.push(value.map(|(value, _)| value));
-        }
-        let mut absent = self.fields.len() as u64 - present;
-        if present == 0 && absent > 0 {
-            return Err(Reason::MissingField);
-        }
-        absent += tags::watch(&self.watched, message, reading, &mut self.tags);
-        Ok(Read { at, rounded, absent })
+/// Refuses a reading that its device's number says was taken before, if the slice asks for numbers.
+fn check_number(
+    seen: Seen<'_>,
+    view: &View,
+    (topic, stamp): (&str, u64),
+    identity: &mut Vec<u8>,
+    devices: &mut Devices,
+    journal: &mut Journal,
+) -> Result<(), Reason> {
+    let Some(path) = view.sequence else { return Ok(()) };
+    let number = reading::sequence(seen.raw(path))?;
+    identify(identity, topic, view.key_buffer.as_bytes())?;
+    if devices.take(identity, number, stamp, journal) {
+        Ok(())
+    } else {
+        Err(Reason::Repeated)
     }
-
-    /// What it has just read, for its partial.
-    fn measured(&self, at: Timestamp) -> Measured<'_> {
-        Measured {
-            at,
-            values: &self.values,
-            tags: &self.tags,
-        }
-    }
-
-    /// Counts a reading that is taken; returns its event time and whether it is late.
-    #[inline]
-    fn count(&mut self, read: &Read, now: Now, tally: &mut Tally) -> (Timestamp, bool) {
-        let late = read.at < self.watermark.value();
-        self.watermark.observe(read.at, now);
-        tally.add(self.place, Counter::Received, 1);
-        tally.add(self.place, Counter::Lifted, 1);
-        tally.add(self.place, Counter::Late, u64::from(late));
-        tally.add(self.place, Counter::Rounded, read.rounded);
-        tally.add(self.place, Counter::Absent, read.absent);
-        (read.at, late)
-    }
-}
-
-/// What a view read of a reading, besides its key and values.
-#[derive(Clone, Copy)]
-struct Read {
-    at: Timestamp,
-    rounded: u64,
-    absent: u64,
 }
 
 /// Puts a device's identity together: its topic and its key.
@@ -498,3 +405,6 @@ fn reject(tally: &mut Tally, place: Place, reason: Reason) {
 fn close_after(watermark: Timestamp, slice: &Slice) -> Timestamp {
     watermark.pane_start(slice.pane).plus(slice.pane)
 }
+
+#[cfg(test)]
+mod tests;

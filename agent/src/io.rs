@@ -10,6 +10,8 @@ pub mod config;
 
 pub mod disk;
 
+mod disk_log;
+
 pub mod mqtt;
 
 pub mod plan_file;

@@ -20,11 +20,14 @@ pub mod record;
 mod replay;
 
 use bytes::Bytes;
+use std::collections::VecDeque;
+
 use catchment_common::decimal::Value;
 use catchment_common::key::KeyId;
 use catchment_common::limits::FIELDS_MAX;
 use catchment_common::plan::SliceField;
 use catchment_common::time::Timestamp;
+use catchment_common::wire::CounterSample;
 use catchment_common::wire::cursor::put_varint;
 
 use self::record::{put_tag, put_time, put_value};
@@ -43,6 +46,15 @@ pub const SEGMENTS_MAX: u32 = 8;
 /// Smallest segment.
 const SEGMENT_BYTES_MIN: u64 = 32 << 10;
 
+/// A group that has ended. The job marks it before it is framed: only then is it known where in the spool its batches are.
+#[derive(Debug)]
+struct Ended {
+    segment: u32,
+    bytes: Vec<u8>,
+    /// The first place in the spool whose batch came later.
+    until: u64,
+}
+
 /// The log being written.
 #[derive(Debug)]
 pub struct Journal {
@@ -52,13 +64,14 @@ pub struct Journal {
     /// The oldest segment that is kept.
     oldest: u32,
     segment: u32,
-    /// Where the next group goes.
+    /// Where the next group that is written goes: in this segment, at this byte.
+    written: u32,
     at: u64,
     /// The group in the making: a frame whose body has begun, or nothing.
     group: Vec<u8>,
     body: usize,
     /// Groups that have ended and wait for the next job.
-    ended: Vec<Step>,
+    ended: VecDeque<Ended>,
     ended_bytes: usize,
     last_time: i64,
     /// For each key number the segment that names it.
@@ -78,10 +91,11 @@ impl Journal {
             segment_bytes: (budget / u64::from(SEGMENTS_MAX)).max(SEGMENT_BYTES_MIN),
             oldest: oldest.min(segment),
             segment,
+            written: segment,
             at: 0,
             group: Vec::new(),
             body: 0,
-            ended: Vec::new(),
+            ended: VecDeque::new(),
             ended_bytes: 0,
             last_time: 0,
             named: vec![0; keys].into_boxed_slice(),
@@ -119,7 +133,9 @@ impl Journal {
 
     /// Whether the next group should begin a segment.
     pub fn wants_segment(&self) -> bool {
-        self.enabled && self.at >= self.segment_bytes.max(4 * self.snapshot_bytes)
+        self.enabled
+            && self.written == self.segment
+            && self.at >= self.segment_bytes.max(4 * self.snapshot_bytes)
     }
 
     // Records.
@@ -258,64 +274,106 @@ impl Journal {
     /// Counters that changed since the last group.
     pub fn counts(&mut self, tally: &mut Tally) {
         if self.enabled {
-            self.put();
-            record::put_counts(&mut self.group, tally);
+            let counts = tally.increases(|_| true);
+            if !counts.is_empty() {
+                record::put_counts(self.put(), &counts);
+            }
         }
     }
 
-    /// Records of the spool up to this number are part of this journal's history.
-    pub fn spooled(&mut self, number: u64) {
-        if self.enabled {
-            let out = self.put();
-            out.push(record::SPOOLED);
-            put_varint(out, number);
-        }
-    }
-
-    /// The first record of a segment.
-    pub fn snapshot(&mut self, snapshot: &Snapshot) {
+    /// The first record of a segment, in a group of its own. Batches from the place `until` on come later.
+    pub fn snapshot(&mut self, snapshot: &Snapshot, until: u64) {
         if self.enabled {
             self.put();
             let before = self.group.len();
             snapshot.put(&mut self.group);
             self.snapshot_bytes = (self.group.len() - before) as u64;
+            self.end_group(until);
         }
     }
 
     // Jobs.
 
-    /// Ends the group in the making; what follows is another.
-    pub fn end_group(&mut self) {
-        if self.group.is_empty() {
-            return;
+    /// Ends the group in the making; what follows is another, with the batches from the place `until` on.
+    pub fn end_group(&mut self, until: u64) {
+        if !self.group.is_empty() {
+            self.ended_bytes += self.group.len();
+            self.ended.push_back(Ended {
+                segment: self.segment,
+                bytes: self.group.clone(),
+                until,
+            });
+            self.group.clear();
         }
-        frame::end(&mut self.group, self.body);
-        let file = File::Journal(self.segment);
-        let bytes = Bytes::copy_from_slice(&self.group);
-        self.group.clear();
-        let length = bytes.len();
-        self.ended.push(Step::Write {
-            file,
-            at: self.at,
-            bytes,
-        });
-        self.ended.push(Step::Sync(file));
-        self.ended_bytes += length;
-        self.at += length as u64;
     }
 
-    /// Ends the group and gives the steps that make all ended groups durable.
-    pub fn take_groups(&mut self, steps: &mut Vec<Step>) {
-        self.end_group();
+    /// Ends the group and gives the steps that make all ended groups durable. If the spool has news, `spooled` says
+    /// which of its records were there before the batch of a place, or at all (`None`): they are part of the history.
+    pub fn take_groups(&mut self, spooled: Option<&dyn Fn(Option<u64>) -> u64>, steps: &mut Vec<Step>) {
+        if spooled.is_some() && self.waiting() == 0 && self.enabled {
+            self.put();
+        }
         self.ended_bytes = 0;
-        steps.append(&mut self.ended);
+        while let Some(mut ended) = self.ended.pop_front() {
+            let mark = spooled.map(|spooled| spooled(Some(ended.until)));
+            self.write_out(ended.segment, &mut ended.bytes, mark, steps);
+        }
+        if !self.group.is_empty() {
+            let mut group = std::mem::take(&mut self.group);
+            let mark = spooled.map(|spooled| spooled(None));
+            self.write_out(self.segment, &mut group, mark, steps);
+            // Its memory is for the next.
+            group.clear();
+            self.group = group;
+        }
+    }
+
+    /// Gives the steps that make the spool's records up to this number part of the history before anything that waits:
+    /// what they take the place of is about to go. `counts` are told of with them.
+    pub fn mark(&mut self, spooled: u64, counts: &[CounterSample], steps: &mut Vec<Step>) {
+        if !self.enabled {
+            return;
+        }
+        let is_begun = |segment: u32| segment == self.written && self.at > 0;
+        if let Some(mut ended) = self.ended.pop_front_if(|ended| !is_begun(ended.segment)) {
+            // A segment begins with its snapshot, which says nothing of what waits.
+            self.ended_bytes -= ended.bytes.len();
+            self.write_out(ended.segment, &mut ended.bytes, Some(spooled), steps);
+        }
+        let mut group = Vec::new();
+        frame::begin(&mut group);
+        record::put_counts(&mut group, counts);
+        self.write_out(self.written, &mut group, Some(spooled), steps);
+    }
+
+    fn write_out(&mut self, segment: u32, group: &mut Vec<u8>, spooled: Option<u64>, steps: &mut Vec<Step>) {
+        if let Some(number) = spooled {
+            group.push(record::SPOOLED);
+            put_varint(group, number);
+        }
+        frame::end(group, frame::HEAD);
+        if self.written != segment {
+            (self.written, self.at) = (segment, 0);
+        }
+        let file = File::Journal(segment);
+        // One sync is enough for groups that follow each other.
+        if steps.last() == Some(&Step::Sync(file)) {
+            steps.pop();
+        }
+        let (at, length) = (self.at, group.len() as u64);
+        self.at += length;
+        steps.push(Step::Write {
+            file,
+            at,
+            bytes: Bytes::copy_from_slice(group),
+        });
+        steps.push(Step::Sync(file));
     }
 
     /// Begins the next segment, for key numbers below `keys`; its snapshot comes next.
     pub fn begin_segment(&mut self, keys: usize) {
         debug_assert!(self.group.is_empty());
         self.segment += 1;
-        self.at = 0;
         if self.named.len() != keys {
             self.named = vec![0; keys].into_boxed_slice();
         }

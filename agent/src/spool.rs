@@ -11,11 +11,14 @@
 //! after all, its name is taken and the record of its loss counts for nothing.
 //!
 //! On disk it is a log of segments ([`record`]). A segment goes when all in it is done with, and when no earlier
-//! segment is left whose records it names, merges or replaces.
+//! segment is left whose records it names, merges or replaces. What came in waits in memory until it fits
+//! ([`incoming`]).
 
 mod budget;
 
 mod compact;
+
+mod incoming;
 
 mod log;
 
@@ -32,8 +35,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use catchment_common::plan::SliceId;
 use catchment_common::time::{Instant, Span};
-use catchment_common::wire::{EpochRange, Loss, SeqRange};
+use catchment_common::wire::{EpochRange, SeqRange};
 
+use self::incoming::{Incoming, UNPLACED};
 use self::record::{Record, put_slots};
 use crate::disk::{Disk, File, Step};
 
@@ -85,6 +89,7 @@ const CACHE_BYTES_MAX: usize = 1 << 20;
 /// One batch, or one record of a loss.
 #[derive(Debug)]
 struct Held {
+    /// [`UNPLACED`] while it waits for its place.
     segment: u32,
     /// Where its frame is in the segment.
     at: u64,
@@ -124,6 +129,17 @@ pub struct Spool {
     next_number: u64,
     ordinal: u64,
     durable: u64,
+    /// Records up to this one may be merged, moved and dropped: they are durable, or will be before that is done.
+    settled: u64,
+    /// What a start read back, which the first job makes last.
+    recovered: u64,
+    incoming: VecDeque<Incoming>,
+    incoming_bytes: u64,
+    /// Place and ordinal of what the job in the making appends, which comes after the record `placed_after`.
+    placed: Vec<(u64, u64)>,
+    placed_after: u64,
+    /// Nothing waits but losses that there is no room for.
+    waits_for_room: bool,
     /// Written since the last job: one run of bytes for each segment.
     writes: Vec<(u32, u64, Vec<u8>)>,
     first_steps: Vec<Step>,
@@ -137,9 +153,12 @@ pub struct Spool {
     lost: BTreeMap<SliceId, u64>,
     damaged: u64,
     resent: u64,
-    /// Bytes written since the last job, and bytes of the job under way: none of them can be merged or dropped yet.
-    waiting: u64,
-    under_way: u64,
+    /// Bytes of files that are done with, and not removed yet.
+    leaving: u64,
+    /// What the files may take: the budget, or more while an earlier run has left more than that.
+    ceiling: u64,
+    /// Up to here batches of the last stage were merged and nothing was gained.
+    tired: Option<Slot>,
 }
 
 impl Spool {
@@ -158,6 +177,13 @@ impl Spool {
             next_number: 1,
             ordinal: 0,
             durable: 0,
+            settled: 0,
+            recovered: 0,
+            incoming: VecDeque::new(),
+            incoming_bytes: 0,
+            placed: Vec::new(),
+            placed_after: 0,
+            waits_for_room: false,
             writes: Vec::new(),
             first_steps: Vec::new(),
             removals: Vec::new(),
@@ -169,8 +195,9 @@ impl Spool {
             lost: BTreeMap::new(),
             damaged: 0,
             resent: 0,
-            waiting: 0,
-            under_way: 0,
+            leaving: 0,
+            ceiling: limits.bytes,
+            tired: None,
         }
     }
 
@@ -221,23 +248,6 @@ impl Spool {
         self.ordinal
     }
 
-    /// Whether a job has something to do here.
-    pub fn has_work(&self) -> bool {
-        !self.writes.is_empty() || !self.removals.is_empty() || !self.first_steps.is_empty()
-    }
-
-    /// Whether so much waits to become durable that more could pass a budget that is nearly used up: what is not durable
-    /// cannot be merged.
-    #[inline]
-    pub fn is_congested(&self) -> bool {
-        self.waiting + self.under_way > self.segment_bytes() / 2 && self.is_over(1, 1)
-    }
-
-    /// Whether batches wait to become durable.
-    pub fn has_writes(&self) -> bool {
-        !self.writes.is_empty()
-    }
-
     /// Readings lost since the last call, by slice: they were in batches that a full spool let go.
     pub fn take_lost(&mut self) -> BTreeMap<SliceId, u64> {
         std::mem::take(&mut self.lost)
@@ -253,70 +263,54 @@ impl Spool {
         std::mem::take(&mut self.resent)
     }
 
-    // What comes in.
-
-    /// Takes a batch in: with its name, for this lane, or unsealed.
-    pub fn push(&mut self, frame: Bytes, name: Option<Name>, lane: Lane) {
-        let number = self.next_number;
-        self.next_number += 1;
-        let slot = Slot { number, part: 0 };
-        self.write(slot, true, number, 0, name, frame, false);
-        if let Some(name) = name {
-            self.fresh.push_back((self.ordinal, name, lane));
-        }
+    /// Whether something has no name.
+    pub fn has_unsealed(&self) -> bool {
+        self.records.len() > self.retained.len() + self.held.len()
     }
 
-    /// Tells the aggregator that something was lost, and that nothing more is known of it.
-    pub fn push_loss_of_unknown_size(&mut self) {
-        let number = self.next_number;
-        self.next_number += 1;
-        let loss = Loss {
-            epoch: 0,
-            seq: 0,
-            entries: Vec::new(),
-        };
-        let slot = Slot { number, part: 0 };
-        self.write(slot, true, number, 0, None, loss.emit().into(), true);
-    }
-
-    /// Gives all unsealed batches their names, from `first` on; returns how many there were.
+    /// Gives unsealed batches their names, from `first` on; returns how many.
     pub fn seal_all(&mut self, first: Name) -> u64 {
-        let unsealed: Vec<Slot> = self
-            .records
-            .iter()
-            .filter(|(_, held)| held.name.is_none())
-            .map(|(&slot, _)| slot)
-            .collect();
-        if unsealed.is_empty() {
+        if !self.has_unsealed() {
             return 0;
         }
-        self.ordinal += 1;
+        let of_all = self.records.iter().filter(|(_, held)| held.name.is_none());
+        let (waiting, mut unsealed): (Vec<Slot>, Vec<Slot>) = of_all
+            .map(|(&slot, _)| slot)
+            .partition(|slot| self.records[slot].segment == UNPLACED);
+        self.fit_seal(&mut unsealed);
+        self.ordinal += u64::from(!unsealed.is_empty());
         let ordinal = self.ordinal;
-        let slots = put_slots(&unsealed);
-        let seal = Record::Seal {
-            ordinal,
-            first,
-            slots: &slots,
-        };
-        let (segment, _) = self.append(&seal, 32 + slots.len());
         let mut sources = BTreeSet::new();
-        for (slot, seq) in unsealed.iter().zip(first.seq..) {
+        for (slot, seq) in unsealed.iter().chain(&waiting).zip(first.seq..) {
             let name = Name { seq, ..first };
-            if let Some(held) = self.records.get_mut(slot) {
-                held.name = Some(name);
+            let Some(held) = self.records.get_mut(slot) else {
+                continue;
+            };
+            held.name = Some(name);
+            self.held.insert(name, *slot);
+            // What waits is appended under its name.
+            if held.segment != UNPLACED {
                 sources.insert(held.segment);
-                self.held.insert(name, *slot);
                 self.fresh.push_back((ordinal, name, Lane::Backlog));
             }
         }
-        self.pin(segment, sources);
-        unsealed.len() as u64
+        if !unsealed.is_empty() {
+            let slots = put_slots(&unsealed);
+            let seal = Record::Seal {
+                ordinal,
+                first,
+                slots: &slots,
+            };
+            let (segment, _) = self.append(&seal, 32 + slots.len());
+            self.pin(segment, sources);
+        }
+        (unsealed.len() + waiting.len()) as u64
     }
 
     /// Everything written before this ordinal is durable now; what is named may be sent.
     pub fn handle_durable(&mut self, ordinal: u64) {
         self.durable = ordinal;
-        self.under_way = 0;
+        self.settled = ordinal;
         while let Some(&(at, name, lane)) = self.fresh.front()
             && at <= ordinal
         {
@@ -411,9 +405,9 @@ impl Spool {
     pub fn handle_disconnected(&mut self) {
         self.live.clear();
         self.backlog.clear();
-        for (_, _, lane) in &mut self.fresh {
-            *lane = Lane::Backlog;
-        }
+        let waiting = self.incoming.iter_mut().map(|incoming| &mut incoming.lane);
+        let fresh = self.fresh.iter_mut().map(|(_, _, lane)| lane);
+        waiting.chain(fresh).for_each(|lane| *lane = Lane::Backlog);
     }
 
     /// The aggregator has said which of the batches held here it has. The rest is sent, also what was acknowledged once:
@@ -448,7 +442,7 @@ impl Spool {
         let mut oldest_first: Vec<(Slot, Name)> = self
             .held
             .iter()
-            .filter(|(name, _)| !waiting.contains(name))
+            .filter(|(name, slot)| !waiting.contains(name) && self.is_placed(**slot))
             .map(|(&name, &slot)| (slot, name))
             .collect();
         oldest_first.sort_unstable();

@@ -103,8 +103,8 @@ impl Tally {
         samples
     }
 
-    /// By how much each counter has grown since the last call, and no more than once.
-    pub fn increases(&mut self) -> Vec<CounterSample> {
+    /// By how much each of these counters has grown since the last call, and no more than once.
+    pub fn increases(&mut self, of: impl Fn(u8) -> bool) -> Vec<CounterSample> {
         let mut samples = Vec::new();
         for (&slice, &place) in &self.places {
             let Row {
@@ -114,6 +114,9 @@ impl Tally {
                 continue;
             }
             for (code, (&value, before)) in values.iter().zip(journalled).enumerate() {
+                if !of(code as u8) {
+                    continue;
+                }
                 // Counters that are set and not added to may fall; such are not of the journal.
                 let increase = value.saturating_sub(*before);
                 *before = value;

@@ -105,11 +105,12 @@ impl Uplink {
         due
     }
 
-    /// When this machine next wants to be asked.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    /// When this machine next wants to be asked. While the link takes no message (`can_speak`) a heartbeat waits for room
+    /// and not for a time: one that is due would else wake the caller again and again.
+    pub fn poll_timeout(&self, can_speak: bool) -> Option<Instant> {
         match self.state {
             State::Waiting { until } => Some(until),
-            State::Ready => Some(self.next_heartbeat),
+            State::Ready => can_speak.then_some(self.next_heartbeat),
             State::Connecting | State::Greeting => None,
         }
     }
@@ -145,7 +146,7 @@ mod tests {
             assert!(uplink.poll_connect(now(clock)));
             assert!(!uplink.poll_connect(now(clock)), "one attempt at a time");
             uplink.handle_disconnected(now(clock));
-            let until = uplink.poll_timeout().unwrap().as_micros();
+            let until = uplink.poll_timeout(true).unwrap().as_micros();
             let wait = until - clock;
             assert!(wait <= (RETRY_MAX.as_micros() + RETRY_MIN.as_micros()) as u64);
             assert!(!uplink.poll_connect(now(until - 1)));
@@ -159,7 +160,7 @@ mod tests {
         uplink.handle_welcome(now(clock), Span::from_secs(1));
         assert!(uplink.is_ready());
         uplink.handle_disconnected(now(clock));
-        assert!(uplink.poll_timeout().unwrap().as_micros() - clock < 1_000_000);
+        assert!(uplink.poll_timeout(true).unwrap().as_micros() - clock < 1_000_000);
     }
 
     #[test]
@@ -175,5 +176,20 @@ mod tests {
         assert!(uplink.poll_heartbeat(now(10)));
         assert!(!uplink.poll_heartbeat(now(1_000_009)));
         assert!(uplink.poll_heartbeat(now(1_000_010)));
+    }
+    #[test]
+    fn a_heartbeat_that_finds_no_room_does_not_wake_anybody() {
+        let mut uplink = Uplink::new(now(0), 42);
+        uplink.poll_connect(now(0));
+        assert_eq!(uplink.poll_timeout(false), None);
+        uplink.handle_connected();
+        uplink.handle_welcome(now(0), Span::from_secs(1));
+        assert_eq!(uplink.poll_timeout(true), Some(now(0).monotonic), "one is due");
+        assert_eq!(uplink.poll_timeout(false), None, "and waits for room");
+        uplink.handle_disconnected(now(0));
+        assert!(
+            uplink.poll_timeout(false).is_some(),
+            "without a link there is an attempt to make"
+        );
     }
 }

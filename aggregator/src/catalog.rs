@@ -116,7 +116,7 @@ fn reader(query: &Query, id: SliceId, slice: &Slice) -> Option<Reader> {
         slice
             .fields
             .iter()
-            .position(|held| (&held.path, held.resolution) == (&field.path, field.resolution))
+            .position(|held| (&held.source, held.resolution) == (&field.source, field.resolution))
     };
     let fields: Vec<Option<usize>> = query.fields.iter().map(place).collect();
     (slice.key.len() == query.key.len()).then_some(Reader {

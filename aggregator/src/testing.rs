@@ -2,7 +2,7 @@
 
 use catchment_common::decimal::Value;
 use catchment_common::plan::{
-    Aggregate, Components, Field, Format, Path, Plan, Query, SliceId, TimeSource, Window,
+    Aggregate, Components, Field, FieldSource, Format, Plan, Query, SliceId, TimeSource, Window,
 };
 use catchment_common::stats::Stats;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
@@ -35,9 +35,10 @@ pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
         key: vec!["device".into()],
         fields: vec![Field {
             name: "temp".into(),
-            path: Path::parse("temp"),
+            source: FieldSource::path("temp"),
             resolution: None,
         }],
+        filter: None,
         window: Window::hopping(Span::from_secs(size), Span::from_secs(every)),
         aggregates: vec![Aggregate::Count, Aggregate::Sum],
         lateness: Span::from_secs(0),

@@ -42,11 +42,17 @@ pub enum Reason {
     Retained = 15,
     /// The device's sequence number says that it was taken before.
     Repeated = 16,
+    /// The query's `where` says that it does not count.
+    Filtered = 17,
+    /// The query's `where` cannot be decided: a value that it needs is absent or cannot be computed.
+    Undecided = 18,
+    /// None of the slice's fields is there, and at least one of them has no value although its operands have.
+    Uncomputed = 19,
 }
 
 impl Reason {
     /// Every reason, by code.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::MalformedJson,
         Self::InvalidUtf8,
         Self::WrongType,
@@ -64,6 +70,9 @@ impl Reason {
         Self::JournalFull,
         Self::Retained,
         Self::Repeated,
+        Self::Filtered,
+        Self::Undecided,
+        Self::Uncomputed,
     ];
 
     /// The counter's name.
@@ -86,6 +95,9 @@ impl Reason {
             Self::JournalFull => "rejected_journal_full",
             Self::Retained => "rejected_retained",
             Self::Repeated => "rejected_repeated",
+            Self::Filtered => "rejected_filtered",
+            Self::Undecided => "rejected_undecided",
+            Self::Uncomputed => "rejected_uncomputed",
         }
     }
 }
@@ -137,6 +149,9 @@ pub enum Counter {
     Damaged,
     /// Devices whose sequence numbers were forgotten for want of room.
     Forgotten,
+    /// Computed fields that a lifted reading lacks because of a division by zero, a result of 10¹⁸ or more, or the root
+    /// of a negative number. They count as absent too.
+    Uncomputed,
     /// A reading that does not count.
     Rejected(Reason),
 }
@@ -146,7 +161,7 @@ const REASON_CODE: u8 = 64;
 
 impl Counter {
     /// The counters that are not rejections, by code.
-    pub const PLAIN: [Self; 22] = [
+    pub const PLAIN: [Self; 23] = [
         Self::Messages,
         Self::RawBytes,
         Self::Received,
@@ -169,6 +184,7 @@ impl Counter {
         Self::Resent,
         Self::Damaged,
         Self::Forgotten,
+        Self::Uncomputed,
     ];
 
     /// Every counter.
@@ -222,6 +238,7 @@ impl Counter {
             Self::Resent => "resent",
             Self::Damaged => "damaged",
             Self::Forgotten => "forgotten",
+            Self::Uncomputed => "uncomputed",
             Self::Rejected(reason) => reason.name(),
         }
     }

@@ -22,6 +22,8 @@ pub mod key;
 
 pub mod plan;
 
+pub mod expression;
+
 pub mod wide;
 
 pub mod ratio;

@@ -16,6 +16,16 @@ pub const FIELDS_MAX: usize = 32;
 pub const AGGREGATES_MAX: usize = 48;
 /// Deepest dotted path into a payload.
 pub const PATH_DEPTH_MAX: usize = 8;
+/// Most operations of an expression. A reading costs each of them once, so this bounds what a plan can cost an agent.
+pub const OPS_MAX: usize = 64;
+/// Most values that an expression holds at once: they are on the stack of a microcontroller.
+pub const STACK_MAX: usize = 16;
+/// Most distinct values, and most distinct texts, that an expression looks at.
+pub const OPERANDS_MAX: usize = 16;
+/// Longest text of an expression.
+pub const EXPRESSION_BYTES_MAX: usize = 1_024;
+/// Deepest nesting of an expression's text, which is read by recursion.
+pub const NESTING_MAX: usize = 32;
 /// Longest topic, as MQTT allows it: its length is a 16-bit number.
 pub const TOPIC_BYTES_MAX: usize = 65_535;
 /// Most levels in a topic template.

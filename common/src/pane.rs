@@ -365,7 +365,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::Path;
+    use crate::plan::FieldSource;
     use crate::sketch::{
         Buckets, Counter, Counters, Registers, Shape, Sketch, empty_row, hash, mark_of, merge_rows,
     };
@@ -373,7 +373,7 @@ mod tests {
 
     fn fields(count: usize) -> Vec<SliceField> {
         let field = |index: usize| SliceField {
-            path: Path::parse(&alloc::format!("f{index}")),
+            source: FieldSource::path(&alloc::format!("f{index}")),
             resolution: None,
             components: Components::STATS,
         };

@@ -10,6 +10,8 @@ mod aggregate;
 
 mod cost;
 
+mod field;
+
 mod sketch;
 
 mod slice;
@@ -23,10 +25,12 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::expression::Expression;
 use crate::time::Span;
 use crate::topic::TopicTemplate;
 
 pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
+pub use field::{Field, FieldSource};
 pub use sketch::{Column, ColumnType, Shown, SliceSketch};
 pub use slice::{KeyPart, Slice, SliceField, SliceId, SlicedPlan};
 pub use validate::{Part, PlanFault, Problem};
@@ -58,6 +62,8 @@ pub struct Query {
     pub key: Vec<String>,
     /// The measured fields.
     pub fields: Vec<Field>,
+    /// `where`: which readings count, a condition. `None` takes all.
+    pub filter: Option<Expression>,
     /// The windows that readings are summarised over.
     pub window: Window,
     /// What is computed of each field over each window.
@@ -122,17 +128,6 @@ pub struct PayloadTag {
     pub name: String,
     /// Where its value is: a string, a number (its text) or a boolean.
     pub path: Path,
-}
-
-/// A measured field.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Field {
-    /// The field's name; its columns are named after it.
-    pub name: String,
-    /// Where its value is.
-    pub path: Path,
-    /// The sensor's resolution in units of 10⁻¹⁸: values are rounded to its multiples. `None` keeps every digit.
-    pub resolution: Option<i128>,
 }
 
 /// A dotted path into a payload, split at the dots.

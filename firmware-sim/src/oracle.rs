@@ -7,6 +7,8 @@
 
 pub mod decimal;
 
+pub mod expression;
+
 pub mod reading;
 
 pub mod window;

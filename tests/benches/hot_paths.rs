@@ -180,10 +180,42 @@ fn decode(criterion: &mut Criterion<CpuTime>) {
             for (topic, payload) in &messages {
                 black_box(intake.handle_publish(at(0), topic, payload, &mut tally, &mut journal, |_, _| {}));
             }
-            journal.take_groups(&mut steps);
+            journal.take_groups(None, &mut steps);
             steps.clear();
         });
     });
+    let computing = support::PLAN.replace("window ", "where = \"temp > -40 && temp < 125\"\nwindow ");
+    for (name, text) in [
+        ("agent: with a where", computing.clone()),
+        (
+            "agent: with a where and a third, computed field",
+            computing.replace(" }\nwhere", ", dew = \"temp - (100 - hum) / 5\" }\nwhere"),
+        ),
+        (
+            "agent: with a third field that is not computed",
+            support::PLAN.replace(
+                " }\nwindow",
+                ", again = { path = \"temp\", resolution = 0.1 } }\nwindow",
+            ),
+        ),
+    ] {
+        let mut intake = support::intake(&catalog(&text).agent_plan(), 4 << 20, &mut tally);
+        let mut journal = Journal::new(0, 1, 1, intake.panes().capacity());
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                for (topic, payload) in &messages {
+                    black_box(intake.handle_publish(
+                        at(0),
+                        topic,
+                        payload,
+                        &mut tally,
+                        &mut journal,
+                        |_, _| {},
+                    ));
+                }
+            });
+        });
+    }
     assert_eq!(tally.rejected(), 0);
     group.bench_function("baseline: serde_json struct, nothing else", |bencher| {
         bencher.iter(|| {

@@ -15,7 +15,7 @@ use catchment_tests::wait::until;
 use catchment_tests::world::{FLEET_PLAN, World};
 
 const LIMITS: [&str; 2] = ["spool = \"1 MiB\"", "journal = \"256 KiB\""];
-const FAILED: &str = "the disk failed";
+const FAILED: &str = "the disk fails";
 
 fn config(broker: &Broker, aggregator: &Aggregator) -> AgentConfig {
     let config = AgentConfig::new("gw-1", &broker.url(), aggregator);
@@ -81,8 +81,9 @@ fn an_agent_lives_through_a_full_disk_and_loses_nothing_that_it_acknowledged() {
     // It makes room as long as it can: the ballast follows until there is none.
     until("the disk to stay full", || {
         disk.fill();
-        (agent.log().matches(FAILED).count() >= 3).then_some(())
+        (aggregator.counter("disk_faults") >= 3).then_some(())
     });
+    agent.wait_for(FAILED);
     assert!(agent.is_running());
     // What it acknowledged is on the disk; what it did not, is the broker's.
     agent.kill();

@@ -8,9 +8,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use catchment_common::decimal::Value;
+use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::plan::{
-    Aggregate, Components, Field, Format, KeyPart, Path, PayloadTag, Plan, Query, Slice, SliceField, SliceId,
-    SliceSketch, TimeSource, TimeUnit, Window,
+    Aggregate, Components, Field, FieldSource, Format, KeyPart, Path, PayloadTag, Plan, Query, Slice,
+    SliceField, SliceId, SliceSketch, TimeSource, TimeUnit, Window,
 };
 use catchment_common::sketch::{
     Buckets, Counters, Divider, Registers, Shape, Sketch, SketchKind, hash, logarithm,
@@ -68,16 +69,22 @@ fn slice() -> Slice {
         key: vec![KeyPart::Capture(0), KeyPart::Payload(Path::parse("meta.line"))],
         fields: vec![
             SliceField {
-                path: Path::parse("temp"),
+                source: FieldSource::path("temp"),
                 resolution: None,
                 components: Components::STATS,
             },
             SliceField {
-                path: Path::parse("data.hum"),
+                source: FieldSource::path("data.hum"),
                 resolution: Some(10_i128.pow(16)),
                 components: Components::SUM,
             },
+            SliceField {
+                source: FieldSource::Expression(expression("$.temp * 1.8 + 32", Kind::Number)),
+                resolution: None,
+                components: Components::COUNT,
+            },
         ],
+        filter: Some(expression("$.temp < 125 && site != 'test'", Kind::Truth)),
         pane: Span::from_secs(10),
         lateness: Span::from_secs(30),
         max_late: Span::from_days(1),
@@ -93,6 +100,14 @@ fn slice() -> Slice {
             SliceSketch::Top(1),
         ],
     }
+}
+
+fn expression(text: &str, kind: Kind) -> Expression {
+    let scope = Scope {
+        tags: &[("site", KeyPart::Capture(0))],
+        ..Scope::default()
+    };
+    Expression::parse(text, &scope, kind).unwrap()
 }
 
 fn agent_plan() -> AgentPlan {
@@ -402,9 +417,10 @@ fn stored_forms_have_these_bytes_and_read_back() {
             key: vec!["site".into(), "line".into()],
             fields: vec![Field {
                 name: "hum".into(),
-                path: Path::parse("data.hum"),
+                source: FieldSource::path("data.hum"),
                 resolution: Some(10_i128.pow(16)),
             }],
+            filter: Some(expression("$.temp > -40", Kind::Truth)),
             window: Window::hopping(Span::from_secs(60), Span::from_secs(10)),
             aggregates: aggregates(),
             lateness: Span::from_secs(30),

@@ -15,11 +15,11 @@ use catchment_agent::agent::Agent;
 use catchment_agent::disk::MemoryDisk;
 use catchment_agent::redelivery::Packet;
 use catchment_agent::settings::Settings;
-use catchment_agent::spool::Lane;
 use catchment_agent::tally::AGENT;
 use catchment_common::counter::Counter;
+use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::plan::{
-    Components, Format, KeyPart, Path, Slice, SliceField, SliceId, TimeSource, TimeUnit,
+    Components, FieldSource, Format, KeyPart, Path, Slice, SliceField, SliceId, TimeSource, TimeUnit,
 };
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
@@ -86,7 +86,7 @@ const PER_PANE_MAX: u64 = 16;
 
 fn slice() -> Slice {
     let field = |path: &str, resolution| SliceField {
-        path: Path::parse(path),
+        source: FieldSource::path(path),
         resolution,
         components: Components::STATS,
     };
@@ -98,7 +98,16 @@ fn slice() -> Slice {
             unit: TimeUnit::Millis,
         },
         key: vec![KeyPart::Capture(0), KeyPart::Capture(1)],
-        fields: vec![field("temp", None), field("data.hum", Some(10_i128.pow(16)))],
+        fields: vec![
+            field("temp", None),
+            field("data.hum", Some(10_i128.pow(16))),
+            SliceField {
+                source: FieldSource::Expression(expression("$.temp - (100 - data.hum) / 5", Kind::Number)),
+                resolution: Some(10_i128.pow(16)),
+                components: Components::STATS,
+            },
+        ],
+        filter: Some(expression("$.temp > -40 && $.temp < 125", Kind::Truth)),
         pane: PANE,
         lateness: Span::from_secs(2),
         max_late: Span::from_days(1),
@@ -108,6 +117,10 @@ fn slice() -> Slice {
         watched: Vec::new(),
         sketches: Vec::new(),
     }
+}
+
+fn expression(text: &str, kind: Kind) -> Expression {
+    Expression::parse(text, &Scope::default(), kind).unwrap()
 }
 
 fn linked_agent(now: Now, disk: &MemoryDisk) -> Agent {
@@ -163,7 +176,7 @@ fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now) -> u64 {
     }
     while agent.poll_acknowledgement().is_some() {}
     while agent.poll_message(now).is_some() {}
-    while let Some(frame) = agent.poll_batch(Lane::Live, disk) {
+    while let Some((_, frame)) = agent.poll_batch(|_| true, disk) {
         let seq = Batch::parse(&frame).unwrap().seq;
         let ranges = vec![SeqRange {
             first: seq,

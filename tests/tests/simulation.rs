@@ -62,7 +62,7 @@ fn drawn_seeds_0_to_499_equal_the_oracle() {
 /// Seeds that once found a bug.
 #[test]
 fn what_was_broken_once_stays_mended() {
-    const SEEDS: [u64; 11] = [
+    const SEEDS: [u64; 16] = [
         // A killed process had written what it never synced; the next start sent it, and a power failure took it away.
         13, 14, // A query that came later showed windows whose panes had partly left memory.
         44, 59, 88,
@@ -72,6 +72,12 @@ fn what_was_broken_once_stays_mended() {
         235, 380, 410,
         // Batches that waited for a slow disk could not be merged, and the spool passed its budget.
         3_205,
+        // A message of many readings closed batches larger than what was kept free, and they were appended all the same.
+        4_698, 14_088,
+        // While room was made, files in which nothing was left waited for an old one in which a little was.
+        601, 1_125,
+        // A change of plan ended a group of the journal, which spoke for batches of the messages after it too.
+        1_159,
         // A seal counted the batches that were left when it was read back, and gave the names of gone ones to others.
         4_135,
     ];

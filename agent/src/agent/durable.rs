@@ -96,9 +96,10 @@ impl Agent {
         for number in recovery.segments.numbers() {
             agent.out.spool.sync_first(File::Journal(number));
         }
-        agent
-            .journal
-            .snapshot(&snapshot(&agent.out, agent.counting, &agent.plan));
+        agent.journal.snapshot(
+            &snapshot(&agent.out, agent.counting, &agent.plan),
+            agent.out.spool.next_place(),
+        );
         agent.out.count(Counter::Damaged, started.damaged as u64);
         // Batches without a journal that knows them: it was removed, and with it what was in no batch yet.
         let is_journal_gone = recovery.counting.is_none() && started.batches > 0;
@@ -119,15 +120,15 @@ impl Agent {
     /// The journal refers to the plan by index: another plan needs another segment, and what has been written before it
     /// must end with the old one.
     pub(super) fn begin_journal_of_plan(&mut self) {
-        // The group says that all panes went to the spool, so it must say how far the spool had come: the snapshot that
-        // says so too is in another file, and may not become durable with it.
-        self.spooled = self.out.spool.ordinal();
-        self.journal.spooled(self.spooled);
+        // The group says that all panes went to the spool. The job marks it with where they are there, as it does the
+        // snapshot: that is in another file, and may not become durable with it.
         self.journal.counts(&mut self.out.tally);
-        self.journal.end_group();
+        self.journal.end_group(self.out.spool.next_place());
         self.journal.begin_segment(self.intake.panes().capacity());
-        self.journal
-            .snapshot(&snapshot(&self.out, self.counting, &self.plan));
+        self.journal.snapshot(
+            &snapshot(&self.out, self.counting, &self.plan),
+            self.out.spool.next_place(),
+        );
         self.trim = true;
     }
 
@@ -148,31 +149,34 @@ impl Agent {
             }
             return None;
         }
-        self.make_room(now, disk);
         let mut steps = Vec::new();
+        let told = self.spooled;
+        self.make_room(now, disk, &mut steps);
         self.out.spool.take_writes(&mut steps);
         let marks = Marks {
             taken: self.taken,
             ordinal: self.out.spool.ordinal(),
         };
-        if self.spooled != marks.ordinal {
-            self.spooled = marks.ordinal;
-            self.journal.spooled(marks.ordinal);
-        }
+        self.spooled = marks.ordinal;
         let needed = self.needed_segment();
         if let Some(needed) = needed {
             self.intake.devices().carry(needed, &mut self.journal);
             self.tail.carry(needed, &mut self.journal);
         }
         let is_full = self.journal.wants_segment();
-        if is_full || self.journal.waiting() > 0 {
+        let has_news = told != marks.ordinal;
+        if is_full || has_news || self.journal.waiting() > 0 {
             self.journal.counts(&mut self.out.tally);
         }
-        self.journal.take_groups(&mut steps);
+        let spooled = |until: Option<u64>| self.out.spool.ordinal_before(until);
+        let news: Option<&dyn Fn(Option<u64>) -> u64> = if has_news { Some(&spooled) } else { None };
+        self.journal.take_groups(news, &mut steps);
         if is_full {
             self.journal.begin_segment(self.intake.panes().capacity());
-            self.journal
-                .snapshot(&snapshot(&self.out, self.counting, &self.plan));
+            self.journal.snapshot(
+                &snapshot(&self.out, self.counting, &self.plan),
+                self.out.spool.next_place(),
+            );
             self.trim = true;
         }
         self.out.spool.take_removals(&mut steps);
@@ -185,7 +189,7 @@ impl Agent {
     }
 
     /// Within the budgets of journal and spool: what must leave, leaves now.
-    fn make_room(&mut self, now: Now, disk: &impl Disk) {
+    fn make_room(&mut self, now: Now, disk: &impl Disk, steps: &mut Vec<Step>) {
         if self.journal.is_crowded() {
             let (oldest, current) = (self.journal.oldest() as u16, self.journal.segment() as u16);
             let age = |mark: u16| current.wrapping_sub(mark);
@@ -198,16 +202,34 @@ impl Agent {
             self.trim = true;
         }
         self.out.spool.expire(now.monotonic);
-        self.out.spool.keep_within_budget(disk);
-        for (slice, readings) in self.out.spool.take_lost() {
-            let place = self.out.tally.place(slice);
-            self.out.tally.add(place, Counter::Dropped, readings);
+        while !self.out.spool.prepare(disk) {
+            self.out.count_losses();
+            self.out.spool.take_writes(steps);
+            let ordinal = self.out.spool.ordinal();
+            if self.spooled != ordinal {
+                self.spooled = ordinal;
+                // Of the counters only what comes of making room: the others belong to what waits.
+                let [dropped, damaged] = [Counter::Dropped, Counter::Damaged].map(Counter::code);
+                let counts = self
+                    .out
+                    .tally
+                    .increases(|code| code == dropped || code == damaged);
+                self.journal.mark(ordinal, &counts, steps);
+            }
+            self.out.spool.take_removals(steps);
         }
-        let (damaged, resent) = (self.out.spool.take_damaged(), self.out.spool.take_resent());
-        self.out.count(Counter::Damaged, damaged);
+        self.out.count_losses();
+        let resent = self.out.spool.take_resent();
         self.out.count(Counter::Resent, resent);
         let forgotten = self.intake.devices().take_forgotten();
         self.out.count(Counter::Forgotten, forgotten);
+    }
+
+    /// Names what has none, now that there is a link.
+    pub(super) fn seal(&mut self) {
+        let first = self.out.outbox.take_names(0);
+        let sealed = self.out.spool.seal_all(first);
+        self.out.outbox.take_names(sealed);
     }
 
     /// The oldest segment that something needs, if it may have changed.
@@ -227,6 +249,10 @@ impl Agent {
         if let Some(marks) = self.commits.handle_done(id) {
             self.durable = marks.taken;
             self.out.spool.handle_durable(marks.ordinal);
+            // What was lost meanwhile, or found no room in the seal.
+            if self.out.lane == Lane::Live {
+                self.seal();
+            }
         }
     }
 

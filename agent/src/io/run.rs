@@ -14,12 +14,12 @@ use tracing::{debug, error, info, warn};
 use super::clock::Clock;
 use super::config::{Config, Mode};
 use super::disk::{DiskEvent, Storage};
+use super::disk_log::DiskLog;
 use super::mqtt::{self, Acknowledger, Incoming, SourceEvent};
 use super::plan_file::PlanFile;
 use super::quic::{self, Connector, Link, LinkEvent};
 use crate::agent::{Agent, Outcome};
 use crate::disk::{Job, MemoryDisk};
-use crate::spool::Lane;
 
 /// How long a stopping agent waits for its last batches to be acknowledged.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
@@ -77,6 +77,7 @@ pub async fn run(config: Config) -> Result<()> {
         link: None,
         link_events: mpsc::channel(quic::EVENTS_MAX),
         log: RejectLog::default(),
+        disk_log: DiskLog::default(),
     };
     let source = tokio::spawn(subscription);
     let running = shell.run(events);
@@ -122,6 +123,7 @@ struct Shell {
     link: Option<Link>,
     link_events: (mpsc::Sender<LinkEvent>, mpsc::Receiver<LinkEvent>),
     log: RejectLog,
+    disk_log: DiskLog,
 }
 
 /// The next end of a job; never, for an agent without a disk.
@@ -139,7 +141,9 @@ impl Shell {
         loop {
             self.drain();
             let now = self.clock.now();
-            let deadline = self.clock.deadline(self.agent.poll_timeout(now));
+            let deadline = self
+                .clock
+                .deadline(self.agent.poll_timeout(now, self.can_speak()));
             let event = tokio::select! {
                 biased;
                 _ = terminate.recv() => Event::Shutdown,
@@ -191,10 +195,18 @@ impl Shell {
 
     fn handle_disk(&mut self, event: DiskEvent) {
         match event {
-            DiskEvent::Done(id) => self.agent.handle_job_done(id),
+            DiskEvent::Done(id) => {
+                if let Some(failures) = self.disk_log.works() {
+                    info!(failures, "the disk works again");
+                }
+                self.agent.handle_job_done(id);
+            }
             DiskEvent::Failed(job, fault) => {
-                error!(%fault, "the disk failed; nothing is acknowledged until it works again; trying again");
-                self.agent.handle_job_failed(self.clock.now(), job, &fault);
+                let now = self.clock.now();
+                if let Some(failures) = self.disk_log.fails(&fault, now.monotonic) {
+                    error!(%fault, failures, "the disk fails; nothing is acknowledged until it works again; trying again");
+                }
+                self.agent.handle_job_failed(now, job, &fault);
             }
         }
     }
@@ -234,6 +246,11 @@ impl Shell {
         }
     }
 
+    /// Whether a message for the aggregator would find room; when there is some again, an event says so.
+    fn can_speak(&self) -> bool {
+        self.link.as_ref().is_some_and(Link::has_control_room)
+    }
+
     /// Gives the world what the machine wants.
     fn drain(&mut self) {
         let now = self.clock.now();
@@ -243,14 +260,9 @@ impl Shell {
             tokio::spawn(self.connector.clone().run(self.link_events.0.clone()));
         }
         let Some(link) = &self.link else { return };
-        for lane in [Lane::Live, Lane::Backlog] {
-            while link.has_room(lane) {
-                let Some(frame) = self.agent.poll_batch(lane, &self.storage) else {
-                    break;
-                };
-                self.agent.count(Counter::UplinkBytes, frame.len() as u64);
-                link.send_batch(lane, frame);
-            }
+        while let Some((lane, frame)) = self.agent.poll_batch(|lane| link.has_room(lane), &self.storage) {
+            self.agent.count(Counter::UplinkBytes, frame.len() as u64);
+            link.send_batch(lane, frame);
         }
         self.agent.note_link_bytes(link.sent_bytes());
         while link.has_control_room() {
@@ -305,7 +317,7 @@ impl Shell {
             }
             let deadline = self
                 .clock
-                .deadline(self.agent.poll_timeout(self.clock.now()))
+                .deadline(self.agent.poll_timeout(self.clock.now(), self.can_speak()))
                 .min(until);
             tokio::select! {
                 Some(event) = disk_event(&mut self.disk) => self.handle_disk(event),
@@ -346,11 +358,13 @@ struct RejectLog {
 
 impl RejectLog {
     fn look(&mut self, agent: &Agent) {
-        let rejected = agent.tally().rejected();
+        // What a condition keeps out is no fault.
+        let is_fault = |(name, _): &(&str, u64)| *name != Reason::Filtered.name();
+        let reasons: Vec<_> = agent.tally().reasons().into_iter().filter(is_fault).collect();
+        let rejected = reasons.iter().map(|(_, count)| count).sum();
         if rejected == self.told || self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
             return;
         }
-        let reasons = agent.tally().reasons();
         warn!(new = rejected - self.told, ?reasons, "readings were rejected");
         self.told = rejected;
         self.last = Some(tokio::time::Instant::now());

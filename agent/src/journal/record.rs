@@ -9,7 +9,8 @@
 //! TAKEN      := 6  slice  pane:i64 µs  count  (length  key bytes) × count
 //! SESSION    := 7                                 the broker's session is new
 //! COUNTS     := 8  count  (slice  code:u8  increase) × count
-//! SPOOLED    := 9  number                         the spool's last record that belongs to this history
+//! SPOOLED    := 9  number                         the spool's last record that belongs to this history; the highest
+//!                                                 number of all counts
 //! SNAPSHOT   := 10 version:u8  counting:u64  number  length plan  count (slice code:u8 value) × count
 //! DEVICE     := 11 number  last  window:u64  length  bytes
 //! SEQUENCE   := 12 number  sequence               of the reading that follows
@@ -31,7 +32,6 @@ use catchment_common::wire::cursor::{Cursor, put_varint, unzigzag, zigzag};
 use catchment_common::wire::{AgentPlan, CounterSample, Message, WireFault};
 
 use crate::devices::{IDENTITY_BYTES_MAX, Numbers};
-use crate::tally::Tally;
 
 pub(super) const KEY: u8 = 1;
 pub(super) const MESSAGE: u8 = 2;
@@ -146,12 +146,11 @@ impl Snapshot {
     }
 }
 
-/// Appends the counters that changed since the last call.
-pub(super) fn put_counts(out: &mut Vec<u8>, tally: &mut Tally) {
-    let samples = tally.increases();
+/// Appends increases of counters, if there are any.
+pub(super) fn put_counts(out: &mut Vec<u8>, samples: &[CounterSample]) {
     if !samples.is_empty() {
         out.push(COUNTS);
-        put_samples(out, &samples);
+        put_samples(out, samples);
     }
 }
 

@@ -110,9 +110,9 @@ impl Replayed {
         let mut records = Records::new(body);
         while let Some(record) = records.next(&self.plan)? {
             match &record {
-                Record::Spooled(number) => self.spooled = Some(*number),
+                Record::Spooled(number) => self.spooled = self.spooled.max(Some(*number)),
                 Record::Snapshot(snapshot) => {
-                    self.spooled = Some(snapshot.spooled);
+                    self.spooled = self.spooled.max(Some(snapshot.spooled));
                     self.plan = snapshot.plan.clone();
                 }
                 _ => {}

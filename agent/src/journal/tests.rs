@@ -1,7 +1,7 @@
 //! What is written is what is read, up to where the bytes are whole.
 
 use catchment_common::decimal::Value;
-use catchment_common::plan::{Components, Format, Path, Slice, SliceField, SliceId, TimeSource};
+use catchment_common::plan::{Components, FieldSource, Format, Slice, SliceField, SliceId, TimeSource};
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::AgentPlan;
@@ -13,7 +13,7 @@ use crate::disk::{Job, MemoryDisk};
 
 fn plan() -> AgentPlan {
     let field = |path: &str, resolution| SliceField {
-        path: Path::parse(path),
+        source: FieldSource::path(path),
         resolution,
         components: Components::STATS,
     };
@@ -23,6 +23,7 @@ fn plan() -> AgentPlan {
         time: TimeSource::Arrival,
         key: Vec::new(),
         fields: vec![field("a", None), field("b", Some(10_i128.pow(16)))],
+        filter: None,
         pane: Span::from_secs(10),
         lateness: Span::ZERO,
         max_late: Span::from_days(1),
@@ -41,17 +42,20 @@ fn plan() -> AgentPlan {
 
 fn journal(disk: &mut MemoryDisk) -> Journal {
     let mut journal = Journal::new(1 << 20, 1, 1, 8);
-    journal.snapshot(&Snapshot {
-        plan: plan(),
-        ..Snapshot::default()
-    });
+    journal.snapshot(
+        &Snapshot {
+            plan: plan(),
+            ..Snapshot::default()
+        },
+        1,
+    );
     flush(&mut journal, disk);
     journal
 }
 
 fn flush(journal: &mut Journal, disk: &mut MemoryDisk) {
     let mut steps = Vec::new();
-    journal.take_groups(&mut steps);
+    journal.take_groups(None, &mut steps);
     disk.execute(&Job { id: 1, steps });
 }
 
@@ -115,7 +119,7 @@ proptest! {
                 1 => {
                     flush(&mut journal, &mut disk);
                     journal.begin_segment(8);
-                    journal.snapshot(&Snapshot { plan: plan(), ..Snapshot::default() });
+                    journal.snapshot(&Snapshot { plan: plan(), ..Snapshot::default() }, 1);
                 }
                 2 => journal.forget_key(key),
                 _ => {}
@@ -201,10 +205,13 @@ fn segments_before_a_gap_are_not_read() {
         );
         flush(&mut journal, &mut disk);
         journal.begin_segment(8);
-        journal.snapshot(&Snapshot {
-            plan: plan(),
-            ..Snapshot::default()
-        });
+        journal.snapshot(
+            &Snapshot {
+                plan: plan(),
+                ..Snapshot::default()
+            },
+            1,
+        );
     }
     disk.take(&Step::Remove(File::Journal(2)));
     let segments = Segments::find(&disk).unwrap();

@@ -2,35 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::{RECORDS_MAX, Spool};
-use crate::disk::Disk;
+use super::Spool;
 
 impl Spool {
-    /// Keeps the spool within its budget; returns whether it had to merge or drop anything.
-    pub fn keep_within_budget(&mut self, disk: &impl Disk) -> bool {
-        let mut acted = false;
-        while self.is_over(1, 1) {
-            acted = true;
-            if !(self.drop_retained() || self.clean(disk) || self.compact(disk) || self.drop_oldest(disk)) {
-                return acted;
-            }
-        }
-        // Merge before it is urgent: that needs some room itself.
-        if self.is_over(5, 8) && !self.drop_retained() {
-            acted |= self.clean(disk) || self.compact(disk);
-        }
-        acted
-    }
-
     /// Whether more than this part of the budget is used, a segment's room kept free.
     pub(super) fn is_over(&self, part: u64, of: u64) -> bool {
-        let usable = self.limits.bytes - 2 * self.segment_bytes();
-        let records_max = RECORDS_MAX.min((self.limits.bytes / 64) as usize);
-        self.bytes > usable * part / of || self.records.len() > records_max * part as usize / of as usize
+        self.bytes > self.usable() * part / of
+            || self.records.len() > self.records_max() * part as usize / of as usize
     }
 
     /// Lets the oldest segment go that holds only acknowledged batches.
-    fn drop_retained(&mut self) -> bool {
+    pub(super) fn drop_retained(&mut self) -> bool {
         let mut pending: BTreeSet<u32> = BTreeSet::new();
         for held in self.records.values().filter(|held| !held.acknowledged) {
             pending.insert(held.segment);

@@ -4,7 +4,8 @@
 //! which loses nothing. Each later pass moves deltas one step up their slice's ladder of wider panes: totals and
 //! sketches stay exact, resolution in time is what is given up, and it is given up by the oldest data first. The
 //! memory that a pass takes is bounded by partials, not by input: when that many are gathered they are written out, and
-//! the same pane and key may then stand in several batches, to be merged by a later pass or by the aggregator.
+//! the same pane and key may then stand in several batches, to be merged by a later pass or by the aggregator. What a pass
+//! would not make smaller stays as it is, and counts as of the next stage.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +17,12 @@ use catchment_common::sketch::{Sketch, SketchKind, merge_rows};
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Section, StatsScratch, WireFault};
 
+use super::incoming::{Freed, RECORD_HEAD_MAX};
 use super::{Held, Slot, Spool};
 use crate::disk::Disk;
 use crate::panes::Partial;
 
-/// Source bytes of one pass.
+/// Source bytes of one pass; of a small spool fewer, so that there is room for what becomes of them.
 const PASS_BYTES_MAX: u64 = 256 << 10;
 /// Partials that one pass holds in memory.
 const PASS_PARTIALS_MAX: usize = 16_384;
@@ -200,15 +202,38 @@ impl Pass<'_> {
 }
 
 impl Spool {
-    /// Merges one run of unsealed batches; returns whether there was one.
-    pub(super) fn compact(&mut self, disk: &impl Disk) -> bool {
-        let Some((stage, run)) = self.choose_run() else {
-            return false;
-        };
-        let stage = (stage + 1).min(self.ladders.last_stage());
-        let ladders = std::mem::take(&mut self.ladders);
+    /// Merges runs of unsealed batches until one has become smaller, or after so many passes.
+    pub(super) fn compact(&mut self, disk: &impl Disk, passes: usize) -> Freed {
+        for _ in 0..passes {
+            let Some((stage, run)) = self.choose_run() else {
+                return Freed::Nothing;
+            };
+            let target = (stage + 1).min(self.ladders.last_stage());
+            let (frames, damaged) = self.merge_run(&run, target, disk);
+            let before: u64 = { run.iter() }
+                .filter_map(|slot| self.records.get(slot))
+                .map(|held| u64::from(held.length))
+                .sum();
+            let after: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
+            if after * 8 > before * 7 && frames.len() * 2 > run.len() && damaged == 0 {
+                self.pass_over(&run, stage, target);
+                continue;
+            }
+            // Should it gain nothing after all, there must still be room to drop a segment.
+            if after + frames.len() as u64 * RECORD_HEAD_MAX + self.segment_bytes() > self.room() {
+                return Freed::TooTight;
+            }
+            self.damaged += damaged;
+            self.replace_run(&run, target, frames);
+            return Freed::Some;
+        }
+        Freed::Nothing
+    }
+
+    /// What becomes of a run, and how many of its batches could not be read back.
+    fn merge_run(&self, run: &[Slot], stage: u8, disk: &impl Disk) -> (Vec<Vec<u8>>, u64) {
         let mut pass = Pass {
-            ladders: &ladders,
+            ladders: &self.ladders,
             stage,
             merged: Merged::new(),
             partials: 0,
@@ -217,23 +242,36 @@ impl Spool {
             writer: BatchWriter::default(),
             frames: Vec::new(),
         };
-        let mut sources = BTreeSet::new();
-        for &slot in &run {
-            let taken = self
-                .frame(slot, disk)
-                .is_some_and(|frame| pass.take(&frame).is_ok());
-            self.damaged += u64::from(!taken);
+        let mut damaged = 0;
+        for &slot in run {
+            let frame = self.frame(slot, disk);
+            damaged += u64::from(frame.is_none_or(|frame| pass.take(&frame).is_err()));
         }
         pass.write_out();
-        let frames = pass.frames;
-        self.ladders = ladders;
-        for &slot in &run {
+        (pass.frames, damaged)
+    }
+
+    /// Leaves a run as it is. Its stage goes up in memory alone: after a restart it is looked at once more.
+    fn pass_over(&mut self, run: &[Slot], stage: u8, target: u8) {
+        if stage == target {
+            self.tired = run.last().copied();
+        }
+        for slot in run {
+            if let Some(held) = self.records.get_mut(slot) {
+                held.stage = target;
+            }
+        }
+    }
+
+    fn replace_run(&mut self, run: &[Slot], stage: u8, frames: Vec<Vec<u8>>) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return;
+        };
+        let mut sources = BTreeSet::new();
+        for &slot in run {
             sources.extend(self.records.get(&slot).map(|held| held.segment));
             self.release(slot);
         }
-        let (Some(first), Some(last)) = (run.first(), run.last()) else {
-            return false;
-        };
         let parts = frames.len();
         for (part, frame) in (1..).zip(frames) {
             let slot = Slot {
@@ -247,15 +285,17 @@ impl Spool {
                 self.pin(segment, std::mem::take(&mut sources));
             }
         }
-        true
     }
 
     /// The run to merge: the oldest batches of the lowest stage that is worth it.
     fn choose_run(&self) -> Option<(u8, Vec<Slot>)> {
         let last_stage = self.ladders.last_stage();
-        let can_merge = |held: &Held| held.name.is_none() && !held.is_loss && held.ordinal <= self.durable;
+        let can_merge = |slot: Slot, held: &Held| {
+            let is_tired = held.stage >= last_stage && self.tired.is_some_and(|tired| slot <= tired);
+            held.name.is_none() && !held.is_loss && held.ordinal <= self.settled && !is_tired
+        };
         let mut stages: BTreeMap<u8, (u64, usize)> = BTreeMap::new();
-        for held in self.records.values().filter(|held| can_merge(held)) {
+        for (_, held) in self.records.iter().filter(|(slot, held)| can_merge(**slot, held)) {
             let (bytes, records) = stages.entry(held.stage).or_default();
             *bytes += u64::from(held.length);
             *records += 1;
@@ -267,16 +307,17 @@ impl Spool {
             .find(|(_, (bytes, records))| *bytes >= worth || *records >= super::RECORDS_MAX / 8)
             .or_else(|| stages.iter().max_by_key(|(_, (bytes, _))| *bytes))
             .map(|(&stage, _)| stage)?;
+        let most = PASS_BYTES_MAX.min(2 * self.segment_bytes());
         let mut bytes = 0;
         let of_stage = self
             .records
             .iter()
-            .skip_while(|(_, held)| !can_merge(held) || held.stage != stage);
+            .skip_while(|(slot, held)| !can_merge(**slot, held) || held.stage != stage);
         let run: Vec<Slot> = of_stage
-            .take_while(|(_, held)| {
+            .take_while(|(slot, held)| {
                 // Records of losses lie between; they are left where they are.
                 held.is_loss
-                    || (can_merge(held) && held.stage == stage && bytes < PASS_BYTES_MAX && {
+                    || (can_merge(**slot, held) && held.stage == stage && bytes < most && {
                         bytes += u64::from(held.length);
                         true
                     })
@@ -289,39 +330,76 @@ impl Spool {
         (!run.is_empty()).then_some((stage, run))
     }
 
-    /// Moves what is left in a segment that is nearly empty, so that the segment can go; returns whether there was one.
-    pub(super) fn clean(&mut self, disk: &impl Disk) -> bool {
-        let mut live: BTreeMap<u32, (u64, bool)> = BTreeMap::new();
+    /// Moves what is left in segments that are nearly empty, so that they can go.
+    pub(super) fn clean(&mut self, disk: &impl Disk) -> Freed {
+        let Some((segments, bytes)) = self.choose_sparse() else {
+            return Freed::Nothing;
+        };
+        if bytes + self.segment_bytes() > self.room() {
+            return Freed::TooTight;
+        }
+        for segment in segments {
+            for slot in self.slots_of(segment) {
+                if self.records.get(&slot).is_some_and(|held| held.acknowledged) {
+                    self.release(slot);
+                } else if let Some(frame) = self.frame(slot, disk) {
+                    self.rewrite(slot, frame);
+                } else {
+                    self.damaged += 1;
+                    self.release(slot);
+                }
+            }
+        }
+        Freed::Some
+    }
+
+    /// Segments to empty, and the bytes to move: one that is sparse by itself, or the oldest ones, if little is left in
+    /// them and in those that wait for them alone.
+    fn choose_sparse(&self) -> Option<(Vec<u32>, u64)> {
+        let mut live: BTreeMap<u32, u64> = BTreeMap::new();
         for held in self.records.values() {
-            let (bytes, durable) = live.entry(held.segment).or_insert((0, true));
-            *bytes += u64::from(held.length);
-            *durable &= held.ordinal <= self.durable;
+            *live.entry(held.segment).or_default() += u64::from(held.length) + RECORD_HEAD_MAX;
         }
-        let is_sparse = |(number, segment): &(&u32, &super::Segment)| {
-            let (bytes, durable) = live.get(number).copied().unwrap_or((0, true));
-            // What names or replaces records elsewhere cannot be moved, only outlived.
-            **number != self.current
-                && segment.after.is_empty()
-                && durable
-                && bytes * SPARSE_PART <= segment.bytes
-        };
-        let Some(segment) = self.segments.iter().find(is_sparse).map(|(&number, _)| number) else {
-            return false;
-        };
-        let slots = self.slots_of(segment);
-        for slot in slots {
-            if self.records.get(&slot).is_some_and(|held| held.acknowledged) {
-                self.release(slot);
-                continue;
+        let fresh: BTreeSet<u32> = { self.records.values() }
+            .filter(|held| held.ordinal > self.settled)
+            .map(|held| held.segment)
+            .collect();
+        let of = |number: u32| live.get(&number).copied().unwrap_or(0);
+        let can_go = |number: u32| number != self.current && !fresh.contains(&number);
+        let sparse = self.segments.iter().find(|(number, segment)| {
+            // What names or replaces records elsewhere must outlive those.
+            can_go(**number) && segment.after.is_empty() && of(**number) * SPARSE_PART <= segment.bytes
+        });
+        if let Some((&number, _)) = sparse {
+            return Some((vec![number], of(number)));
+        }
+        let (mut oldest, mut moved, mut freed) = (Vec::new(), 0, 0);
+        for (&number, segment) in &self.segments {
+            if !can_go(number) || moved > self.room() {
+                return None;
             }
-            if let Some(frame) = self.frame(slot, disk) {
-                self.rewrite(slot, frame);
-            } else {
-                self.damaged += 1;
-                self.release(slot);
+            oldest.push(number);
+            (moved, freed) = (moved + of(number), freed + segment.bytes);
+            let is_worth = |freed: u64| moved * SPARSE_PART <= freed;
+            if is_worth(freed + self.waiting_for(&oldest)) {
+                return Some((oldest, moved));
             }
         }
-        true
+        None
+    }
+
+    /// Bytes of segments in which nothing is left, and that wait for these alone.
+    fn waiting_for(&self, oldest: &[u32]) -> u64 {
+        let mut gone: BTreeSet<u32> = oldest.iter().copied().collect();
+        let mut bytes = 0;
+        for (&number, segment) in &self.segments {
+            let is_empty = segment.live == 0 && number != self.current && !gone.contains(&number);
+            if is_empty && segment.after.is_subset(&gone) {
+                gone.insert(number);
+                bytes += segment.bytes;
+            }
+        }
+        bytes
     }
 }
 

@@ -111,7 +111,6 @@ impl Spool {
         let more = (bytes.len() - before) as u64;
         segment.bytes += more;
         self.bytes += more;
-        self.waiting += more;
         (number, at)
     }
 
@@ -168,7 +167,14 @@ impl Spool {
             }
             if let Some(segment) = self.segments.remove(&number) {
                 self.bytes -= segment.bytes;
-                self.writes.retain(|(written, _, _)| *written != number);
+                self.leaving += segment.bytes;
+                // What was not written yet is not to go either.
+                self.writes.retain(|(written, _, bytes)| {
+                    let is_other = *written != number;
+                    self.leaving -= if is_other { 0 } else { bytes.len() as u64 };
+                    is_other
+                });
+                self.waits_for_room = false;
                 self.removals.push(Step::Remove(File::Spool(number)));
             }
             for (&other, segment) in &mut self.segments {

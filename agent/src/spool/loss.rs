@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use catchment_common::wire::{Batch, Loss, LossEntry, Section, StatsScratch, WireFault};
 
 use super::compact::Ladders;
+use super::incoming::{Freed, RECORD_HEAD_MAX};
 use super::{Held, Name, Slot, Spool};
 use crate::disk::Disk;
 
 /// Entries of one record of a loss.
 const LOSS_ENTRIES_MAX: usize = 256;
+/// Bytes of such a record: each entry has four numbers.
+pub(super) const LOSS_BYTES_MAX: u64 = RECORD_HEAD_MAX + 64 + LOSS_ENTRIES_MAX as u64 * 35;
 
 impl Spool {
-    /// Drops the batches of the oldest segment and leaves records of their loss; returns whether there was one.
-    pub(super) fn drop_oldest(&mut self, disk: &impl Disk) -> bool {
-        let durable = self.durable;
-        let droppable = |held: &Held| held.ordinal <= durable && !held.is_loss && !held.acknowledged;
+    /// Drops the batches of the oldest segment, as many as there is room for the records of their loss.
+    pub(super) fn drop_oldest(&mut self, disk: &impl Disk) -> Freed {
+        let settled = self.settled;
+        let droppable = |held: &Held| held.ordinal <= settled && !held.is_loss && !held.acknowledged;
         let Some(segment) = self
             .records
             .values()
@@ -23,8 +26,11 @@ impl Spool {
             .map(|held| held.segment)
             .min()
         else {
-            return false;
+            return Freed::Nothing;
         };
+        if self.room() < 2 * LOSS_BYTES_MAX {
+            return Freed::TooTight;
+        }
         if segment == self.current {
             self.begin_segment();
         }
@@ -35,12 +41,18 @@ impl Spool {
             .map(|(&slot, _)| slot)
             .collect();
         let victims = whole_numbers_or_named(&victims, &self.records);
-        let mut lost = Unsealed::default();
+        let (mut lost, mut before) = (Unsealed::default(), u64::MAX);
         for (slot, is_victim) in self.walk(&victims) {
             if !is_victim {
                 self.write_loss(&mut lost, segment);
                 continue;
             }
+            let name = self.records.get(&slot).and_then(|held| held.name);
+            let may_end = name.is_some() || slot.number != before;
+            if may_end && self.room() < 2 * LOSS_BYTES_MAX {
+                break;
+            }
+            before = slot.number;
             let frame = self.frame(slot, disk);
             let entries = frame.and_then(|frame| entries_of(&frame, &self.ladders).ok());
             self.damaged += u64::from(entries.is_none());
@@ -48,7 +60,7 @@ impl Spool {
             for entry in &entries {
                 *self.lost.entry(entry.slice).or_default() += entry.readings;
             }
-            if let Some(name) = self.records.get(&slot).and_then(|held| held.name) {
+            if let Some(name) = name {
                 self.replace_by_loss(name, slot, entries);
             } else {
                 lost.add(slot.number, entries);
@@ -56,7 +68,7 @@ impl Spool {
             }
         }
         self.write_loss(&mut lost, segment);
-        true
+        Freed::Some
     }
 
     /// The victims in order, and between them the unsealed records that stay: a record of a loss must not reach over
@@ -173,7 +185,7 @@ pub(super) fn entries_of(frame: &[u8], ladders: &Ladders) -> Result<Vec<LossEntr
 }
 
 /// Adds an entry to the one of its slice.
-fn add_entry(entries: &mut Vec<LossEntry>, entry: LossEntry) {
+pub(super) fn add_entry(entries: &mut Vec<LossEntry>, entry: LossEntry) {
     let has_room = entries.len() < LOSS_ENTRIES_MAX;
     if let Some(held) = entries.iter_mut().find(|held| held.slice == entry.slice) {
         held.from = held.from.min(entry.from);

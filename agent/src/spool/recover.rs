@@ -71,6 +71,7 @@ impl Spool {
     /// What was read may be what a killed process wrote and never synced, and the next power failure may take it. So
     /// nothing is sent, merged or dropped before the first job has synced all of it.
     fn finish_recovery(&mut self) {
+        self.recovered = self.ordinal;
         let mut oldest_first: Vec<(Slot, Name)> =
             self.held.iter().map(|(&name, &slot)| (slot, name)).collect();
         oldest_first.sort_unstable();
@@ -86,6 +87,10 @@ impl Spool {
         let numbers: Vec<u32> = self.segments.keys().copied().collect();
         for number in numbers {
             self.drop_if_done(number);
+        }
+        if self.bytes > self.limits.bytes {
+            // The budget was made smaller: to come down to it takes some writing too.
+            self.ceiling = self.bytes + 3 * self.segment_bytes();
         }
     }
 }

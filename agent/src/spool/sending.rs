@@ -3,12 +3,21 @@
 use bytes::Bytes;
 use catchment_common::wire::{Loss, claimed_name, rename, sealed_name};
 
+use super::incoming::RECORD_HEAD_MAX;
 use super::{Lane, Name, Slot, Spool};
 use crate::disk::{Disk, File, Step};
 
 impl Spool {
-    /// The next batch to send on this lane, under its name. It stays held until it is acknowledged.
-    pub fn next(&mut self, lane: Lane, disk: &impl Disk) -> Option<Bytes> {
+    /// The next batch to send under its name, and on which lane. What is live goes before what is held since before, as
+    /// long as its lane has room. A batch stays held until it is acknowledged.
+    pub fn next(&mut self, has_room: impl Fn(Lane) -> bool, disk: &impl Disk) -> Option<(Lane, Bytes)> {
+        [Lane::Live, Lane::Backlog]
+            .into_iter()
+            .filter(|lane| has_room(*lane))
+            .find_map(|lane| Some((lane, self.next_of(lane, disk)?)))
+    }
+
+    fn next_of(&mut self, lane: Lane, disk: &impl Disk) -> Option<Bytes> {
         loop {
             let queue = match lane {
                 Lane::Live => &mut self.live,
@@ -65,15 +74,20 @@ impl Spool {
             number,
             part: u32::MAX - 1 - slot.part,
         };
-        let written = self.write(slot, true, number, 0, Some(name), empty.emit().into(), true);
+        let frame = Bytes::from(empty.emit());
+        // The file of what is replaced may go with the next job, so this had better not wait.
+        if self.room() < frame.len() as u64 + RECORD_HEAD_MAX {
+            return self.push_at(slot, frame, Some(name), Lane::Backlog, true);
+        }
+        let written = self.write(slot, true, number, 0, Some(name), frame, true);
         self.pin(written, source.into_iter().collect());
         self.fresh.push_back((self.ordinal, name, Lane::Backlog));
     }
 
-    /// The steps of the next job that must come before the journal's.
+    /// The steps of the next job, or of its next round, that must come before the journal's.
     pub fn take_writes(&mut self, steps: &mut Vec<Step>) {
         steps.append(&mut self.first_steps);
-        self.under_way += std::mem::take(&mut self.waiting);
+        self.settled = self.settled.max(self.recovered);
         for (segment, at, bytes) in self.writes.drain(..) {
             let file = File::Spool(segment);
             steps.push(Step::Write {
@@ -85,8 +99,9 @@ impl Spool {
         }
     }
 
-    /// The steps of the next job that may come last.
+    /// The steps of the next job, or of its next round, that may come last.
     pub fn take_removals(&mut self, steps: &mut Vec<Step>) {
+        self.leaving = 0;
         steps.append(&mut self.removals);
     }
 }

@@ -1,16 +1,16 @@
 //! Stories of the spool, on a disk in memory, with a restart in each: what is held comes back as it was.
 
 use catchment_common::decimal::Value;
-use catchment_common::plan::{Components, Format, Path, Slice, SliceField, TimeSource};
+use catchment_common::plan::{Components, FieldSource, Format, Slice, SliceField, TimeSource};
 use catchment_common::stats::Stats;
 use catchment_common::time::Timestamp;
 use catchment_common::topic::TopicTemplate;
-use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Coarser, Section, StatsScratch};
+use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Coarser, Loss, Section, StatsScratch};
 
 use catchment_common::wire::rename;
 
 use super::*;
-use crate::disk::{Job, MemoryDisk};
+use crate::disk::MemoryDisk;
 
 const BASE: SliceId = SliceId(1);
 const MINUTE: SliceId = SliceId(2);
@@ -23,10 +23,11 @@ fn plan() -> AgentPlan {
         time: TimeSource::Arrival,
         key: Vec::new(),
         fields: vec![SliceField {
-            path: Path::parse("a"),
+            source: FieldSource::path("a"),
             resolution: None,
             components: Components::STATS,
         }],
+        filter: None,
         pane: Span::from_secs(10),
         lateness: Span::ZERO,
         max_late: Span::from_days(1),
@@ -79,11 +80,20 @@ fn now(seconds: u64) -> Instant {
 
 /// What a job does: makes all that is written durable.
 fn commit(spool: &mut Spool, disk: &mut MemoryDisk) {
-    spool.keep_within_budget(disk);
-    let mut steps = Vec::new();
-    spool.take_writes(&mut steps);
-    spool.take_removals(&mut steps);
-    disk.execute(&Job { id: 1, steps });
+    loop {
+        let is_last = spool.prepare(disk);
+        let mut steps = Vec::new();
+        spool.take_writes(&mut steps);
+        spool.take_removals(&mut steps);
+        for step in &steps {
+            disk.take(step);
+            let on_disk: u64 = disk.list().unwrap().iter().map(|(_, length)| length).sum();
+            assert!(on_disk <= LIMITS.bytes, "{on_disk} bytes after {step:?}");
+        }
+        if is_last {
+            break;
+        }
+    }
     spool.handle_durable(spool.ordinal());
 }
 
@@ -104,7 +114,7 @@ fn restart(spool: &Spool, disk: &MemoryDisk) -> Spool {
     );
     let first = again.ordinal();
     assert!(
-        again.next(Lane::Backlog, disk).is_none(),
+        again.next(|_| true, disk).is_none(),
         "not before the first job has synced it"
     );
     again.handle_durable(first);
@@ -118,9 +128,8 @@ fn new_spool() -> Spool {
 }
 
 fn drain(spool: &mut Spool, disk: &MemoryDisk) -> Vec<Bytes> {
-    [Lane::Live, Lane::Backlog]
-        .into_iter()
-        .flat_map(|lane| std::iter::from_fn(|| spool.next(lane, disk)).collect::<Vec<_>>())
+    std::iter::from_fn(|| spool.next(|_| true, disk))
+        .map(|(_, frame)| frame)
         .collect()
 }
 
@@ -442,4 +451,39 @@ fn names_stay_what_they_were_when_the_files_of_earlier_ones_are_gone() {
     let mut left = drain(&mut again, &disk);
     left.retain(|frame| names(std::slice::from_ref(frame))[0] > 16);
     assert_eq!(left, sent[16..], "the same bytes under the same names");
+}
+
+#[test]
+fn what_is_live_goes_before_the_rest_of_the_backlog() {
+    let (mut spool, mut disk) = (new_spool(), MemoryDisk::default());
+    for pane in 1..=20 {
+        spool.push(frame(pane, 2), None, Lane::Backlog);
+    }
+    commit(&mut spool, &mut disk);
+    spool.seal_all(FIRST);
+    commit(&mut spool, &mut disk);
+    let mut sent = Vec::new();
+    let mut send = |spool: &mut Spool, disk: &MemoryDisk, has_live_room: bool| {
+        let (lane, frame) = spool
+            .next(|lane| lane == Lane::Backlog || has_live_room, disk)
+            .unwrap();
+        sent.push((lane, names(&[frame])[0]));
+    };
+    for _ in 0..5 {
+        send(&mut spool, &disk, true);
+    }
+    for seq in 21..=22 {
+        spool.push(frame(seq as i64, 2), Some(Name { epoch: 9, seq }), Lane::Live);
+    }
+    commit(&mut spool, &mut disk);
+    send(&mut spool, &disk, true);
+    // A live lane that is full does not hold up the backlog.
+    send(&mut spool, &disk, false);
+    send(&mut spool, &disk, true);
+    send(&mut spool, &disk, true);
+    let (live, backlog) = (Lane::Live, Lane::Backlog);
+    assert_eq!(
+        sent[4..],
+        [(backlog, 5), (live, 21), (backlog, 6), (live, 22), (backlog, 7)]
+    );
 }

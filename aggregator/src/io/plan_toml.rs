@@ -3,22 +3,21 @@
 //! Parsing keeps the place of every value, so that a rule broken deep in [`Plan::validate`] is shown where it was
 //! written. All faults are reported at once, each in one line with a hint.
 
+mod expression;
 mod raw;
 
 mod window;
 
 use std::fmt;
 
-use catchment_common::decimal::Value;
 use catchment_common::plan::{
-    Aggregate, AggregateFault, Field, Format, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource,
-    TimeUnit,
+    Aggregate, AggregateFault, Format, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource, TimeUnit,
 };
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
 use toml::Spanned;
 
-use self::raw::{RawField, RawPlan, RawQuery};
+use self::raw::{RawPlan, RawQuery};
 use super::config::{nearest, position, unknown_key_hint};
 
 const LATENESS_DEFAULT: Span = Span::from_secs(5);
@@ -58,7 +57,7 @@ pub fn parse_with_warnings(text: &str, name: &str) -> Result<(Plan, Vec<String>)
     let queries: Vec<Query> = raw
         .query
         .iter()
-        .map(|query| convert(query, &mut faults))
+        .map(|query| convert(query, text, &mut faults))
         .collect();
     let plan = Plan { version: 0, queries };
     let placed = |fault: PlanFault| {
@@ -84,7 +83,7 @@ pub fn parse_with_warnings(text: &str, name: &str) -> Result<(Plan, Vec<String>)
 
 type Faults = Vec<(usize, String)>;
 
-fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
+fn convert(raw: &RawQuery, file: &str, faults: &mut Faults) -> Query {
     let topic = TopicTemplate::parse(raw.topic.get_ref()).unwrap_or_else(|fault| {
         faults.push((raw.topic.span().start, fault.to_string()));
         TopicTemplate::parse("#").expect("the widest template is one")
@@ -109,6 +108,9 @@ fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
         None if window.longest() <= Span::ZERO || window.step() <= Span::ZERO => Vec::new(),
         None => window.default_ladder(),
     };
+    let captures: Vec<String> = topic.captures().map(String::from).collect();
+    let fields = expression::fields(raw, &captures, file, faults);
+    let filter = expression::filter(raw, &captures, &fields, file, faults);
     Query {
         name: raw.name.get_ref().clone(),
         topic,
@@ -129,12 +131,8 @@ fn convert(raw: &RawQuery, faults: &mut Faults) -> Query {
             .iter()
             .map(|tag| tag.get_ref().clone())
             .collect(),
-        fields: raw
-            .fields
-            .0
-            .iter()
-            .map(|(name, field)| convert_field(name, field, faults))
-            .collect(),
+        fields,
+        filter,
         window,
         aggregates: raw
             .aggregates
@@ -173,23 +171,6 @@ fn time(raw: &RawQuery, faults: &mut Faults) -> TimeSource {
     TimeSource::Payload {
         path: Path::parse(time.path.get_ref()),
         unit,
-    }
-}
-
-fn convert_field(name: &str, raw: &Spanned<RawField>, faults: &mut Faults) -> Field {
-    let RawField { path, resolution } = raw.get_ref();
-    let resolution = resolution.as_ref().and_then(|step| {
-        let parsed = Value::from_f64(*step.get_ref());
-        if parsed.is_err() {
-            let message = format!("resolution {} is not a number in range", step.get_ref());
-            faults.push((step.span().start, message));
-        }
-        parsed.ok().map(|parsed| parsed.value.units())
-    });
-    Field {
-        name: name.to_owned(),
-        path: Path::parse(path),
-        resolution,
     }
 }
 
@@ -242,6 +223,7 @@ fn place_of(query: &RawQuery, part: Part) -> usize {
         Part::Tag(index) => query.tags.0.get(index).map(|(_, path)| path.span().start),
         Part::Key(index) => query.key.get_ref().get(index).map(|tag| tag.span().start),
         Part::Field(index) => query.fields.0.get(index).map(|(_, field)| field.span().start),
+        Part::Where => start(&query.filter),
         Part::Window => Some(query.window.span().start),
         Part::Aggregate(index) => query.aggregates.get(index).map(|name| name.span().start),
         Part::Lateness => start(&query.lateness),
@@ -340,7 +322,7 @@ retention = "30d"
             "lateness =",
             "latness =",
             "plan.toml:10:1: unknown field `latness`, expected one of `name`, `topic`, \
-            `format`, `time`, `tags`, `key`, `fields`, `window`, `aggregates`, `lateness`, `max_late`, `max_ahead`, \
+            `format`, `time`, `tags`, `key`, `fields`, `where`, `window`, `aggregates`, `lateness`, `max_late`, `max_ahead`, \
             `idle`, `patience`, `retention`, `coarsen`, `dedupe`; did you mean `lateness`?",
         );
         check(

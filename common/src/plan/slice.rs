@@ -4,8 +4,9 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Components, Format, Path, Plan, Query, SliceSketch, TimeSource};
+use super::{Components, FieldSource, Format, Path, Plan, Query, SliceSketch, TimeSource};
 use crate::decimal::Value;
+use crate::expression::{Expression, Kind, captures_exist};
 use crate::limits::{FIELDS_MAX, PATH_DEPTH_MAX, SPAN_MAX, TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN};
 use crate::time::Span;
 use crate::topic::TopicTemplate;
@@ -28,6 +29,8 @@ pub struct Slice {
     pub key: Vec<KeyPart>,
     /// The measured fields and what is kept of each.
     pub fields: Vec<SliceField>,
+    /// See [`Query::filter`].
+    pub filter: Option<Expression>,
     /// The pane width.
     pub pane: Span,
     /// See [`Query::lateness`].
@@ -58,8 +61,8 @@ pub enum KeyPart {
 /// A field as an agent keeps it. It has no name here: queries may call the same path differently.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct SliceField {
-    /// Where its value is.
-    pub path: Path,
+    /// Where its value comes from.
+    pub source: FieldSource,
     /// See [`super::Field::resolution`].
     pub resolution: Option<i128>,
     /// What is kept of it.
@@ -70,7 +73,7 @@ impl Slice {
     /// Checks what the rest of the code relies on, for slices that come over the wire. The text names what is wrong.
     pub fn check(&self) -> Result<(), &'static str> {
         let spans = [self.lateness, self.max_late, self.max_ahead, self.idle];
-        let paths = self.fields.iter().map(|field| &field.path);
+        let paths = self.fields.iter().flat_map(|field| field.source.paths());
         let tags = self
             .key
             .iter()
@@ -96,6 +99,8 @@ impl Slice {
             Err("key names a capture that does not exist")
         } else if { paths }.any(|path| path.segments.is_empty() || path.segments.len() > PATH_DEPTH_MAX) {
             Err("path")
+        } else if !self.expressions_fit(captures) {
+            Err("expression")
         } else if self.fields.iter().any(|field| {
             field
                 .resolution
@@ -111,6 +116,20 @@ impl Slice {
         } else {
             self.check_sketches()
         }
+    }
+
+    /// Whether its expressions have the type that they must have and look at captures that exist. All else about them is
+    /// checked when they are read.
+    fn expressions_fit(&self, captures: usize) -> bool {
+        let computed = self.fields.iter().filter_map(|field| match &field.source {
+            FieldSource::Expression(expression) => Some((expression, Kind::Number)),
+            FieldSource::Path(_) => None,
+        });
+        computed
+            .chain(self.filter.iter().map(|filter| (filter, Kind::Truth)))
+            .all(|(expression, kind)| {
+                expression.kind() == kind && captures_exist(expression.tests(), captures)
+            })
     }
 }
 
@@ -209,7 +228,7 @@ fn slice_of(query: &Query) -> Slice {
         .fields
         .iter()
         .map(|field| SliceField {
-            path: field.path.clone(),
+            source: field.source.clone(),
             resolution: field.resolution,
             components,
         })
@@ -220,6 +239,7 @@ fn slice_of(query: &Query) -> Slice {
         time: query.time.clone(),
         key: query.key.iter().filter_map(|tag| key_part(query, tag)).collect(),
         fields,
+        filter: query.filter.clone(),
         pane: query.window.pane(),
         lateness: query.lateness,
         max_late: query.max_late,
@@ -256,8 +276,19 @@ fn can_share(slice: &Slice, wanted: &Slice) -> bool {
         && slice.fields.len() <= FIELDS_MAX
         && (slice.fields.is_empty() && slice.sketches.is_empty() || has_room(slice, wanted))
         && slice.topic.shape() == wanted.topic.shape()
-        && (slice.format, &slice.time, &slice.key, &slice.dedupe)
-            == (wanted.format, &wanted.time, &wanted.key, &wanted.dedupe)
+        && (
+            slice.format,
+            &slice.time,
+            &slice.key,
+            &slice.dedupe,
+            &slice.filter,
+        ) == (
+            wanted.format,
+            &wanted.time,
+            &wanted.key,
+            &wanted.dedupe,
+            &wanted.filter,
+        )
         && (slice.lateness, slice.max_late, slice.max_ahead, slice.idle)
             == (wanted.lateness, wanted.max_late, wanted.max_ahead, wanted.idle)
 }
@@ -275,7 +306,7 @@ fn find_field(slice: &Slice, wanted: &SliceField) -> Option<usize> {
     slice
         .fields
         .iter()
-        .position(|field| (&field.path, field.resolution) == (&wanted.path, wanted.resolution))
+        .position(|field| (&field.source, field.resolution) == (&wanted.source, wanted.resolution))
 }
 
 fn place_field(slice: &mut Slice, wanted: &SliceField) -> usize {
@@ -304,6 +335,7 @@ pub(crate) mod tests {
             tags: Vec::new(),
             key: Vec::new(),
             fields: Vec::new(),
+            filter: None,
             window: Window::tumbling(Span::from_secs(size)),
             aggregates: alloc::vec![Aggregate::Count],
             lateness: Span::ZERO,

@@ -11,8 +11,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::slice::key_part;
-use super::{Aggregate, Path, Plan, Query, TimeSource};
+use super::{Aggregate, FieldSource, Path, Plan, Query, TimeSource};
 use crate::decimal::Value;
+use crate::expression::Kind;
 use crate::limits::{FIELDS_MAX, NAME_BYTES_MAX, PATH_DEPTH_MAX, QUERIES_MAX, SLICES_MAX, TAGS_MAX};
 use crate::topic::is_name;
 
@@ -55,6 +56,8 @@ pub enum Part {
     Key(usize),
     /// The n-th of `fields`.
     Field(usize),
+    /// `where`.
+    Where,
     /// `window`.
     Window,
     /// The n-th of `aggregates`.
@@ -176,6 +179,7 @@ impl Check<'_> {
         self.key(query);
         self.fields(query);
         self.aggregates(query);
+        self.filter(query);
         self.window(query);
         self.coarsen(query);
         if let Some(path) = &query.dedupe {
@@ -285,13 +289,24 @@ impl Check<'_> {
         }
         for (index, field) in query.fields.iter().enumerate() {
             self.name(Part::Field(index), "field", &field.name);
-            self.path(Part::Field(index), &field.path);
+            for path in field.source.paths() {
+                self.path(Part::Field(index), path);
+            }
+            if let FieldSource::Expression(expression) = &field.source
+                && expression.kind() != Kind::Number
+            {
+                self.fault(
+                    Part::Field(index),
+                    format!("field `{}` is a condition and no number", field.name),
+                    "write `if(condition, 1, 0)`",
+                );
+            }
             let same =
-                |other: &super::Field| (&other.path, other.resolution) == (&field.path, field.resolution);
+                |other: &super::Field| (&other.source, other.resolution) == (&field.source, field.resolution);
             if query.fields[..index].iter().any(same) {
                 self.fault(
                     Part::Field(index),
-                    format!("field `{}` reads the same path as another", field.name),
+                    format!("field `{}` reads the same as another", field.name),
                     "drop one",
                 );
             }
@@ -308,6 +323,20 @@ impl Check<'_> {
                     "give the sensor's step, such as 0.01",
                 );
             }
+        }
+    }
+
+    fn filter(&mut self, query: &Query) {
+        let Some(filter) = &query.filter else { return };
+        for path in filter.operands() {
+            self.path(Part::Where, path);
+        }
+        if filter.kind() != Kind::Truth {
+            self.fault(
+                Part::Where,
+                "`where` is a number and no condition",
+                "compare it: `temp > 0`",
+            );
         }
     }
 

@@ -316,6 +316,7 @@ fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
         time: crate::plan::TimeSource::Arrival,
         key: Vec::new(),
         fields: Vec::new(),
+        filter: None,
         pane: crate::time::Span::from_secs(pane),
         lateness: crate::time::Span::ZERO,
         max_late: crate::time::Span::ZERO,

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 
 use catchment_common::counter::Reason;
+use catchment_common::expression::{Expression, Op};
 use catchment_common::limits::KEY_BYTES_MAX;
-use catchment_common::plan::{Aggregate, Path, Query, TimeSource, TimeUnit};
+use catchment_common::plan::{Aggregate, FieldSource, KeyPart, Path, Query, TimeSource, TimeUnit};
 use catchment_common::time::Timestamp;
 use num_bigint::BigInt;
 use num_integer::Integer;
+use num_rational::BigRational;
 use num_traits::ToPrimitive;
 use serde_json::value::RawValue;
 
 use super::decimal;
+use super::expression::{Answer, Tree};
 
 /// A message taken apart as far as its top-level keys.
 #[derive(Debug)]
@@ -111,22 +114,40 @@ impl Reader {
             TimeSource::Arrival => 0,
         };
         let key = self.key(topic, object)?;
+        if let Some(filter) = &self.query.filter {
+            match self.compute(topic, object, filter)? {
+                Answer::Truth(true) => {}
+                Answer::Truth(false) => return Err(Reason::Filtered),
+                Answer::Number(_) | Answer::Absent | Answer::Fault => return Err(Reason::Undecided),
+            }
+        }
+        let mut is_uncomputed = false;
         let mut values = Vec::with_capacity(self.query.fields.len());
         for (field, step) in self.query.fields.iter().zip(&self.steps) {
-            let value = match find(object, &field.path)? {
-                None => None,
-                Some(raw) => {
-                    let units = number(raw)?;
-                    Some(match step {
-                        Some(step) => decimal::round_to(&units, step)?,
-                        None => units,
-                    })
-                }
+            let value = match &field.source {
+                FieldSource::Path(path) => match find(object, path)? {
+                    None => None,
+                    Some(raw) => Some(at_step(number(raw)?, step.as_ref())?),
+                },
+                FieldSource::Expression(expression) => match self.compute(topic, object, expression)? {
+                    Answer::Number(number) => at_step(units(&number), step.as_ref())
+                        .inspect_err(|_| is_uncomputed = true)
+                        .ok(),
+                    Answer::Absent => None,
+                    Answer::Truth(_) | Answer::Fault => {
+                        is_uncomputed = true;
+                        None
+                    }
+                },
             };
             values.push(value);
         }
         if !values.is_empty() && values.iter().all(Option::is_none) {
-            return Err(Reason::MissingField);
+            return Err(if is_uncomputed {
+                Reason::Uncomputed
+            } else {
+                Reason::MissingField
+            });
         }
         let number = match &self.query.dedupe {
             None => None,
@@ -146,6 +167,33 @@ impl Reader {
                 .collect(),
             number,
         })
+    }
+
+    /// What an expression comes to for one object. All that it looks at must be of the right type.
+    fn compute(&self, topic: &str, object: &Object<'_>, expression: &Expression) -> Result<Answer, Reason> {
+        let captures = self.query.topic.matches(topic).ok_or(Reason::NoMatch)?;
+        let mut numbers = vec![None; expression.operands().len()];
+        let mut texts = vec![None; expression.tests().len()];
+        for op in expression.ops() {
+            match *op {
+                Op::Load(index) => {
+                    let index = usize::from(index);
+                    let found = find(object, &expression.operands()[index])?;
+                    numbers[index] = found.map(number).transpose()?;
+                }
+                Op::Matches(index) => {
+                    let index = usize::from(index);
+                    let test = &expression.tests()[index];
+                    let found = match &test.source {
+                        KeyPart::Capture(capture) => Some(captures[usize::from(*capture)].to_string()),
+                        KeyPart::Payload(path) => find(object, path)?.map(text).transpose()?,
+                    };
+                    texts[index] = found.map(|found| found == test.text);
+                }
+                _ => {}
+            }
+        }
+        Ok(Tree::of(expression).answer(&|index| numbers[index].clone(), &|index| texts[index]))
     }
 
     fn key(&self, topic: &str, object: &Object<'_>) -> Result<String, Reason> {
@@ -181,6 +229,18 @@ fn watched(from: &TagFrom, topic: &str, object: &Object<'_>, reader: &Reader) ->
         TagFrom::Nowhere => return None,
     };
     (!value.is_empty() && !value.contains('\0') && value.len() <= KEY_BYTES_MAX).then_some(value)
+}
+
+/// A number in units of 10⁻¹⁸; those of expressions are multiples of it.
+fn units(number: &BigRational) -> BigInt {
+    (number * decimal::power_of_ten(18)).to_integer()
+}
+
+fn at_step(units: BigInt, step: Option<&BigInt>) -> Result<BigInt, Reason> {
+    match step {
+        Some(step) => decimal::round_to(&units, step),
+        None => Ok(units),
+    }
 }
 
 /// The text at a path; nothing where the path or its value is missing or `null`.

@@ -1,6 +1,8 @@
 //! The oracle against answers worked out by hand, and the small plans that other tests borrow.
 
-use catchment_common::plan::{Aggregate, Field, Format, Hopping, Path, PayloadTag, TimeUnit, Window};
+use catchment_common::plan::{
+    Aggregate, Field, FieldSource, Format, Hopping, Path, PayloadTag, TimeUnit, Window,
+};
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
 
@@ -12,7 +14,7 @@ use crate::fault::Bad;
 pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
     let field = |name: &str, path: &str, resolution| Field {
         name: name.into(),
-        path: Path::parse(path),
+        source: FieldSource::path(path),
         resolution,
     };
     Query {
@@ -32,6 +34,7 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
             field("temp", "temp", Some(10_000_000_000_000_000)),
             field("hum", "data.hum", None),
         ],
+        filter: None,
         window: Window::hopping(Span::from_secs(size_s), Span::from_secs(every_s)),
         aggregates: Aggregate::ALL.to_vec(),
         lateness: Span::ZERO,
@@ -64,6 +67,7 @@ fn expected(query: Query, payloads: &[&str]) -> Expected {
     oracle.into_queries().remove(0)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "tables of calls read better")]
 fn shown(contents: &Contents, field: usize, aggregate: Aggregate) -> String {
     let text = contents.answer(field, &aggregate, Span::from_secs(60)).show();
     if text.contains('.') {

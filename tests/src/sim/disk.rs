@@ -47,6 +47,12 @@ impl SimDisk {
         self.cache.values().map(|bytes| bytes.len() as u64).sum()
     }
 
+    /// Bytes of the spool's files.
+    pub fn spool_bytes(&self) -> u64 {
+        let of_spool = { self.cache.iter() }.filter(|(file, _)| matches!(file, File::Spool(_)));
+        of_spool.map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+
     /// Takes one step of a job.
     pub fn take(&mut self, step: &Step) -> Result<(), DiskFault> {
         if self.failing {

@@ -161,6 +161,7 @@ struct Shape {
     topic: &'static str,
     key: String,
     fields: String,
+    filter: &'static str,
     lateness: &'static str,
     idle: &'static str,
 }
@@ -186,7 +187,37 @@ impl Shape {
                 _ => {}
             }
         }
+        // A name is a field of the query, or is marked.
+        let has = |name: &str, fields: &[String]| fields.iter().any(|field| field.starts_with(name));
+        if has("temp", &fields) && dice.below(3) == 0 {
+            let text = pick(
+                dice,
+                &[
+                    "temp - (100 - $.hum) / 5",
+                    "temp * temp / $.hum",
+                    "if(temp > 0, sqrt(temp), -temp)",
+                    "default(round(temp % 7, 0.25), watts * 1e9)",
+                    "min($.temp, $.hum, watts)",
+                ],
+            );
+            let resolution = pick(dice, &["", ", resolution = 0.3"]);
+            fields.push(format!("dew = {{ expr = \"{text}\"{resolution} }}"));
+        }
         Self {
+            filter: if dice.below(3) == 0 {
+                pick(
+                    dice,
+                    &[
+                        "where = \"watts > 0\"\n",
+                        "where = \"$.temp > -100 && $.temp < 100\"\n",
+                        "where = \"$.room != 'r1' || watts / $.hum > 1\"\n",
+                        "where = \"site == 'site0' || has($.temp)\"\n",
+                        "where = \"!(abs(watts) * 1000 >= $.temp) && true\"\n",
+                    ],
+                )
+            } else {
+                ""
+            },
             topic: pick(
                 dice,
                 &[
@@ -221,12 +252,13 @@ fn query(number: u32, first: &Shape, dice: &mut Dice) -> String {
     };
     format!(
         "[[query]]\nname = \"q{number}\"\ntopic = \"{}\"\nformat = \"json\"\ntime = {{ path = \"ts\", unit = \"ms\" }}\n\
-         tags = {{ room = \"room\" }}\nkey = [{}]\nfields = {{ {} }}\nwindow = {}\naggregates = [{aggregates}]\n\
+         tags = {{ room = \"room\" }}\nkey = [{}]\nfields = {{ {} }}\n{}window = {}\naggregates = [{aggregates}]\n\
          lateness = \"{}\"\npatience = \"{}\"\nidle = \"{}\"\nmax_late = \"36500d\"\nmax_ahead = \"36500d\"\n\
          coarsen = []\n\n",
         shape.topic,
         shape.key,
         shape.fields,
+        shape.filter,
         window(dice),
         shape.lateness,
         pick(dice, &["0s", "1s", "5s"]),

@@ -343,7 +343,9 @@ impl World<'_> {
         }
         let gateway = &mut self.gateways[index];
         let Some(agent) = &mut gateway.agent else { return };
-        let due = agent.poll_timeout(now).as_micros() + gateway.boot - SECOND;
+        let link = gateway.link.and_then(|link| self.links.get(&link));
+        let can_speak = link.is_some_and(|link| link.has_room(0));
+        let due = agent.poll_timeout(now, can_speak).as_micros() + gateway.boot - SECOND;
         let due = due.max(self.now + 1);
         if due < gateway.wake {
             gateway.wake = due;
@@ -352,21 +354,25 @@ impl World<'_> {
     }
 
     fn drain_link(&mut self, index: usize, link: u64, now: Now) {
-        for (stream, lane) in [(1, Lane::Live), (2, Lane::Backlog)] {
-            while self.links.get(&link).is_some_and(|link| link.has_room(stream)) {
-                let gateway = &mut self.gateways[index];
-                let Some(agent) = &mut gateway.agent else { return };
-                let Some(frame) = agent.poll_batch(lane, &gateway.disk) else {
-                    break;
-                };
-                self.log(|| {
-                    format!(
-                        "gw-{index} → {lane:?} {:?}",
-                        catchment_common::wire::claimed_name(&frame)
-                    )
-                });
-                self.send_up(link, stream, frame);
-            }
+        let stream = |lane| match lane {
+            Lane::Live => 1,
+            Lane::Backlog => 2,
+        };
+        loop {
+            let gateway = &mut self.gateways[index];
+            let Some(agent) = &mut gateway.agent else { return };
+            let links = &self.links;
+            let has_room = |lane| links.get(&link).is_some_and(|link| link.has_room(stream(lane)));
+            let Some((lane, frame)) = agent.poll_batch(has_room, &gateway.disk) else {
+                break;
+            };
+            self.log(|| {
+                format!(
+                    "gw-{index} → {lane:?} {:?}",
+                    catchment_common::wire::claimed_name(&frame)
+                )
+            });
+            self.send_up(link, stream(lane), frame);
         }
         while self.links.get(&link).is_some_and(|link| link.has_room(0)) {
             let Some(agent) = &mut self.gateways[index].agent else {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -26,6 +27,8 @@ pub(super) struct RawQuery {
     pub(super) key: Spanned<Vec<Spanned<String>>>,
     #[serde(default)]
     pub(super) fields: InOrder<Spanned<RawField>>,
+    #[serde(rename = "where")]
+    pub(super) filter: Option<Spanned<String>>,
     pub(super) window: Spanned<RawWindow>,
     #[serde(default)]
     pub(super) aggregates: Vec<Spanned<String>>,
@@ -58,10 +61,20 @@ pub(super) struct RawWindow {
     pub(super) timezone: Option<Spanned<IgnoredAny>>,
 }
 
-/// `"path"`, or `{ path = "…", resolution = 0.01 }`.
+/// `"path"`, `"expression"`, or `{ path = "…", resolution = 0.01 }` with `expr` in the place of `path`.
 pub(super) struct RawField {
-    pub(super) path: String,
+    pub(super) source: RawSource,
     pub(super) resolution: Option<Spanned<f64>>,
+}
+
+/// Where a field's value comes from, as far as it is said.
+pub(super) enum RawSource {
+    /// A path.
+    Path(String),
+    /// An expression, and where it is written.
+    Expression(String, Range<usize>),
+    /// One or the other.
+    Either(String),
 }
 
 impl<'de> Deserialize<'de> for RawField {
@@ -69,7 +82,8 @@ impl<'de> Deserialize<'de> for RawField {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Long {
-            path: String,
+            path: Option<String>,
+            expr: Option<Spanned<String>>,
             resolution: Option<Spanned<f64>>,
         }
         struct Either;
@@ -77,20 +91,35 @@ impl<'de> Deserialize<'de> for RawField {
             type Value = RawField;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a path, or { path = \"…\", resolution = 0.01 }")
+                f.write_str("a path, an expression, or { path = \"…\", resolution = 0.01 }")
             }
 
-            fn visit_str<E>(self, path: &str) -> Result<RawField, E> {
+            fn visit_str<E>(self, text: &str) -> Result<RawField, E> {
                 Ok(RawField {
-                    path: path.to_owned(),
+                    source: RawSource::Either(text.to_owned()),
                     resolution: None,
                 })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawField, A::Error> {
-                let Long { path, resolution } =
-                    Long::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-                Ok(RawField { path, resolution })
+                let Long {
+                    path,
+                    expr,
+                    resolution,
+                } = Long::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+                let source = match (path, expr) {
+                    (Some(path), None) => RawSource::Path(path),
+                    (None, Some(expr)) => {
+                        let span = expr.span();
+                        RawSource::Expression(expr.into_inner(), span)
+                    }
+                    _ => {
+                        return Err(serde::de::Error::custom(
+                            "a field has either `path` or `expr`; write { path = \"temp\" } or { expr = \"temp * 2\" }",
+                        ));
+                    }
+                };
+                Ok(RawField { source, resolution })
             }
         }
         deserializer.deserialize_any(Either)

@@ -63,10 +63,7 @@ impl World<'_> {
         let bytes = self.gateways[index].disk.bytes();
         self.figures.disk_bytes_max = self.figures.disk_bytes_max.max(bytes);
         let budget = self.case.spool_bytes + self.case.journal_bytes + DISK_SLACK;
-        let spool = self.gateways[index]
-            .agent
-            .as_ref()
-            .map_or(0, |agent| agent.spool().bytes());
+        let spool = self.gateways[index].disk.spool_bytes();
         if spool > self.case.spool_bytes {
             self.fail(format!(
                 "gw-{index}'s spool takes {spool} bytes, more than {}",

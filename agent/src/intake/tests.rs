@@ -1,0 +1,224 @@
+//! What counts, what does not, and under which reason.
+
+use catchment_common::expression::{Expression, Kind, Scope};
+use catchment_common::limits::FIELDS_MAX;
+use catchment_common::plan::{Components, FieldSource, KeyPart, Path, SliceField, TimeSource, TimeUnit};
+use catchment_common::time::{Instant, Span};
+
+use super::*;
+
+const SLICE: SliceId = SliceId(1);
+
+fn now() -> Now {
+    Now {
+        monotonic: Instant::from_micros(0),
+        wall: Timestamp::clamped(1_700_000_000_000_000),
+    }
+}
+
+fn expression(text: &str, kind: Kind) -> Expression {
+    let scope = Scope {
+        tags: &[("site", KeyPart::Capture(0))],
+        ..Scope::default()
+    };
+    Expression::parse(text, &scope, kind).unwrap()
+}
+
+/// A slice over `s/{site}` with `temp` and, if they are given, a condition and a computed field.
+fn slice(filter: Option<&str>, computed: Option<&str>) -> Slice {
+    let field = |source| SliceField {
+        source,
+        resolution: None,
+        components: Components::STATS,
+    };
+    let mut fields = vec![field(FieldSource::path("temp"))];
+    fields.extend(computed.map(|text| field(FieldSource::Expression(expression(text, Kind::Number)))));
+    assert!(fields.len() <= FIELDS_MAX);
+    Slice {
+        topic: TopicTemplate::parse("s/{site}").unwrap(),
+        format: Format::Json,
+        time: TimeSource::Payload {
+            path: Path::parse("ts"),
+            unit: TimeUnit::Seconds,
+        },
+        key: vec![KeyPart::Capture(0)],
+        fields,
+        filter: filter.map(|text| expression(text, Kind::Truth)),
+        pane: Span::from_secs(10),
+        lateness: Span::ZERO,
+        max_late: Span::from_days(1),
+        max_ahead: Span::from_secs(300),
+        idle: Span::from_secs(30),
+        dedupe: None,
+        watched: Vec::new(),
+        sketches: Vec::new(),
+    }
+}
+
+/// An intake of one slice with all that it writes to.
+struct Bench {
+    intake: Intake,
+    tally: Tally,
+    journal: Journal,
+}
+
+impl Bench {
+    fn new(slice: Slice) -> Self {
+        let plan = AgentPlan {
+            version: 1,
+            slices: vec![(SLICE, slice)],
+            coarser: Vec::new(),
+        };
+        let limits = Limits {
+            memory_bytes: 64 << 10,
+            payload_bytes_max: 64 << 10,
+            seed: 7,
+        };
+        let mut tally = Tally::default();
+        let intake = Intake::new(&plan, None, limits, now(), &mut tally);
+        let keys = intake.panes().capacity();
+        Self {
+            intake,
+            tally,
+            journal: Journal::new(0, 1, 1, keys),
+        }
+    }
+
+    fn publish(&mut self, payload: &str) -> Closable {
+        self.intake.handle_publish(
+            now(),
+            "s/berlin",
+            payload.as_bytes(),
+            &mut self.tally,
+            &mut self.journal,
+            |_, _| {},
+        )
+    }
+
+    /// The counters that are not zero, messages and bytes aside.
+    fn counted(&self) -> Vec<(&'static str, u64)> {
+        let all = Counter::all().filter(|counter| !matches!(counter, Counter::Messages | Counter::RawBytes));
+        all.map(|counter| (counter.name(), self.tally.value(SLICE, counter)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+fn check(filter: Option<&str>, computed: Option<&str>, payload: &str, expected: &[(&str, u64)]) {
+    let mut bench = Bench::new(slice(filter, computed));
+    bench.publish(payload);
+    assert_eq!(bench.counted(), expected, "{filter:?} {computed:?} {payload}");
+}
+
+#[test]
+fn readings_that_a_condition_refuses_are_counted_apart() {
+    let filter = Some("$.temp > -40 && $.temp < 125 && site == 'berlin'");
+    let lifted = [("received", 1), ("lifted", 1)];
+    check(filter, None, r#"{"ts":1699999999,"temp":21.5}"#, &lifted);
+    let refused = |reason| [("received", 1), (reason, 1)];
+    check(
+        filter,
+        None,
+        r#"{"ts":1699999999,"temp":125}"#,
+        &refused("rejected_filtered"),
+    );
+    check(
+        filter,
+        None,
+        r#"{"ts":1699999999}"#,
+        &refused("rejected_undecided"),
+    );
+    check(
+        filter,
+        None,
+        r#"{"ts":1699999999,"temp":"x"}"#,
+        &refused("rejected_wrong_type"),
+    );
+    check(
+        filter,
+        None,
+        r#"{"ts":1,"temp":125}"#,
+        &refused("rejected_too_late"),
+    );
+    check(
+        Some("site != 'berlin'"),
+        None,
+        r#"{"ts":1699999999,"temp":1}"#,
+        &refused("rejected_filtered"),
+    );
+    let state = Some("$.state == 'on'");
+    check(state, None, r#"{"ts":1699999999,"temp":1,"state":"on"}"#, &lifted);
+    check(
+        state,
+        None,
+        r#"{"ts":1699999999,"temp":1,"state":"off"}"#,
+        &refused("rejected_filtered"),
+    );
+    check(
+        state,
+        None,
+        r#"{"ts":1699999999,"temp":1}"#,
+        &refused("rejected_undecided"),
+    );
+    check(
+        state,
+        None,
+        r#"{"ts":1699999999,"temp":1,"state":{}}"#,
+        &refused("rejected_wrong_type"),
+    );
+}
+
+#[test]
+fn computed_fields_that_have_no_value_are_absent_and_counted() {
+    let ratio = Some("$.temp / $.hum");
+    check(
+        None,
+        ratio,
+        r#"{"ts":1699999999,"temp":1,"hum":4}"#,
+        &[("received", 1), ("lifted", 1)],
+    );
+    check(
+        None,
+        ratio,
+        r#"{"ts":1699999999,"temp":1,"hum":0}"#,
+        &[("received", 1), ("lifted", 1), ("absent", 1), ("uncomputed", 1)],
+    );
+    check(
+        None,
+        ratio,
+        r#"{"ts":1699999999,"temp":1}"#,
+        &[("received", 1), ("lifted", 1), ("absent", 1)],
+    );
+    check(
+        None,
+        ratio,
+        r#"{"ts":1699999999,"hum":1}"#,
+        &[("received", 1), ("rejected_missing_field", 1)],
+    );
+    check(
+        None,
+        Some("1 / $.hum"),
+        r#"{"ts":1699999999,"hum":0}"#,
+        &[("received", 1), ("rejected_uncomputed", 1)],
+    );
+    check(
+        None,
+        Some("$.hum * 2"),
+        r#"{"ts":1699999999,"temp":1,"hum":0.0000000000000000001}"#,
+        &[("received", 1), ("lifted", 1), ("rounded", 1)],
+    );
+}
+
+#[test]
+fn a_reading_that_is_filtered_moves_the_watermark() {
+    let mut bench = Bench::new(slice(Some("$.temp > 0"), None));
+    bench.publish(r#"{"ts":1699999989,"temp":1}"#);
+    bench.intake.close_due(&mut bench.journal, |_| {});
+    assert!(!bench.publish(r#"{"ts":1699999985,"temp":0}"#).on_time);
+    assert!(
+        bench.publish(r#"{"ts":1699999999,"temp":0}"#).on_time,
+        "a pane can be closed"
+    );
+    let watermarks: Vec<_> = bench.intake.watermarks().collect();
+    assert_eq!(watermarks, [(SLICE, Timestamp::clamped(1_699_999_999_000_000))]);
+}

@@ -1,0 +1,314 @@
+//! How one slice looks at a decoded message: key, event time, condition, values.
+
+use catchment_common::counter::{Counter, Reason};
+use catchment_common::decimal::{DECIMALS, Parsed, Resolution, Value};
+use catchment_common::expression::{Expression, Operands, Outcome};
+use catchment_common::key::KeyBuffer;
+use catchment_common::limits::TAGS_MAX;
+use catchment_common::plan::{FieldSource, KeyPart, Slice, TimeSource, TimeUnit};
+use catchment_common::time::{Now, Timestamp};
+use catchment_common::topic::Captures;
+
+use super::close_after;
+use crate::decode::{Decoded, PathTree, Raw};
+use crate::panes::Measured;
+use crate::reading;
+use crate::sketches::TagValues;
+use crate::tally::{Place, Tally};
+use crate::watermark::Watermark;
+
+/// One slice's look at messages, with what it has seen so far.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) place: Place,
+    time: Option<(usize, TimeUnit)>,
+    key: Vec<TextFrom>,
+    pub(super) sequence: Option<usize>,
+    filter: Option<Computed>,
+    fields: Vec<(ValueFrom, Option<Resolution>)>,
+    pub(super) watermark: Watermark,
+    /// The end of the pane that holds the watermark: when the watermark reaches it, panes can be closed.
+    pub(super) next_close: Timestamp,
+    pub(super) key_buffer: KeyBuffer,
+    pub(super) values: Vec<Option<Value>>,
+    watched: Vec<TextFrom>,
+    pub(super) tags: TagValues,
+}
+
+/// Where a text comes from.
+#[derive(Clone, Copy, Debug)]
+enum TextFrom {
+    Capture(usize),
+    Path(usize),
+}
+
+#[derive(Debug)]
+enum ValueFrom {
+    Path(usize),
+    Computed(Box<Computed>),
+}
+
+/// An expression, and where in the decoded message its operands are.
+#[derive(Debug)]
+struct Computed {
+    expression: Expression,
+    operands: Vec<usize>,
+    tests: Vec<TextFrom>,
+}
+
+/// One reading of a decoded message.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'m> {
+    pub(super) captures: Captures<'m>,
+    pub(super) text: &'m str,
+    pub(super) decoded: &'m Decoded,
+    pub(super) reading: usize,
+}
+
+/// What a view read of a reading, besides its key and values.
+#[derive(Clone, Copy)]
+pub(super) struct Read {
+    pub(super) at: Timestamp,
+    /// Why the reading is not one of those that the slice wants, if so.
+    pub(super) unwanted: Option<Reason>,
+    rounded: u64,
+    absent: u64,
+    uncomputed: u64,
+}
+
+impl<'m> Seen<'m> {
+    #[inline]
+    pub(super) fn raw(&self, path: usize) -> Raw<'m> {
+        self.decoded.raw(self.text, self.reading, path)
+    }
+}
+
+impl View {
+    pub(super) fn new(slice: &Slice, watermark: Watermark, place: Place, tree: &mut PathTree) -> Self {
+        Self {
+            place,
+            time: match &slice.time {
+                TimeSource::Arrival => None,
+                TimeSource::Payload { path, unit } => Some((tree.add(path), *unit)),
+            },
+            key: slice.key.iter().map(|part| TextFrom::new(part, tree)).collect(),
+            sequence: slice.dedupe.as_ref().map(|path| tree.add(path)),
+            filter: slice.filter.as_ref().map(|filter| Computed::new(filter, tree)),
+            fields: slice
+                .fields
+                .iter()
+                .map(|field| {
+                    let from = match &field.source {
+                        FieldSource::Path(path) => ValueFrom::Path(tree.add(path)),
+                        FieldSource::Expression(expression) => {
+                            ValueFrom::Computed(Box::new(Computed::new(expression, tree)))
+                        }
+                    };
+                    (from, field.resolution.and_then(Resolution::from_units))
+                })
+                .collect(),
+            next_close: close_after(watermark.value(), slice),
+            watermark,
+            key_buffer: KeyBuffer::default(),
+            values: Vec::with_capacity(slice.fields.len()),
+            watched: slice
+                .watched
+                .iter()
+                .map(|part| TextFrom::new(part, tree))
+                .collect(),
+            tags: TagValues::default(),
+        }
+    }
+
+    /// Reads one reading: leaves its key and values in the view.
+    #[inline]
+    pub(super) fn read(&mut self, seen: Seen<'_>, slice: &Slice, now: Now) -> Result<Read, Reason> {
+        let at = match self.time {
+            Some((path, unit)) => reading::time(seen.raw(path), unit)?,
+            None => now.wall,
+        };
+        if at > now.wall.plus(slice.max_ahead) {
+            return Err(Reason::TooEarly);
+        }
+        if at < now.wall.minus(slice.max_late) {
+            return Err(Reason::TooLate);
+        }
+        self.key_buffer.clear();
+        for tag in &self.key {
+            let pushed = match *tag {
+                TextFrom::Capture(index) => self.key_buffer.push(seen.captures[index]),
+                TextFrom::Path(path) => self.key_buffer.push(&reading::tag(seen.raw(path))?),
+            };
+            pushed.map_err(|_| Reason::BadKey)?;
+        }
+        let mut read = Read {
+            at,
+            unwanted: None,
+            rounded: 0,
+            absent: 0,
+            uncomputed: 0,
+        };
+        if let Some(filter) = &self.filter {
+            read.unwanted = match filter.run(seen, &mut read.rounded)? {
+                Outcome::Truth(true) => None,
+                Outcome::Truth(false) => Some(Reason::Filtered),
+                Outcome::Number(_) | Outcome::Absent | Outcome::Fault(_) => Some(Reason::Undecided),
+            };
+            if read.unwanted.is_some() {
+                return Ok(read);
+            }
+        }
+        self.values.clear();
+        for (from, resolution) in &self.fields {
+            let value = match from {
+                ValueFrom::Path(path) => reading::value(seen.raw(*path), *resolution)?,
+                ValueFrom::Computed(computed) => computed.value(seen, *resolution, &mut read)?,
+            };
+            read.absent += u64::from(value.is_none());
+            read.rounded += u64::from(value.is_some_and(|(_, rounded)| rounded));
+            self.values.push(value.map(|(value, _)| value));
+        }
+        if read.absent > 0 && read.absent == self.fields.len() as u64 {
+            return Err(if read.uncomputed > 0 {
+                Reason::Uncomputed
+            } else {
+                Reason::MissingField
+            });
+        }
+        read.absent += self.watch(seen);
+        Ok(read)
+    }
+
+    /// Reads the watched tags; returns how many are not there. A tag of another type is none: readings are not told apart
+    /// by it, so the reading counts all the same.
+    #[inline]
+    fn watch(&mut self, seen: Seen<'_>) -> u64 {
+        self.tags.clear();
+        let mut absent = 0;
+        for tag in &self.watched {
+            let is_there = match *tag {
+                TextFrom::Capture(index) => self.tags.push(Some(seen.captures[index].as_bytes())),
+                TextFrom::Path(path) => match reading::tag(seen.raw(path)) {
+                    Ok(tag) => self.tags.push(Some(tag.as_bytes())),
+                    Err(_) => self.tags.push(None),
+                },
+            };
+            absent += u64::from(!is_there);
+        }
+        absent
+    }
+
+    /// What it has just read, for its partial.
+    pub(super) fn measured(&self, at: Timestamp) -> Measured<'_> {
+        Measured {
+            at,
+            values: &self.values,
+            tags: &self.tags,
+        }
+    }
+
+    /// Counts a reading that is taken; returns its event time and whether it is late.
+    #[inline]
+    pub(super) fn count(&mut self, read: &Read, now: Now, tally: &mut Tally) -> (Timestamp, bool) {
+        let late = read.at < self.watermark.value();
+        self.watermark.observe(read.at, now);
+        tally.add(self.place, Counter::Received, 1);
+        tally.add(self.place, Counter::Lifted, 1);
+        tally.add(self.place, Counter::Late, u64::from(late));
+        tally.add(self.place, Counter::Rounded, read.rounded);
+        tally.add(self.place, Counter::Absent, read.absent);
+        tally.add(self.place, Counter::Uncomputed, read.uncomputed);
+        (read.at, late)
+    }
+}
+
+impl TextFrom {
+    fn new(part: &KeyPart, tree: &mut PathTree) -> Self {
+        match part {
+            KeyPart::Capture(index) => Self::Capture(usize::from(*index).min(TAGS_MAX - 1)),
+            KeyPart::Payload(path) => Self::Path(tree.add(path)),
+        }
+    }
+}
+
+impl Computed {
+    fn new(expression: &Expression, tree: &mut PathTree) -> Self {
+        let tests = expression.tests().iter();
+        Self {
+            operands: expression.operands().iter().map(|path| tree.add(path)).collect(),
+            tests: tests.map(|test| TextFrom::new(&test.source, tree)).collect(),
+            expression: expression.clone(),
+        }
+    }
+
+    /// Runs the expression; counts operands that were rounded.
+    #[inline]
+    fn run(&self, seen: Seen<'_>, rounded: &mut u64) -> Result<Outcome, Reason> {
+        self.expression.evaluate(&mut Message {
+            computed: self,
+            seen,
+            rounded,
+        })
+    }
+
+    /// The value of a computed field. One that cannot be computed is absent, and counted.
+    #[inline]
+    fn value(
+        &self,
+        seen: Seen<'_>,
+        resolution: Option<Resolution>,
+        read: &mut Read,
+    ) -> Result<Option<(Value, bool)>, Reason> {
+        let computed = match self.run(seen, &mut read.rounded)? {
+            Outcome::Absent => return Ok(None),
+            Outcome::Number(value) => round(value, resolution),
+            Outcome::Truth(_) | Outcome::Fault(_) => None,
+        };
+        read.uncomputed += u64::from(computed.is_none());
+        Ok(computed.map(|value| (value, false)))
+    }
+}
+
+/// A computed value at a field's resolution; none if that takes it out of range.
+#[inline]
+fn round(value: Value, resolution: Option<Resolution>) -> Option<Value> {
+    let parsed = Parsed {
+        value,
+        decimals: DECIMALS as u8,
+        rounded: false,
+    };
+    resolution.map_or(Some(value), |resolution| resolution.round(parsed))
+}
+
+/// A reading as a source of operands.
+struct Message<'c, 'm> {
+    computed: &'c Computed,
+    seen: Seen<'m>,
+    rounded: &'c mut u64,
+}
+
+impl Operands for Message<'_, '_> {
+    type Refusal = Reason;
+
+    #[inline]
+    fn number(&mut self, operand: usize) -> Result<Option<Value>, Reason> {
+        let raw = self.seen.raw(self.computed.operands[operand]);
+        let value = reading::value(raw, None)?;
+        *self.rounded += u64::from(value.is_some_and(|(_, rounded)| rounded));
+        Ok(value.map(|(value, _)| value))
+    }
+
+    #[inline]
+    fn matches(&mut self, test: usize) -> Result<Option<bool>, Reason> {
+        let wanted = &self.computed.expression.tests()[test].text;
+        let path = match self.computed.tests[test] {
+            TextFrom::Capture(index) => return Ok(Some(self.seen.captures[index] == *wanted)),
+            TextFrom::Path(path) => self.seen.raw(path),
+        };
+        match reading::tag(path) {
+            Ok(text) => Ok(Some(*text == **wanted)),
+            Err(Reason::MissingField) => Ok(None),
+            Err(reason) => Err(reason),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Measured fields, and where their values come from.
+
+use alloc::string::String;
+
+use serde::{Deserialize, Serialize};
+
+use super::Path;
+use crate::expression::{Expression, Op};
+
+/// A measured field.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Field {
+    /// The field's name; its columns are named after it.
+    pub name: String,
+    /// Where its value comes from.
+    pub source: FieldSource,
+    /// The sensor's resolution in units of 10⁻¹⁸: values are rounded to its multiples. `None` keeps every digit.
+    pub resolution: Option<i128>,
+}
+
+/// Where a field's value comes from.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum FieldSource {
+    /// It stands in the payload.
+    Path(Path),
+    /// It is computed. Of the type [`crate::expression::Kind::Number`].
+    Expression(Expression),
+}
+
+impl FieldSource {
+    /// A field with this path in the payload.
+    pub fn path(text: &str) -> Self {
+        Self::Path(Path::parse(text))
+    }
+
+    /// The paths that it reads.
+    pub fn paths(&self) -> &[Path] {
+        match self {
+            Self::Path(path) => core::slice::from_ref(path),
+            Self::Expression(expression) => expression.operands(),
+        }
+    }
+}
+
+impl From<Expression> for FieldSource {
+    /// An expression that is nothing but a path is that path, so that queries that write it either way share a slice.
+    fn from(expression: Expression) -> Self {
+        match (expression.ops(), expression.operands()) {
+            ([Op::Load(_)], [path]) => Self::Path(path.clone()),
+            _ => Self::Expression(expression),
+        }
+    }
+}
