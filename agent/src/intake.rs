@@ -91,7 +91,7 @@ impl Intake {
         tally: &mut Tally,
     ) -> Self {
         if let Some(before) = before.as_deref_mut() {
-            before.panes = OpenPanes::new(0, 1, limits.seed);
+            before.panes = OpenPanes::new(0, &[], limits.seed);
         }
         let before = before.as_deref();
         // Without a slice nothing can be open.
@@ -100,18 +100,12 @@ impl Intake {
         } else {
             limits.memory_bytes
         };
-        let fields = plan
-            .slices
-            .iter()
-            .map(|(_, slice)| slice.fields.len())
-            .max()
-            .unwrap_or(1);
         let numbered = plan.slices.iter().any(|(_, slice)| slice.dedupe.is_some());
         let mut intake = Self {
             sources: Vec::new(),
             views: Vec::new(),
             slices: plan.slices.clone(),
-            panes: OpenPanes::new(memory_bytes, fields, limits.seed),
+            panes: OpenPanes::new(memory_bytes, &plan.slices, limits.seed),
             decoded: Decoded::default(),
             devices: Devices::new(
                 if numbered {
@@ -271,7 +265,7 @@ impl Intake {
                         key,
                     };
                     let lifted = loop {
-                        if let Ok(lifted) = panes.lift(place, slice, at, &view.values, mark) {
+                        if let Ok(lifted) = panes.lift(place, slice, view.measured(at), mark) {
                             break lifted;
                         }
                         let count = panes.spill(slices, |index, section| {
@@ -284,7 +278,8 @@ impl Intake {
                     if lifted.is_new {
                         journal.forget_key(lifted.key);
                     }
-                    journal.reading(index as u16, (lifted.key, key), at, &slice.fields, &view.values);
+                    let values = (slice.fields.as_slice(), view.values.as_slice());
+                    journal.reading(index as u16, (lifted.key, key), at, values, &view.tags);
                     closable.late |= late;
                     closable.on_time |= view.watermark.value() >= view.next_close;
                 }

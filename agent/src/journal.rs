@@ -30,9 +30,10 @@ use catchment_common::time::Timestamp;
 use catchment_common::wire::CounterSample;
 use catchment_common::wire::cursor::put_varint;
 
-use self::record::{put_time, put_value};
+use self::record::{put_tag, put_time, put_value};
 use crate::devices::Numbers;
 use crate::disk::{File, Step, frame};
+use crate::sketches::TagValues;
 use crate::tally::Tally;
 
 pub use self::record::Snapshot;
@@ -166,8 +167,8 @@ impl Journal {
         slice: u16,
         (key, key_bytes): (KeyId, &[u8]),
         at: Timestamp,
-        fields: &[SliceField],
-        values: &[Option<Value>],
+        (fields, values): (&[SliceField], &[Option<Value>]),
+        tags: &TagValues,
     ) {
         if !self.enabled {
             return;
@@ -192,6 +193,9 @@ impl Journal {
         }
         for ((field, value), scale) in fields.iter().zip(values).zip(&mut self.scales[first..]) {
             put_value(out, *value, field.resolution, scale);
+        }
+        for tag in tags.iter() {
+            put_tag(out, tag);
         }
     }
 

@@ -27,6 +27,8 @@ pub mod devices;
 
 pub mod redelivery;
 
+pub mod sketches;
+
 pub mod panes;
 
 pub mod disk;

@@ -1,18 +1,26 @@
 //! Open panes with their keys, within one memory budget.
 //!
-//! The budget is split once, when a plan starts: so many entries, each with its share of cells, key bytes and index.
+//! The budget is split once, when a plan starts: so many entries, each with its share of cells, key bytes and index; with
+//! sketches in the plan, one half is for these, and the other for blocks of sketches and the texts of top lists.
 //! Nothing here grows afterwards. When something is full, [`OpenPanes::spill`] sends the coldest entries on their way as
 //! early deltas, which costs bytes and never readings.
 
 use catchment_common::decimal::Value;
 use catchment_common::key::{KeyId, Keys};
+use catchment_common::limits::SECTION_WEIGHT_TARGET;
 use catchment_common::limits::{BATCH_DELTAS_MAX, KEY_BYTES_MAX};
-use catchment_common::pane::{Cell, KEY_BYTES_TYPICAL, PaneEntry, PaneKey, PaneTable, entry_bytes, kept};
+use catchment_common::pane::{
+    Cell, KEY_BYTES_TYPICAL, PaneEntry, PaneKey, PaneTable, Use, Width, entry_bytes, kept,
+};
 use catchment_common::plan::{Slice, SliceId};
+use catchment_common::sketch::Sketch;
+use catchment_common::sketch::pool::{Block, Point, blocks_to_open};
 use catchment_common::stats::Stats;
 use catchment_common::table::{FixedTable, Full, Slot};
 use catchment_common::time::Timestamp;
 use catchment_common::wire::Section;
+
+use crate::sketches::{Returning, SketchPlan, TagValues, leave};
 
 /// One part in so many leaves when the table is full: large enough to make good batches, small enough to keep most
 /// entries gathering.
@@ -20,13 +28,43 @@ const SPILL_PART: usize = 16;
 /// Most partials in a section, fields counted: bounds the memory of a section in the making.
 const SECTION_STATS_MAX: usize = 4_096;
 
+/// One part in so many of the memory for sketches is for texts, if there are top lists.
+const TEXTS_PART: usize = 4;
+
+type Table = PaneTable<FixedTable<PaneKey, PaneEntry>, Box<[Cell]>, Box<[Block]>>;
+
 /// Open partials of all slices.
 #[derive(Debug)]
 pub struct OpenPanes {
     keys: Keys,
-    table: PaneTable<FixedTable<PaneKey, PaneEntry>, Box<[Cell]>>,
+    table: Table,
+    plans: Vec<SketchPlan>,
+    texts: Keys,
+    points: Vec<Point>,
     selected: Vec<PaneKey>,
     section: Section,
+}
+
+/// One reading, as far as its partial is concerned.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured<'r> {
+    /// Its event time.
+    pub at: Timestamp,
+    /// For each field of the slice its value, if it is there.
+    pub values: &'r [Option<Value>],
+    /// The slice's watched tags.
+    pub tags: &'r TagValues,
+}
+
+/// What a partial held that has left the table.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Partial {
+    /// How many readings.
+    pub readings: u64,
+    /// One for each field.
+    pub stats: Vec<Stats>,
+    /// One for each sketch of the slice.
+    pub sketches: Vec<Sketch>,
 }
 
 /// Where a reading belongs.
@@ -60,9 +98,20 @@ impl Place<'_> {
 }
 
 impl OpenPanes {
-    /// Takes `memory_bytes` for partials of slices with at most `fields` fields. `seed` should be random.
-    pub fn new(memory_bytes: usize, fields: usize, seed: u64) -> Self {
-        let capacity = (memory_bytes / entry_bytes(fields)).max(1);
+    /// Takes `memory_bytes` for partials of these slices. `seed` should be random.
+    pub fn new(memory_bytes: usize, slices: &[(SliceId, Slice)], seed: u64) -> Self {
+        let widest = slices.iter().map(|(_, slice)| slice.fields.len()).max();
+        let fields = widest.unwrap_or(1);
+        let plans: Vec<SketchPlan> = slices.iter().map(|(_, slice)| SketchPlan::new(slice)).collect();
+        let sketches = plans.iter().map(|plan| plan.kinds.len()).max().unwrap_or(0);
+        let tops = plans.iter().map(SketchPlan::tops).max().unwrap_or(0);
+        let for_sketches = if sketches == 0 { 0 } else { memory_bytes / 2 };
+        let for_texts = if tops == 0 { 0 } else { for_sketches / TEXTS_PART };
+        let capacity = ((memory_bytes - for_sketches) / entry_bytes(fields)).max(1);
+        // One partial and one reading always fit.
+        let blocks = ((for_sketches - for_texts) / size_of::<Block>()).max(blocks_to_open(sketches));
+        let texts = (for_texts / (Keys::entry_bytes() + KEY_BYTES_TYPICAL)).max(2 * tops);
+        let blocks = if sketches == 0 { 0 } else { blocks };
         Self {
             keys: Keys::new(
                 capacity,
@@ -72,7 +121,15 @@ impl OpenPanes {
             table: PaneTable::new(
                 FixedTable::new(capacity, seed.rotate_left(32)),
                 vec![Cell::VACANT; (capacity * fields).max(fields)].into_boxed_slice(),
+                vec![Block::VACANT; blocks].into_boxed_slice(),
             ),
+            plans,
+            texts: Keys::new(
+                texts,
+                (texts * KEY_BYTES_TYPICAL).max(4 * tops * KEY_BYTES_MAX),
+                seed.rotate_left(48),
+            ),
+            points: Vec::with_capacity(sketches),
             selected: Vec::with_capacity(capacity),
             section: Section::default(),
         }
@@ -100,50 +157,115 @@ impl OpenPanes {
         &mut self,
         place: Place<'_>,
         slice: &Slice,
-        at: Timestamp,
-        values: &[Option<Value>],
+        reading: Measured<'_>,
         mark: u16,
     ) -> Result<Lifted, Full> {
+        if !self.plans[usize::from(place.slice)].is_empty() {
+            return self.lift_with_sketches(place, slice, reading, mark);
+        }
+        let (slot, lifted) = self.find_or_open(place, slice.fields.len(), mark)?;
+        self.table.lift(slot, reading.at, &slice.fields, reading.values);
+        Ok(lifted)
+    }
+
+    fn lift_with_sketches(
+        &mut self,
+        place: Place<'_>,
+        slice: &Slice,
+        reading: Measured<'_>,
+        mark: u16,
+    ) -> Result<Lifted, Full> {
+        let plan = usize::from(place.slice);
+        self.points.clear();
+        let result = self.plans[plan]
+            .points(reading.values, reading.tags, &mut self.texts, &mut self.points)
+            .and_then(|()| self.find_or_open(place, slice.fields.len(), mark))
+            .and_then(|(slot, lifted)| {
+                if !self.table.has_room(self.points.len()) {
+                    return Err(Full);
+                }
+                self.table.lift(slot, reading.at, &slice.fields, reading.values);
+                let Self {
+                    table,
+                    plans,
+                    texts,
+                    points,
+                    ..
+                } = self;
+                table.lift_sketches(slot, &plans[plan].kinds, points, |id, change| {
+                    use_text(texts, id, change);
+                })?;
+                Ok(lifted)
+            });
+        self.plans[plan].release(&mut self.texts, &self.points);
+        result
+    }
+
+    /// Where a partial is open, or is opened now.
+    #[inline]
+    fn find_or_open(&mut self, place: Place<'_>, fields: usize, mark: u16) -> Result<(Slot, Lifted), Full> {
         let known = self.keys.find(place.key);
         if let Some(key) = known {
             let pane_key = place.pane_key(key);
             // Most readings find their partial where the key's last one did.
             let hint = self.keys.hint(key);
             if self.table.is_at(hint, &pane_key) {
-                self.table.lift(hint, at, &slice.fields, values);
-                return Ok(Lifted { key, is_new: false });
+                return Ok((hint, Lifted { key, is_new: false }));
             }
             if let Some(slot) = self.table.find(&pane_key) {
                 self.keys.set_hint(key, slot);
-                self.table.lift(slot, at, &slice.fields, values);
-                return Ok(Lifted { key, is_new: false });
+                return Ok((slot, Lifted { key, is_new: false }));
             }
         }
-        let (slot, key) = self.open(place, known, slice.fields.len(), mark)?;
-        self.table.lift(slot, at, &slice.fields, values);
-        Ok(Lifted {
-            key,
-            is_new: known.is_none(),
-        })
+        let (slot, key) = self.open(place, known, fields, mark)?;
+        let is_new = known.is_none();
+        Ok((slot, Lifted { key, is_new }))
     }
 
-    /// Merges a partial that was taken out before back in, or opens it again.
-    pub fn absorb(
-        &mut self,
-        place: Place<'_>,
-        fields: usize,
-        readings: u64,
-        stats: &[Stats],
-        mark: u16,
-    ) -> Result<(), Full> {
+    /// Merges a partial that was taken out before back in, or opens it again. When there is no room nothing has changed.
+    pub fn absorb(&mut self, place: Place<'_>, partial: &Partial, mark: u16) -> Result<(), Full> {
+        let needed: usize = partial.sketches.iter().map(Sketch::entries).sum();
+        if !self
+            .table
+            .has_room(needed + blocks_to_open(partial.sketches.len()))
+        {
+            return Err(Full);
+        }
+        let mut sketches: Vec<Returning> = Vec::with_capacity(partial.sketches.len());
+        for sketch in &partial.sketches {
+            let Ok(returning) = Returning::new(sketch, &mut self.texts) else {
+                for held in &sketches {
+                    held.release(&mut self.texts);
+                }
+                return Err(Full);
+            };
+            sketches.push(returning);
+        }
         let known = self.keys.find(place.key);
         let open = known.and_then(|key| self.table.find(&place.pane_key(key)));
         let slot = match open {
-            Some(slot) => slot,
-            None => self.open(place, known, fields, mark)?.0,
+            Some(slot) => Ok(slot),
+            None => self
+                .open(place, known, partial.stats.len(), mark)
+                .map(|(slot, _)| slot),
         };
-        self.table.absorb(slot, readings, stats);
-        Ok(())
+        let Self {
+            table, plans, texts, ..
+        } = self;
+        let absorbed = slot.and_then(|slot| {
+            let kinds = plans[usize::from(place.slice)].kinds.iter();
+            for (nth, (returning, &kind)) in (0..).zip(sketches.iter().zip(kinds)) {
+                table.absorb_sketch(slot, kind, nth, returning.drained(), |id, change| {
+                    use_text(texts, id, change);
+                })?;
+            }
+            table.absorb(slot, partial.readings, &partial.stats);
+            Ok(())
+        });
+        for held in &sketches {
+            held.release(texts);
+        }
+        absorbed
     }
 
     fn open(
@@ -158,7 +280,11 @@ impl OpenPanes {
             None => self.keys.insert(place.key)?,
         };
         self.keys.retain(key);
-        let opened = self.table.open(place.pane_key(key), fields, mark);
+        let width = Width {
+            fields,
+            sketches: self.plans[usize::from(place.slice)].kinds.len(),
+        };
+        let opened = self.table.open(place.pane_key(key), width, mark);
         match opened {
             Ok(slot) => self.keys.set_hint(key, slot),
             Err(Full) => self.keys.release(key),
@@ -226,6 +352,8 @@ impl OpenPanes {
             table,
             selected,
             section,
+            plans,
+            texts,
             ..
         } = self;
         selected.sort_unstable_by(|a, b| {
@@ -237,20 +365,41 @@ impl OpenPanes {
             let index = group[0].slice;
             let (id, slice) = &slices[usize::from(index)];
             let rows = (SECTION_STATS_MAX / slice.fields.len().max(1)).min(BATCH_DELTAS_MAX);
-            for part in group.chunks(rows) {
-                section.reset(*id, part[0].pane, kept(&slice.fields));
-                for pane_key in part {
-                    let stats: &mut Vec<Stats> = &mut section.stats;
-                    let Some(taken) = table.take(pane_key, |field| stats.push(*field)) else {
-                        continue;
-                    };
+            let plan = &plans[usize::from(index)];
+            let mut rest = group.iter().peekable();
+            while let Some(first) = rest.peek() {
+                section.reset(*id, first.pane, kept(&slice.fields));
+                section.set_sketches(plan.kinds.iter().copied());
+                let mut weight = 0;
+                while section.rows() < rows && weight < SECTION_WEIGHT_TARGET {
+                    let Some(pane_key) = rest.next() else { break };
+                    let Section { stats, sketches, .. } = &mut *section;
+                    let taken = table.take(
+                        pane_key,
+                        |field| stats.push(*field),
+                        |nth, drained| {
+                            let sketch = leave(plan.kinds[nth], drained, texts);
+                            weight += sketch.weight();
+                            sketches.push(sketch);
+                        },
+                    );
+                    let Some(taken) = taken else { continue };
                     section.readings.push(taken.readings);
                     section.keys.push(keys.bytes(pane_key.key));
                     keys.release(pane_key.key);
                 }
-                sink(index, section);
+                if section.rows() > 0 {
+                    sink(index, section);
+                }
             }
         }
         selected.clear();
+    }
+}
+
+fn use_text(texts: &mut Keys, id: KeyId, change: Use) {
+    match change {
+        Use::Begins => texts.retain(id),
+        Use::Ends => texts.release(id),
     }
 }

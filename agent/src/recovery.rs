@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::limits::BATCH_DELTAS_MAX;
-use catchment_common::plan::SliceId;
+use catchment_common::limits::{BATCH_DELTAS_MAX, SECTION_WEIGHT_TARGET};
+use catchment_common::pane::kept;
+use catchment_common::sketch::{Sketch, empty_row, merge_rows};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::{AgentPlan, Section};
@@ -17,14 +18,16 @@ use crate::disk::{Disk, DiskFault};
 use crate::intake::{Intake, Limits};
 use crate::journal::record::Record;
 use crate::journal::{Replayed, Segments};
+use crate::panes::{Measured, Partial};
 use crate::redelivery::Tail;
+use crate::sketches::TagValues;
 use crate::tally::Tally;
 
-/// A partial that did not fit while the journal was replayed: readings, stats, and the segment of its first reading.
-type Overflow = BTreeMap<(u16, Timestamp, Box<[u8]>), (u64, Vec<Stats>, u32)>;
+/// A partial that did not fit while the journal was replayed, and the segment of its first reading.
+type Overflow = BTreeMap<(u16, Timestamp, Box<[u8]>), (Partial, u32)>;
 
-/// Key, readings and stats of a partial.
-type Row = (Box<[u8]>, u64, Vec<Stats>);
+/// A key and what it had.
+type Row = (Box<[u8]>, Partial);
 
 /// What a journal gives back.
 #[derive(Debug)]
@@ -118,6 +121,7 @@ impl Recovery {
                 key,
                 at,
                 values,
+                tags: texts,
             } => {
                 let Some(key) = names.keys.get(&key) else {
                     self.replayed.damaged += 1;
@@ -125,11 +129,16 @@ impl Recovery {
                 };
                 self.readings += 1;
                 let mark = segment as u16;
-                while self
-                    .intake
-                    .replay(slice, key, at, &values, mark, self.now)
-                    .is_err()
-                {
+                let mut tags = TagValues::default();
+                for tag in texts {
+                    tags.push(tag);
+                }
+                let reading = Measured {
+                    at,
+                    values: &values,
+                    tags: &tags,
+                };
+                while self.intake.replay(slice, key, reading, mark, self.now).is_err() {
                     let overflow = &mut self.overflow;
                     self.intake
                         .spill(|index, section| keep(overflow, index, section, segment));
@@ -160,29 +169,27 @@ impl Recovery {
     /// slice's index.
     pub(crate) fn settle_overflow(&mut self, mut sink: impl FnMut(u16, &Section)) {
         let mut rest: BTreeMap<(u16, Timestamp), Vec<Row>> = BTreeMap::new();
-        for ((slice, pane, key), (readings, stats, segment)) in std::mem::take(&mut self.overflow) {
-            if self
-                .intake
-                .absorb(slice, pane, &key, readings, &stats, segment as u16)
-                .is_err()
-            {
-                rest.entry((slice, pane))
-                    .or_default()
-                    .push((key, readings, stats));
+        for ((slice, pane, key), (partial, segment)) in std::mem::take(&mut self.overflow) {
+            let absorbed = self.intake.absorb(slice, pane, &key, &partial, segment as u16);
+            if absorbed.is_err() {
+                rest.entry((slice, pane)).or_default().push((key, partial));
             }
         }
         let mut section = Section::default();
         for ((slice, pane), rows) in rest {
-            let (id, keep): (SliceId, Vec<_>) = {
-                let (id, slice) = &self.intake.slices()[usize::from(slice)];
-                (*id, slice.fields.iter().map(|field| field.components).collect())
-            };
-            for chunk in rows.chunks(BATCH_DELTAS_MAX / 4) {
-                section.reset(id, pane, keep.iter().copied());
-                for (key, readings, stats) in chunk {
-                    section.keys.push(key);
-                    section.readings.push(*readings);
-                    section.stats.extend_from_slice(stats);
+            let (id, running) = &self.intake.slices()[usize::from(slice)];
+            let mut rows = rows.into_iter().peekable();
+            while rows.peek().is_some() {
+                section.reset(*id, pane, kept(&running.fields));
+                section.set_sketches(running.sketch_kinds());
+                let mut weight = 0;
+                while section.rows() < BATCH_DELTAS_MAX / 4 && weight < SECTION_WEIGHT_TARGET {
+                    let Some((key, partial)) = rows.next() else { break };
+                    weight += partial.sketches.iter().map(Sketch::weight).sum::<usize>();
+                    section.keys.push(&key);
+                    section.readings.push(partial.readings);
+                    section.stats.extend(partial.stats);
+                    section.sketches.extend(partial.sketches);
                 }
                 sink(slice, &section);
             }
@@ -212,12 +219,22 @@ impl Names {
 fn keep(overflow: &mut Overflow, index: u16, section: &Section, segment: u32) {
     for (row, key) in section.keys.iter().enumerate() {
         let stats = section.row(row);
-        let (readings, held, _) = overflow
+        let kinds = || section.sketch_kinds.iter().copied();
+        let (held, _) = overflow
             .entry((index, section.pane, key.into()))
-            .or_insert_with(|| (0, vec![Stats::IDENTITY; stats.len()], segment));
-        *readings += section.readings[row];
-        held.iter_mut()
+            .or_insert_with(|| {
+                let nothing = Partial {
+                    readings: 0,
+                    stats: vec![Stats::IDENTITY; stats.len()],
+                    sketches: empty_row(kinds()),
+                };
+                (nothing, segment)
+            });
+        held.readings += section.readings[row];
+        held.stats
+            .iter_mut()
             .zip(stats)
             .for_each(|(held, more)| held.merge(more));
+        merge_rows(&mut held.sketches, section.sketch_row(row), kinds());
     }
 }

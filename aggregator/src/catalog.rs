@@ -10,7 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_common::plan::{Plan, Query, Slice, SliceId};
+use catchment_common::plan::{Column, Plan, Query, Slice, SliceId};
+use catchment_common::sketch::SketchKind;
 use catchment_common::time::Span;
 use catchment_common::wire::{AgentPlan, Coarser};
 
@@ -47,6 +48,10 @@ pub struct RunningQuery {
     pub query: Query,
     /// Where its windows start and end, if that does not depend on the data.
     pub grid: Option<Grid>,
+    /// Its value columns.
+    pub columns: Vec<Column>,
+    /// What the sketches are that they read.
+    pub sketches: Vec<SketchKind>,
     /// The slices whose panes fit its windows, the current one first.
     pub readers: Vec<Reader>,
     /// The coarser slices whose panes do not: each of their panes gives rows of its own.
@@ -62,6 +67,8 @@ pub struct Reader {
     pub pane: Span,
     /// For each field of the query its place in the slice; none if the slice did not have it.
     pub fields: Vec<Option<usize>>,
+    /// For each sketch of the query its place in the slice; none if the slice did not have it.
+    pub sketches: Vec<Option<usize>>,
 }
 
 impl RunningQuery {
@@ -85,6 +92,8 @@ impl RunningQuery {
         let (readers, coarse) = all.into_iter().partition(fits);
         Self {
             grid: Grid::new(&query.window),
+            columns: query.columns(),
+            sketches: query.slice().sketch_kinds().collect(),
             query,
             readers,
             coarse,
@@ -114,10 +123,11 @@ fn reader(query: &Query, id: SliceId, slice: &Slice) -> Option<Reader> {
             .iter()
             .position(|held| (&held.source, held.resolution) == (&field.source, field.resolution))
     };
-    let fields = query.fields.iter().map(place).collect();
+    let fields: Vec<Option<usize>> = query.fields.iter().map(place).collect();
     (slice.key.len() == query.key.len()).then_some(Reader {
         slice: id,
         pane: slice.pane,
+        sketches: slice.sketch_places(&query.slice(), &fields),
         fields,
     })
 }

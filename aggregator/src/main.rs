@@ -44,29 +44,7 @@ fn execute(command: Command) -> Result<()> {
                 .context("cannot start the runtime")?
                 .block_on(run::serve(config))
         }
-        Command::Plan {
-            command: PlanCommand::Check { file, memory, keys },
-        } => {
-            let budget = Budget {
-                memory_bytes: memory.as_u64(),
-                keys,
-            };
-            command::check_plan(&file, budget, &mut stdout()).map(|_| ())
-        }
-        Command::Plan {
-            command: PlanCommand::Apply { file, place },
-        } => {
-            let text = std::fs::read_to_string(&file)
-                .with_context(|| format!("{}: cannot read the plan", file.display()))?;
-            let name = file.display().to_string();
-            for warning in plan_toml::parse_within(&text, &name, None)?.1 {
-                eprintln!("warning: {warning}");
-            }
-            let mut store = Store::open(&place.database()?)?;
-            let version = run::apply(&mut store, &text, &name, clock.now().wall)?;
-            println!("plan version {version} is in force");
-            Ok(())
-        }
+        Command::Plan { command } => plan(command, &clock),
         Command::Query {
             name,
             place,
@@ -137,6 +115,30 @@ fn execute(command: Command) -> Result<()> {
             let out = out.unwrap_or_else(|| directory.clone());
             pki::issue(&directory, &agent, &out)?;
             println!("certificate and key of {agent} are in {}", out.display());
+            Ok(())
+        }
+    }
+}
+
+fn plan(command: PlanCommand, clock: &Clock) -> Result<()> {
+    match command {
+        PlanCommand::Check { file, memory, keys } => {
+            let budget = Budget {
+                memory_bytes: memory.as_u64(),
+                keys,
+            };
+            command::check_plan(&file, budget, &mut stdout()).map(|_| ())
+        }
+        PlanCommand::Apply { file, place } => {
+            let text = std::fs::read_to_string(&file)
+                .with_context(|| format!("{}: cannot read the plan", file.display()))?;
+            let name = file.display().to_string();
+            for warning in plan_toml::parse_within(&text, &name, None)?.1 {
+                eprintln!("warning: {warning}");
+            }
+            let mut store = Store::open(&place.database()?)?;
+            let version = run::apply(&mut store, &text, &name, clock.now().wall)?;
+            println!("plan version {version} is in force");
             Ok(())
         }
     }

@@ -3,10 +3,13 @@
 //! Keys have small numbers within their slice. An agent sends the same keys pane after pane, so the numbers that its
 //! last key column gave are remembered: equal bytes mean equal keys, and the whole column is settled by one comparison.
 
+mod rows;
+
 use std::collections::{BTreeMap, HashMap};
 
-use catchment_common::limits::BATCH_DELTAS_MAX;
+use catchment_common::limits::SECTION_WEIGHT_TARGET;
 use catchment_common::plan::{Components, Slice, SliceId};
+use catchment_common::sketch::{Sketch, SketchKind, merge_rows};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::{KeyList, Section, SectionView, StatsScratch, WireFault};
@@ -14,6 +17,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
+use self::rows::{Checked, Rows, RowsView};
 use crate::limits::CHUNK_KEYS_MAX;
 
 /// A key's number within its slice.
@@ -51,6 +55,9 @@ pub struct Pane {
     readings: Vec<u64>,
     stats: Vec<Stats>,
     fields: usize,
+    /// Beside the stats and empty for most slices, so that merging these stays as fast as it is.
+    sketches: Vec<Sketch>,
+    kinds: Vec<SketchKind>,
     dirty: bool,
 }
 
@@ -62,25 +69,6 @@ struct Scratch {
     rows: Rows,
     checked: Checked,
 }
-
-/// Unpacked rows: for each its readings and one partial for each field.
-#[derive(Debug, Default)]
-struct Rows {
-    readings: Vec<u64>,
-    partials: Vec<Stats>,
-}
-
-/// The rows of the sections of one batch, from the check to the merge. A section that makes them too many is unpacked
-/// again when it is merged.
-#[derive(Debug, Default)]
-struct Checked {
-    rows: Rows,
-    /// Where each section's readings and partials begin.
-    starts: Vec<Option<(usize, usize)>>,
-}
-
-/// Partials kept from check to merge: more than agents put into a batch, and some megabytes.
-const CHECKED_PARTIALS_MAX: usize = 4 * BATCH_DELTAS_MAX;
 
 #[derive(Debug, Default)]
 struct KeyNumbers {
@@ -128,8 +116,38 @@ impl Pane {
         ))
     }
 
+    /// The sketches of one key, in the order of its slice.
+    pub fn sketches(&self, id: KeyId) -> &[Sketch] {
+        let row = self.index.get(&id).map_or(0, |&row| row as usize);
+        let each = self.kinds.len();
+        self.sketches
+            .get(row * each..(row + 1) * each)
+            .unwrap_or_default()
+    }
+
     /// Merges one delta for each of `ids`, which are distinct.
-    fn merge(&mut self, ids: &[KeyId], readings: &[u64], partials: &[Stats]) {
+    fn merge(&mut self, ids: &[KeyId], rows: RowsView<'_>) {
+        if !self.kinds.is_empty() {
+            self.merge_sketches(ids, rows.sketches);
+        }
+        self.merge_stats(ids, rows.readings, rows.partials);
+    }
+
+    /// Merges the sketches of these rows; those of new keys go where [`Pane::merge_stats`] puts their stats.
+    fn merge_sketches(&mut self, ids: &[KeyId], sketches: &[Sketch]) {
+        let each = self.kinds.len();
+        for (id, more) in ids.iter().zip(sketches.chunks_exact(each)) {
+            match self.index.get(id) {
+                Some(&row) => {
+                    let held = &mut self.sketches[row as usize * each..(row as usize + 1) * each];
+                    merge_rows(held, more, self.kinds.iter().copied());
+                }
+                None => self.sketches.extend_from_slice(more),
+            }
+        }
+    }
+
+    fn merge_stats(&mut self, ids: &[KeyId], readings: &[u64], partials: &[Stats]) {
         let fields = self.fields;
         if self.is_empty() {
             self.index.reserve(ids.len());
@@ -219,17 +237,21 @@ impl Panes {
 
     /// Another batch begins: its sections are checked in their order, then merged.
     pub fn start_batch(&mut self) {
-        let Checked { rows, starts } = &mut self.scratch.checked;
-        rows.readings.clear();
-        rows.partials.clear();
+        let Checked {
+            rows,
+            starts,
+            entries,
+        } = &mut self.scratch.checked;
+        rows.clear();
         starts.clear();
+        *entries = 0;
     }
 
     /// Checks everything about the batch's next section that merging relies on, so that a batch is taken as a whole or
     /// not at all.
     pub fn check(&mut self, agent: &str, view: &SectionView<'_>, slice: &Slice) -> Result<(), Refused> {
         let kept = slice.fields.iter().map(|field| field.components);
-        if !view.keep().eq(kept) {
+        if !view.keep().eq(kept) || !view.sketch_kinds().eq(slice.sketch_kinds()) {
             return Err(Refused::OtherSlice);
         }
         if view.pane.pane_start(slice.pane) != view.pane {
@@ -265,16 +287,19 @@ impl Panes {
         view: &SectionView<'_>,
         nth: usize,
     ) -> Result<&[KeyId], WireFault> {
-        let Some(&Some((readings, partials))) = self.scratch.checked.starts.get(nth) else {
+        let Some(&Some(start)) = self.scratch.checked.starts.get(nth) else {
             return self.merge(agent, view);
         };
         let Scratch {
             stats, keys, checked, ..
         } = &mut self.scratch;
-        let rows = (
-            &checked.rows.readings[readings..readings + view.rows()],
-            &checked.rows.partials[partials..partials + view.rows() * view.keep().len()],
-        );
+        let (readings, partials) = (view.rows(), view.rows() * view.keep().len());
+        let sketches = view.rows() * view.sketch_kinds().len();
+        let rows = RowsView {
+            readings: &checked.rows.readings[start.readings..start.readings + readings],
+            partials: &checked.rows.partials[start.partials..start.partials + partials],
+            sketches: &checked.rows.sketches[start.sketches..start.sketches + sketches],
+        };
         let slice = self.slices.entry(view.slice).or_default();
         slice.merge(agent, view, rows, keys, stats)
     }
@@ -284,9 +309,9 @@ impl Panes {
         let Scratch {
             stats, keys, rows, ..
         } = &mut self.scratch;
-        view.read_rows(&mut rows.readings, &mut rows.partials, stats)?;
+        view.read_rows(&mut rows.readings, &mut rows.partials, &mut rows.sketches, stats)?;
         let slice = self.slices.entry(view.slice).or_default();
-        slice.merge(agent, view, (&rows.readings, &rows.partials), keys, stats)
+        slice.merge(agent, view, rows.view(), keys, stats)
     }
 
     /// Puts a stored chunk of a pane back into memory.
@@ -375,22 +400,6 @@ impl Panes {
     }
 }
 
-impl Checked {
-    /// Unpacks a section's rows and keeps them if there is room.
-    fn append(&mut self, view: &SectionView<'_>, scratch: &mut StatsScratch) -> Result<(), WireFault> {
-        let Rows { readings, partials } = &mut self.rows;
-        let start = (readings.len(), partials.len());
-        view.append_rows(readings, partials, scratch)?;
-        let fits = partials.len() <= CHECKED_PARTIALS_MAX;
-        if !fits {
-            readings.truncate(start.0);
-            partials.truncate(start.1);
-        }
-        self.starts.push(fits.then_some(start));
-        Ok(())
-    }
-}
-
 impl LastColumn {
     /// Whether a section has these keys.
     fn is_of(&self, view: &SectionView<'_>) -> bool {
@@ -403,7 +412,7 @@ impl SlicePanes {
         &mut self,
         agent: &str,
         view: &SectionView<'_>,
-        (readings, partials): (&[u64], &[Stats]),
+        rows: RowsView<'_>,
         keys: &mut KeyList,
         scratch: &mut StatsScratch,
     ) -> Result<&[KeyId], WireFault> {
@@ -420,10 +429,11 @@ impl SlicePanes {
         }
         let pane = self.panes.entry(view.pane).or_insert_with(|| Pane {
             fields: view.keep().len(),
+            kinds: view.sketch_kinds().collect(),
             ..Pane::default()
         });
         pane.dirty = true;
-        pane.merge(&last.ids, readings, partials);
+        pane.merge(&last.ids, rows);
         Ok(&last.ids)
     }
 
@@ -459,22 +469,35 @@ fn emit_chunks(
     let key = |row: u32| &*keys.keys[pane.ids[row as usize] as usize];
     rows.sort_unstable_by(|&a, &b| key(a).cmp(key(b)));
     let mut section = Section::default();
-    for (chunk, rows) in rows.chunks(CHUNK_KEYS_MAX).enumerate() {
+    let each = pane.kinds.len();
+    let mut rest = rows.into_iter().peekable();
+    // A pane only grows, so a later checkpoint has as many chunks or more, and replaces all of them.
+    for chunk in 0.. {
+        if rest.peek().is_none() {
+            break;
+        }
         section.reset(id, start, keep.iter().copied());
-        for &row in rows {
+        section.set_sketches(pane.kinds.iter().copied());
+        let mut weight = 0;
+        while section.rows() < CHUNK_KEYS_MAX && weight < SECTION_WEIGHT_TARGET {
+            let Some(row) = rest.next() else { break };
             let at = row as usize * pane.fields;
             section.keys.push(key(row));
             section.readings.push(pane.readings[row as usize]);
             section.stats.extend_from_slice(&pane.stats[at..at + pane.fields]);
+            let sketches = &pane.sketches[row as usize * each..(row as usize + 1) * each];
+            weight += sketches.iter().map(Sketch::weight).sum::<usize>();
+            section.sketches.extend_from_slice(sketches);
         }
         let mut columns = Vec::new();
         section.emit(&mut columns, scratch);
-        sink(id, start, chunk as u32, columns);
+        sink(id, start, chunk, columns);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use catchment_common::limits::BATCH_DELTAS_MAX;
     use catchment_common::wire::{Batch, BatchWriter};
 
     use super::*;

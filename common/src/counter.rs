@@ -117,7 +117,7 @@ pub enum Counter {
     Late,
     /// Of those, values rounded because they were finer than 10⁻¹⁸.
     Rounded,
-    /// Fields that a lifted reading did not have.
+    /// Fields, and tags that sketches watch, that a lifted reading did not have.
     Absent,
     /// Deltas that left early because the pane table was full.
     Spilled,

@@ -30,6 +30,10 @@ pub mod ratio;
 
 pub mod stats;
 
+pub mod sketch;
+
+pub mod lower;
+
 mod index;
 
 pub mod table;

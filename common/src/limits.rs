@@ -12,6 +12,8 @@ pub const KEY_BYTES_MAX: usize = 192;
 pub const TAGS_MAX: usize = 8;
 /// Most measured fields of one query.
 pub const FIELDS_MAX: usize = 32;
+/// Most aggregates of one query: with all fields, its table stays below the 2,000 columns that SQLite takes.
+pub const AGGREGATES_MAX: usize = 48;
 /// Deepest dotted path into a payload.
 pub const PATH_DEPTH_MAX: usize = 8;
 /// Most operations of an expression. A reading costs each of them once, so this bounds what a plan can cost an agent.
@@ -51,6 +53,27 @@ pub const TIMESTAMP_MIN_US: i64 = -2_208_988_800_000_000;
 /// See [`TIMESTAMP_MIN_US`].
 pub const TIMESTAMP_MAX_US: i64 = 7_258_118_400_000_000;
 
+/// Most different buckets of one histogram; with more, buckets become twice as wide. A sensor's noise takes some tens of
+/// them, a thousand resolve any spread to a tenth of a percent.
+pub const BUCKETS_MAX: usize = 1_024;
+/// Most values that one top list counts each for itself; the rest is counted together.
+pub const TOP_VALUES_MAX: usize = 1_024;
+/// Most bounds of one `histogram(…)`.
+pub const BOUNDS_MAX: usize = 64;
+/// Most rows of a `top(k, …)`: it is a cell of a table that people read.
+pub const TOP_K_MAX: u16 = 100;
+/// Most tags that the sketches of one slice watch.
+pub const WATCHED_MAX: usize = 16;
+/// Most sketches of one slice.
+pub const SKETCHES_MAX: usize = 64;
+/// Of these, most top lists: each may carry [`TOP_VALUES_MAX`] texts.
+pub const TOPS_MAX: usize = 8;
+/// Most entries (buckets, registers, counters) of all sketches of one section; decoders refuse more before they
+/// allocate.
+pub const SECTION_ENTRIES_MAX: usize = 1 << 18;
+/// A section with so much sketch weight takes no more rows; see [`crate::sketch::Sketch::weight`].
+pub const SECTION_WEIGHT_TARGET: usize = 1 << 14;
+
 /// Most deltas in one batch. A batch is held whole in memory on both sides.
 pub const BATCH_DELTAS_MAX: usize = 4_096;
 /// Largest frame on a link: a batch of the largest size with room to spare. Decoders refuse longer ones unread.
@@ -81,4 +104,13 @@ const _: () = assert!(SPAN_MAX.as_micros() < i64::MAX / 4);
 const _: () = assert!(TIMESTAMP_MAX_US < i64::MAX / 4);
 // One delta at its widest: every column of every field at its longest form, and its key.
 const DELTA_BYTES_MAX: usize = KEY_BYTES_MAX + 8 + 16 + FIELDS_MAX * (10 + 25 + 41 + 2 * 17 + 2 * 26);
-const _: () = assert!(DELTA_BYTES_MAX + BATCH_BYTES_TARGET < FRAME_BYTES_MAX);
+// Its sketches at their widest: top lists of the longest texts, and full histograms. A unit of weight is at most 20 bytes.
+const SKETCH_BYTES_MAX: usize = 20;
+const TOP_BYTES_MAX: usize = TOP_VALUES_MAX * (KEY_BYTES_MAX + SKETCH_BYTES_MAX);
+const SKETCHES_BYTES_MAX: usize = TOPS_MAX * TOP_BYTES_MAX
+    + (SKETCHES_MAX - TOPS_MAX) * BUCKETS_MAX * SKETCH_BYTES_MAX
+    + SECTION_WEIGHT_TARGET * SKETCH_BYTES_MAX;
+const _: () = assert!(DELTA_BYTES_MAX + SKETCHES_BYTES_MAX + BATCH_BYTES_TARGET < FRAME_BYTES_MAX);
+const _: () = assert!(SECTION_WEIGHT_TARGET + SKETCHES_MAX * 2 * BUCKETS_MAX < SECTION_ENTRIES_MAX);
+const _: () = assert!(BOUNDS_MAX < BUCKETS_MAX);
+const _: () = assert!(FIELDS_MAX * AGGREGATES_MAX + 2 * AGGREGATES_MAX + TAGS_MAX < 2_000 - 16);

@@ -4,12 +4,15 @@
 //! deltas: more bytes, the same answer, because deltas of one pane and key merge. Coldness is judged by a clock hand
 //! that gives each entry touched since its last visit another round (Corbató's CLOCK), which costs one bit.
 //!
-//! The table is generic over where its memory is: [`crate::table::FixedTable`] and a boxed slice on a gateway,
-//! `heapless` and an array on a microcontroller. It knows keys only by number, and no I/O.
+//! The table is generic over where its memory is: [`crate::table::FixedTable`] and boxed slices on a gateway, `heapless`
+//! and arrays on a microcontroller. It knows keys only by number, and no I/O. Sketches lie in a [pool](crate::sketch::pool)
+//! of blocks beside the cells; a plan without sketches has no blocks and pays nothing for them.
 
 use crate::decimal::Value;
 use crate::key::Keys;
 use crate::plan::{Components, SliceField};
+use crate::sketch::SketchKind;
+use crate::sketch::pool::{Block, Drained, Point, Pool, blocks_to_open};
 use crate::stats::Stats;
 use crate::table::{FixedTable, Full, Slot, Table};
 use crate::time::Timestamp;
@@ -32,6 +35,10 @@ pub struct PaneEntry {
     readings: u64,
     /// The cell of the first field; the others are linked.
     cells: u32,
+    /// The block of the first sketches; the others are linked.
+    blocks: u32,
+    /// How many sketches.
+    sketches: u8,
     /// Whether it was lifted into since the clock hand last passed.
     touched: bool,
     /// What its opener wanted to remember with it, such as where its first reading is journalled.
@@ -67,21 +74,42 @@ pub struct Taken {
 
 /// Open panes in fixed memory.
 #[derive(Debug)]
-pub struct PaneTable<T, C> {
+pub struct PaneTable<T, C, B> {
     table: T,
     cells: C,
     vacant: u32,
     vacant_cells: usize,
+    pool: Pool<B>,
     hand: Slot,
 }
 
-impl<T, C> PaneTable<T, C>
+/// What a partial has: so many fields, and so many sketches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Width {
+    /// Fields.
+    pub fields: usize,
+    /// Sketches, at most [`crate::limits::SKETCHES_MAX`].
+    pub sketches: usize,
+}
+
+/// What happens to the values of top lists: their numbers are to be kept, or may be let go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// A list counts the value from now on.
+    Begins,
+    /// A list has forgotten it.
+    Ends,
+}
+
+impl<T, C, B> PaneTable<T, C, B>
 where
     T: Table<PaneKey, PaneEntry>,
     C: AsRef<[Cell]> + AsMut<[Cell]>,
+    B: AsRef<[Block]> + AsMut<[Block]>,
 {
-    /// A table that uses `table`, which must be empty, for its entries and `cells` for their fields.
-    pub fn new(table: T, mut cells: C) -> Self {
+    /// A table that uses `table`, which must be empty, for its entries, `cells` for their fields, and `blocks` for their
+    /// sketches.
+    pub fn new(table: T, mut cells: C, blocks: B) -> Self {
         let all = cells.as_mut();
         let count = all.len().min(END as usize);
         for (index, cell) in all.iter_mut().enumerate() {
@@ -92,6 +120,7 @@ where
             cells,
             vacant: if count == 0 { END } else { 0 },
             vacant_cells: count,
+            pool: Pool::new(blocks),
             hand: 0,
         }
     }
@@ -123,9 +152,17 @@ where
         self.table.get(slot).is_some_and(|(held, _)| held == key)
     }
 
-    /// Opens a partial of `fields` fields, which must not be open yet, and remembers `mark` with it.
-    pub fn open(&mut self, key: PaneKey, fields: usize, mark: u16) -> Result<Slot, Full> {
-        if self.vacant_cells < fields {
+    /// Whether a reading that goes into so many sketches of an open partial has room.
+    #[inline]
+    pub fn has_room(&self, sketches: usize) -> bool {
+        self.pool.vacant() >= sketches
+    }
+
+    /// Opens a partial, which must not be open yet, and remembers `mark` with it. There is room for one reading in it
+    /// then.
+    pub fn open(&mut self, key: PaneKey, width: Width, mark: u16) -> Result<Slot, Full> {
+        let Width { fields, sketches } = width;
+        if self.vacant_cells < fields || self.pool.vacant() < blocks_to_open(sketches) {
             return Err(Full);
         }
         let slot = self.table.insert(
@@ -133,6 +170,8 @@ where
             PaneEntry {
                 readings: 0,
                 cells: END,
+                blocks: END,
+                sketches: sketches as u8,
                 touched: true,
                 mark,
             },
@@ -149,8 +188,9 @@ where
             head = index;
         }
         self.vacant_cells -= fields;
+        let blocks = self.pool.open(sketches)?;
         if let Some((_, entry)) = self.table.get_mut(slot) {
-            entry.cells = head;
+            (entry.cells, entry.blocks) = (head, blocks);
         }
         Ok(slot)
     }
@@ -174,6 +214,26 @@ where
             }
             next = cell.next;
         }
+    }
+
+    /// Lifts one reading into the sketches of the open partial at `slot`, whose kinds these are. There must be room; see
+    /// [`PaneTable::has_room`]. `used` is told of values of top lists.
+    pub fn lift_sketches(
+        &mut self,
+        slot: Slot,
+        kinds: &[SketchKind],
+        points: &[Point],
+        mut used: impl FnMut(u32, Use),
+    ) -> Result<(), Full> {
+        let Some((_, entry)) = self.table.get_mut(slot) else {
+            return Ok(());
+        };
+        let first = entry.blocks;
+        for &point in points {
+            let kind = kinds[usize::from(point.sketch)];
+            self.pool.lift(first, kind, point, &mut used)?;
+        }
+        Ok(())
     }
 
     /// The open partials, in no particular order.
@@ -204,10 +264,43 @@ where
         }
     }
 
-    /// Takes a partial out, handing its fields' stats to `visit` in order. Slots of others may change.
-    pub fn take(&mut self, key: &PaneKey, visit: impl FnMut(&Stats)) -> Option<Taken> {
+    /// Merges what was drained from another partial's sketch into one of the open partial at `slot`. There must be room
+    /// for as many entries as it has.
+    pub fn absorb_sketch(
+        &mut self,
+        slot: Slot,
+        kind: SketchKind,
+        sketch: u8,
+        drained: Drained<'_>,
+        mut used: impl FnMut(u32, Use),
+    ) -> Result<(), Full> {
+        let Some((_, entry)) = self.table.get_mut(slot) else {
+            return Ok(());
+        };
+        let first = entry.blocks;
+        for &(key, count) in drained.entries {
+            let point = Point {
+                sketch,
+                level: drained.level,
+                key,
+                count: 1,
+            };
+            self.pool.absorb(first, kind, point, count, &mut used)?;
+        }
+        self.pool.absorb_others(first, sketch, drained.others);
+        Ok(())
+    }
+
+    /// Takes a partial out, handing its fields' stats to `visit` in order, and its sketches to `drain`. Slots of others
+    /// may change.
+    pub fn take(
+        &mut self,
+        key: &PaneKey,
+        visit: impl FnMut(&Stats),
+        drain: impl FnMut(usize, Drained<'_>),
+    ) -> Option<Taken> {
         let slot = self.table.find(key)?;
-        self.take_slot(slot, visit)
+        self.take_slot(slot, visit, drain)
     }
 
     /// The key of a partial that has not been lifted into for about a round of the clock hand, or of any other if all
@@ -234,7 +327,12 @@ where
         self.keys().next()
     }
 
-    fn take_slot(&mut self, slot: Slot, mut visit: impl FnMut(&Stats)) -> Option<Taken> {
+    fn take_slot(
+        &mut self,
+        slot: Slot,
+        mut visit: impl FnMut(&Stats),
+        drain: impl FnMut(usize, Drained<'_>),
+    ) -> Option<Taken> {
         let (key, entry) = self.table.remove(slot)?;
         let cells = self.cells.as_mut();
         let mut index = entry.cells;
@@ -246,6 +344,7 @@ where
             self.vacant_cells += 1;
             index = next;
         }
+        self.pool.close(entry.blocks, usize::from(entry.sketches), drain);
         Some(Taken {
             key,
             readings: entry.readings,
@@ -280,6 +379,9 @@ mod tests {
 
     use super::*;
     use crate::plan::FieldSource;
+    use crate::sketch::{
+        Buckets, Counter, Counters, Registers, Shape, Sketch, empty_row, hash, mark_of, merge_rows,
+    };
 
     fn fields(count: usize) -> Vec<SliceField> {
         let field = |index: usize| SliceField {
@@ -290,28 +392,92 @@ mod tests {
         (0..count).map(field).collect()
     }
 
+    const KINDS: [SketchKind; 3] = [
+        SketchKind::Buckets(Shape::Linear),
+        SketchKind::Distinct,
+        SketchKind::Top,
+    ];
+
+    /// What one key and pane has gathered: readings, stats and sketches.
+    type Gathered = (u64, Vec<Stats>, Vec<Sketch>);
+
+    fn nothing(fields: usize) -> Gathered {
+        (
+            0,
+            alloc::vec![Stats::IDENTITY; fields],
+            empty_row(KINDS.into_iter()),
+        )
+    }
+
+    fn points(value: i64) -> [Point; 3] {
+        let (register, rank) = mark_of(hash(&value.to_le_bytes()));
+        let number = (value + 100) as u32;
+        let top = hash(&number.to_le_bytes()) & !u64::from(u32::MAX) | u64::from(number);
+        let point = |sketch, key, count| Point {
+            sketch,
+            level: 0,
+            key,
+            count,
+        };
+        [
+            point(0, value, 1),
+            point(1, i64::from(register), u32::from(rank)),
+            point(2, top.cast_signed(), 1),
+        ]
+    }
+
+    fn sketch(kind: SketchKind, drained: Drained<'_>) -> Sketch {
+        let entries = drained.entries.iter().copied();
+        match kind {
+            SketchKind::Buckets(shape) => {
+                Sketch::Buckets(Buckets::from_unsorted(shape, drained.level, entries.collect()))
+            }
+            SketchKind::Distinct => {
+                let marks = entries.map(|(register, rank)| (register as u16, rank as u8));
+                Sketch::Distinct(Registers::from_unsorted(marks))
+            }
+            SketchKind::Top => {
+                let counters = entries.map(|(key, count)| Counter::new(&(key as u32).to_le_bytes(), count));
+                Sketch::Top(Counters::from_unsorted(counters.collect(), drained.others))
+            }
+        }
+    }
+
     /// Lifts readings with whatever spills a full table forces, and merges all deltas: the result must equal what one
-    /// unbounded map holds.
-    fn suite<T: Table<PaneKey, PaneEntry>, C: AsRef<[Cell]> + AsMut<[Cell]>>(
-        mut panes: PaneTable<T, C>,
-        readings: &[(u16, i64, u32, i64)],
-    ) {
-        let mut merged: BTreeMap<PaneKey, (u64, Vec<Stats>)> = BTreeMap::new();
+    /// unbounded map holds. Every second slice has sketches.
+    fn suite<T, C, B>(mut panes: PaneTable<T, C, B>, readings: &[(u16, i64, u32, i64)])
+    where
+        T: Table<PaneKey, PaneEntry>,
+        C: AsRef<[Cell]> + AsMut<[Cell]>,
+        B: AsRef<[Block]> + AsMut<[Block]>,
+    {
+        let mut merged: BTreeMap<PaneKey, Gathered> = BTreeMap::new();
         let mut expected = merged.clone();
         let collect =
-            |merged: &mut BTreeMap<PaneKey, (u64, Vec<Stats>)>, panes: &mut PaneTable<T, C>, key: PaneKey| {
-                let mut stats = Vec::new();
-                let taken = panes.take(&key, |field| stats.push(*field)).unwrap();
-                let (count, held) = merged
-                    .entry(key)
-                    .or_insert_with(|| (0, alloc::vec![Stats::IDENTITY; stats.len()]));
-                *count += taken.readings;
-                held.iter_mut()
-                    .zip(&stats)
+            |merged: &mut BTreeMap<PaneKey, Gathered>, panes: &mut PaneTable<T, C, B>, key: PaneKey| {
+                let mut delta = nothing(0);
+                let (stats, sketches) = (&mut delta.1, &mut delta.2);
+                let taken = panes
+                    .take(
+                        &key,
+                        |field| stats.push(*field),
+                        |place, drained| sketches[place] = sketch(KINDS[place], drained),
+                    )
+                    .unwrap();
+                let held = merged.entry(key).or_insert_with(|| nothing(delta.1.len()));
+                held.0 += taken.readings;
+                held.1
+                    .iter_mut()
+                    .zip(&delta.1)
                     .for_each(|(held, more)| held.merge(more));
+                merge_rows(&mut held.2, &delta.2, KINDS.into_iter());
             };
         for &(slice, pane, key, value) in readings {
             let fields = fields(1 + usize::from(slice));
+            let width = Width {
+                fields: fields.len(),
+                sketches: if slice % 2 == 1 { 3 } else { 0 },
+            };
             let pane_key = PaneKey {
                 slice,
                 pane: Timestamp::clamped(pane * 10),
@@ -319,23 +485,36 @@ mod tests {
             };
             let at = Timestamp::clamped(pane * 10 + 1);
             let values = alloc::vec![Value::from_units(i128::from(value)); fields.len()];
-            let slot = panes.find(&pane_key).unwrap_or_else(|| {
-                loop {
-                    if let Ok(slot) = panes.open(pane_key, fields.len(), 0) {
-                        break slot;
+            let slot = loop {
+                let open = panes.find(&pane_key);
+                let open = open.map_or_else(|| panes.open(pane_key, width, 0), Ok);
+                match open {
+                    Ok(slot) if panes.has_room(width.sketches) => break slot,
+                    _ => {
+                        let coldest = panes.coldest().unwrap();
+                        collect(&mut merged, &mut panes, coldest);
                     }
-                    let coldest = panes.coldest().unwrap();
-                    collect(&mut merged, &mut panes, coldest);
                 }
-            });
+            };
             assert!(panes.is_at(slot, &pane_key));
             panes.lift(slot, at, &fields, &values);
-            let (count, held) = expected
-                .entry(pane_key)
-                .or_insert_with(|| (0, alloc::vec![Stats::IDENTITY; fields.len()]));
-            *count += 1;
-            for (stats, value) in held.iter_mut().zip(&values) {
+            let points = &points(value)[..width.sketches];
+            panes.lift_sketches(slot, &KINDS, points, |_, _| {}).unwrap();
+            let held = expected.entry(pane_key).or_insert_with(|| nothing(fields.len()));
+            held.0 += 1;
+            for (stats, value) in held.1.iter_mut().zip(&values) {
                 stats.lift(Components::STATS, at, value.unwrap());
+            }
+            for point in points {
+                let more = sketch(
+                    KINDS[usize::from(point.sketch)],
+                    Drained {
+                        level: 0,
+                        others: 0,
+                        entries: &[(point.key, u64::from(point.count))],
+                    },
+                );
+                held.2[usize::from(point.sketch)].merge(KINDS[usize::from(point.sketch)], &more);
             }
         }
         for key in panes.keys().collect::<Vec<_>>() {
@@ -344,6 +523,7 @@ mod tests {
         assert_eq!(merged, expected);
         assert!(panes.is_empty());
         assert_eq!(panes.vacant_cells, panes.cells.as_ref().len());
+        assert_eq!(panes.pool.vacant(), panes.pool.blocks());
     }
 
     proptest! {
@@ -351,22 +531,33 @@ mod tests {
         fn any_spill_schedule_gives_the_same_answer(
             readings in prop::collection::vec((0_u16..3, 0_i64..3, 0_u32..8, -100_i64..100), 0..300),
         ) {
-            suite(PaneTable::new(FixedTable::new(8, 7), alloc::vec![Cell::VACANT; 12]), &readings);
-            suite(PaneTable::new(FnvIndexMap::<_, _, 8>::new(), [Cell::VACANT; 12]), &readings);
+            let blocks = alloc::vec![Block::VACANT; 20];
+            suite(PaneTable::new(FixedTable::new(8, 7), alloc::vec![Cell::VACANT; 12], blocks), &readings);
+            let blocks = [Block::VACANT; 9];
+            suite(PaneTable::new(FnvIndexMap::<_, _, 8>::new(), [Cell::VACANT; 12], blocks), &readings);
         }
     }
 
     #[test]
     fn cold_entries_leave_before_busy_ones() {
         let fields = fields(1);
-        let mut panes = PaneTable::new(FixedTable::new(4, 7), alloc::vec![Cell::VACANT; 4]);
+        let mut panes = PaneTable::new(FixedTable::new(4, 7), alloc::vec![Cell::VACANT; 4], []);
         let key = |key| PaneKey {
             slice: 0,
             pane: Timestamp::clamped(0),
             key,
         };
         for number in 0..4 {
-            panes.open(key(number), 1, 0).unwrap();
+            panes
+                .open(
+                    key(number),
+                    Width {
+                        fields: 1,
+                        sketches: 0,
+                    },
+                    0,
+                )
+                .unwrap();
         }
         let first = panes.coldest().unwrap();
         assert_eq!(

@@ -12,6 +12,8 @@ mod cost;
 
 mod field;
 
+mod sketch;
+
 mod slice;
 
 mod validate;
@@ -27,9 +29,10 @@ use crate::expression::Expression;
 use crate::time::Span;
 use crate::topic::TopicTemplate;
 
-pub use aggregate::{Aggregate, Components};
+pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
 pub use cost::{PlanCost, SliceCost};
 pub use field::{Field, FieldSource};
+pub use sketch::{Column, ColumnType, Shown, SliceSketch};
 pub use slice::{KeyPart, Slice, SliceField, SliceId, SlicedPlan};
 pub use validate::{Part, PlanFault, Problem};
 pub use window::{Hopping, Period, Window};
@@ -153,19 +156,5 @@ impl core::fmt::Display for Path {
             f.write_str(segment)?;
         }
         Ok(())
-    }
-}
-
-impl Query {
-    /// The column names of the result table after the fixed ones: `<field>_<aggregate>`, fields outermost.
-    pub fn value_columns(&self) -> impl Iterator<Item = String> {
-        self.fields.iter().flat_map(|field| {
-            self.aggregates.iter().map(|aggregate| {
-                let mut name = field.name.clone();
-                name.push('_');
-                name.push_str(aggregate.name());
-                name
-            })
-        })
     }
 }

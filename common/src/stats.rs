@@ -8,6 +8,8 @@
 //! below 2¹⁸⁴ in magnitude and fits 192 bits with its sign; a square is below 2²⁴⁰ and a sum of squares below 2³⁰⁴ of
 //! 320 bits. Counts saturate: 2⁶⁴ readings cannot arrive, but a broken peer could claim them.
 
+use alloc::string::String;
+
 use crate::decimal::{ONE, Value};
 use crate::plan::{Aggregate, Components};
 use crate::ratio::{self, Exact};
@@ -56,12 +58,14 @@ pub struct Stats {
 }
 
 /// A lowered result.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Lowered {
     /// A count.
     Integer(u64),
     /// The double nearest to the exact result.
     Real(f64),
+    /// JSON: what is more than one number.
+    Text(String),
 }
 
 impl Default for Stats {
@@ -147,12 +151,13 @@ impl Stats {
     }
 
     /// The answer to `aggregate` over a window of this size: the double nearest to the exact result. `None` when there
-    /// is no value (or, for the variance, fewer than two), or extrema or ends are asked for and not kept.
-    pub fn lower(&self, aggregate: Aggregate, window: Span) -> Option<Lowered> {
-        if aggregate == Aggregate::Count {
+    /// is no value (or, for the variance, fewer than two), or extrema or ends are asked for and not kept, or it takes a
+    /// sketch to answer; see [`crate::lower`].
+    pub fn lower(&self, aggregate: &Aggregate, window: Span) -> Option<Lowered> {
+        if *aggregate == Aggregate::Count {
             return Some(Lowered::Integer(self.count));
         }
-        if aggregate == Aggregate::Rate {
+        if *aggregate == Aggregate::Rate {
             return Some(Lowered::Real(self.rate(window)));
         }
         let kept = match aggregate {
@@ -175,6 +180,11 @@ impl Stats {
             Aggregate::First => from_units(self.first.value.units()),
             Aggregate::Last => from_units(self.last.value.units()),
             Aggregate::Delta => from_units(self.last.value.units() - self.first.value.units()),
+            Aggregate::Median
+            | Aggregate::Quantile(_)
+            | Aggregate::Histogram(_)
+            | Aggregate::Distinct(_)
+            | Aggregate::Top { .. } => return None,
         };
         Some(Lowered::Real(result))
     }
@@ -208,7 +218,8 @@ impl Stats {
     }
 }
 
-fn from_units(units: i128) -> f64 {
+/// The double nearest to a value in units of 10⁻¹⁸.
+pub(crate) fn from_units(units: i128) -> f64 {
     let (units, scale) = cancel_tens(units);
     ratio::nearest(&Exact::from_i128(units), &Exact::from_i128(scale))
 }
@@ -245,6 +256,7 @@ mod tests {
         stats
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tables of calls read better")]
     fn check(values: &[&str], aggregate: Aggregate, expected: Option<f64>) {
         let readings: alloc::vec::Vec<_> = values
             .iter()
@@ -252,10 +264,11 @@ mod tests {
             .map(|(at, text)| (at as i64, value(text)))
             .collect();
         let lowered = stats(&readings)
-            .lower(aggregate, Span::from_secs(10))
+            .lower(&aggregate, Span::from_secs(10))
             .map(|lowered| match lowered {
                 Lowered::Integer(number) => number as f64,
                 Lowered::Real(number) => number,
+                Lowered::Text(text) => panic!("{text}"),
             });
         assert_eq!(lowered, expected, "{aggregate:?} of {values:?}");
     }
@@ -329,7 +342,7 @@ mod tests {
             let mean = readings.iter().map(|(_, value)| exact(value)).sum::<BigRational>() / &count;
             let squares = readings.iter().map(|(_, value)| (exact(value) - &mean).pow(2)).sum::<BigRational>();
             let variance = squares / (count - 1);
-            let Some(Lowered::Real(result)) = stats(&readings).lower(Aggregate::Variance, Span::from_secs(1)) else {
+            let Some(Lowered::Real(result)) = stats(&readings).lower(&Aggregate::Variance, Span::from_secs(1)) else {
                 panic!("a variance of two or more is a number");
             };
             let float = |float: f64| BigRational::from_float(float).unwrap();

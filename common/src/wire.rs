@@ -21,6 +21,8 @@ mod named;
 
 mod section;
 
+mod sketch;
+
 mod stats;
 
 use core::fmt;

@@ -16,6 +16,10 @@ pub mod reading;
 
 pub mod window;
 
+pub mod sketch;
+
+pub mod xxh64;
+
 pub mod nearest;
 
 use std::collections::{BTreeMap, HashMap};
@@ -232,10 +236,10 @@ impl Expected {
                     let Some(windows) = self.keys.get_mut(&*reading.key) else {
                         continue;
                     };
-                    let fields = self.query.fields.len();
+                    let query = &self.query;
                     for (start, end) in covering {
                         let window = windows.entry(start);
-                        let (_, contents) = window.or_insert_with(|| (end, Contents::new(fields)));
+                        let (_, contents) = window.or_insert_with(|| (end, Contents::new(query)));
                         contents.add(&reading);
                     }
                 }

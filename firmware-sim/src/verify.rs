@@ -5,7 +5,7 @@
 
 mod region;
 
-use catchment_common::plan::{self, Aggregate, Query};
+use catchment_common::plan::{self, Query};
 use catchment_common::time::Span;
 
 use crate::oracle::nearest::{is_nearest, is_nearest_root};
@@ -350,6 +350,8 @@ impl Cell {
             (Self::Integer(integer), Answer::Count(count)) => u64::try_from(*integer) == Ok(*count),
             (Self::Real(real), Answer::Fraction(top, bottom)) => is_nearest(*real, top, bottom),
             (Self::Real(real), Answer::Root(top, bottom)) => is_nearest_root(*real, top, bottom),
+            (Self::Real(real), Answer::Double(double)) => real == double,
+            (Self::Other(text), Answer::Text(truth)) => text == truth,
             _ => false,
         }
     }
@@ -380,13 +382,11 @@ fn faults(query: &Query, row: &Row, contents: &Contents, size_us: i64) -> Vec<St
             readings.show()
         ));
     }
-    let columns = query.value_columns().zip(&row.values).enumerate();
-    for (index, (column, cell)) in columns {
-        let each = query.aggregates.len();
-        let aggregate: Aggregate = query.aggregates[index % each];
-        let answer = contents.answer(index / each, aggregate, Span::from_micros(size_us));
+    for (column, cell) in query.columns().iter().zip(&row.values) {
+        let answer = contents.column(query, column, Span::from_micros(size_us));
         if !cell.is(&answer) {
-            faults.push(format!("{column} is {}, truth {}", cell.show(), answer.show()));
+            let (name, truth) = (&column.name, answer.show());
+            faults.push(format!("{name} is {}, truth {truth}", cell.show()));
         }
     }
     faults

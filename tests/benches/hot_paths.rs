@@ -12,11 +12,12 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use catchment_agent::journal::Journal;
-use catchment_agent::panes::{OpenPanes, Place};
+use catchment_agent::panes::{Measured, OpenPanes, Place};
+use catchment_agent::sketches::TagValues;
 use catchment_agent::tally::Tally;
 use catchment_aggregator::merge::Panes;
 use catchment_common::decimal::Value;
-use catchment_common::plan::{Slice, SliceId};
+use catchment_common::plan::{Slice, SliceId, SliceSketch};
 use catchment_common::stats::Stats;
 use catchment_common::wire::{Batch, BatchWriter, Section, StatsScratch};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -71,21 +72,50 @@ fn lift(criterion: &mut Criterion<CpuTime>) {
             (device, hundredths, fleet::value(hundredths))
         })
         .collect();
-    let mut panes = OpenPanes::new(1 << 20, 1, 7);
-    group.bench_function("pane table", |bencher| {
-        bencher.iter(|| {
-            for &(device, _, value) in &readings {
-                let place = Place {
-                    slice: 0,
-                    pane: timestamp(0),
-                    key: &keys[device],
-                };
-                panes
-                    .lift(place, &slice, timestamp(5), &[Some(value)], 0)
-                    .expect("there is room");
-            }
+    let mut with = |name: &str, memory: usize, resolution: Option<i128>, sketches: Vec<SliceSketch>| {
+        let mut slice = slice.clone();
+        slice.fields[0].resolution = resolution;
+        slice.sketches = sketches;
+        let mut panes = OpenPanes::new(memory, &[(SliceId(1), slice.clone())], 7);
+        let tags = TagValues::default();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                for &(device, _, value) in &readings {
+                    let place = Place {
+                        slice: 0,
+                        pane: timestamp(0),
+                        key: &keys[device],
+                    };
+                    let measured = Measured {
+                        at: timestamp(5),
+                        values: &[Some(value)],
+                        tags: &tags,
+                    };
+                    panes.lift(place, &slice, measured, 0).expect("there is room");
+                }
+            });
         });
-    });
+    };
+    let cent = Some(10_i128.pow(16));
+    with("pane table", 1 << 20, None, Vec::new());
+    with(
+        "and a linear histogram",
+        8 << 20,
+        cent,
+        vec![SliceSketch::Quantiles(0)],
+    );
+    with(
+        "and a logarithmic histogram",
+        8 << 20,
+        None,
+        vec![SliceSketch::Quantiles(0)],
+    );
+    with(
+        "and distinct values",
+        8 << 20,
+        None,
+        vec![SliceSketch::DistinctValues(0)],
+    );
     let mut floats: HashMap<Vec<u8>, FloatStats> = keys
         .iter()
         .map(|key| (key.clone(), FloatStats::default()))

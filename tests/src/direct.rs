@@ -165,7 +165,12 @@ impl Direct {
                 is_coarse: *is_coarse,
                 is_merged: stored.is_merged,
                 readings: Cell::Integer(stored.row.readings.cast_signed()),
-                values: stored.row.values.iter().map(|value| cell(*value)).collect(),
+                values: stored
+                    .row
+                    .values
+                    .iter()
+                    .map(|value| cell(value.as_ref()))
+                    .collect(),
             }
         });
         let mut rows: Vec<Row> = rows.collect();
@@ -184,10 +189,11 @@ fn name(agent: u64) -> String {
     format!("gw-{agent}")
 }
 
-fn cell(value: Option<Lowered>) -> Cell {
+fn cell(value: Option<&Lowered>) -> Cell {
     match value {
         None => Cell::Null,
         Some(Lowered::Integer(number)) => Cell::Integer(number.cast_signed()),
-        Some(Lowered::Real(number)) => Cell::Real(number),
+        Some(Lowered::Real(number)) => Cell::Real(*number),
+        Some(Lowered::Text(text)) => Cell::Other(text.clone()),
     }
 }

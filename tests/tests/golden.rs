@@ -11,7 +11,10 @@ use catchment_common::decimal::Value;
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::plan::{
     Aggregate, Components, Field, FieldSource, Format, KeyPart, Path, PayloadTag, Plan, Query, Slice,
-    SliceField, SliceId, TimeSource, TimeUnit, Window,
+    SliceField, SliceId, SliceSketch, TimeSource, TimeUnit, Window,
+};
+use catchment_common::sketch::{
+    Buckets, Counters, Divider, Registers, Shape, Sketch, SketchKind, hash, logarithm,
 };
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
@@ -88,6 +91,14 @@ fn slice() -> Slice {
         max_ahead: Span::from_secs(300),
         idle: Span::from_secs(30),
         dedupe: Some(Path::parse("meta.seq")),
+        watched: vec![KeyPart::Capture(1), KeyPart::Payload(Path::parse("meta.line"))],
+        sketches: vec![
+            SliceSketch::Quantiles(1),
+            SliceSketch::Histogram(0, vec![-10_i128.pow(18), 0, 10_i128.pow(19)]),
+            SliceSketch::DistinctValues(0),
+            SliceSketch::DistinctTags(0),
+            SliceSketch::Top(1),
+        ],
     }
 }
 
@@ -266,6 +277,61 @@ fn large() -> Vec<Section> {
     sections
 }
 
+/// Sketches of every kind: some values each, none in the last row.
+fn sketched() -> Section {
+    let keep = Components::EXTREMA;
+    let readings: &[(i64, &[&str])] = &[(0, &["20.5"]), (1, &["21"]), (2, &["20.5"])];
+    let mut section = section(
+        6,
+        &[keep],
+        &[("a", readings), ("b", &[(3, &["-7"])]), ("c", &[(4, &[""])])],
+    );
+    let (linear, log) = (
+        SketchKind::Buckets(Shape::Linear),
+        SketchKind::Buckets(Shape::Log),
+    );
+    let intervals = Shape::Intervals(3);
+    let kinds = [
+        linear,
+        log,
+        SketchKind::Buckets(intervals),
+        SketchKind::Distinct,
+        SketchKind::Top,
+    ];
+    section.set_sketches(kinds.into_iter());
+    let halves = Divider::new(10_i128.pow(18) / 2);
+    for texts in [&["20.5", "21", "20.5"][..], &["-7"], &[]] {
+        let mut buckets = [Buckets::EMPTY; 3];
+        let (mut registers, mut counters) = (Registers::EMPTY, Counters::EMPTY);
+        for text in texts {
+            let value = Value::parse(text.as_bytes()).unwrap().value;
+            buckets[0].lift(Shape::Linear, halves.bucket(value));
+            buckets[1].lift(Shape::Log, (0, logarithm::bucket_of(value.units())));
+            buckets[2].lift(intervals, (0, i64::from(value.units() >= 0) * 2));
+            registers.lift(hash(text.as_bytes()));
+            counters.lift(text.as_bytes());
+        }
+        section.sketches.extend(buckets.map(Sketch::Buckets));
+        section
+            .sketches
+            .extend([Sketch::Distinct(registers), Sketch::Top(counters)]);
+    }
+    section
+}
+
+/// All functions: those without arguments, and one of each of the others.
+fn aggregates() -> Vec<Aggregate> {
+    let more = [
+        "median",
+        "p99.9",
+        "histogram(-1.5, 20)",
+        "distinct(line)",
+        "top(3, line)",
+    ];
+    let more = more.map(|text| Aggregate::parse(text).unwrap());
+    Aggregate::ALL.into_iter().chain(more).collect()
+}
+
 fn frame(sections: &[Section], seq: u64) -> Vec<u8> {
     let mut writer = BatchWriter::default();
     for section in sections {
@@ -302,6 +368,7 @@ fn batches_have_these_bytes_and_read_back() {
         ("batch-small.bin", small(), 1),
         ("batch.bin", large(), 300),
         ("batch-empty.bin", Vec::new(), 2),
+        ("batch-sketches.bin", vec![sketched()], 3),
     ] {
         check(name, &frame(&sections, seq));
         let golden = fs::read(folder().join(name)).unwrap();
@@ -355,7 +422,7 @@ fn stored_forms_have_these_bytes_and_read_back() {
             }],
             filter: Some(expression("$.temp > -40", Kind::Truth)),
             window: Window::hopping(Span::from_secs(60), Span::from_secs(10)),
-            aggregates: Aggregate::ALL.to_vec(),
+            aggregates: aggregates(),
             lateness: Span::from_secs(30),
             max_late: Span::from_days(1),
             max_ahead: Span::from_secs(300),

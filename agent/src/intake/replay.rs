@@ -1,14 +1,12 @@
 //! What a start needs: readings lifted again, and partials discarded that the journal says are in the spool.
 
-use catchment_common::decimal::Value;
 use catchment_common::pane::PaneKey;
-use catchment_common::stats::Stats;
 use catchment_common::table::Full;
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::Section;
 
 use super::Intake;
-use crate::panes::Place as PanePlace;
+use crate::panes::{Measured, Partial, Place as PanePlace};
 
 impl Intake {
     /// Lifts a reading that was taken before the restart.
@@ -16,11 +14,11 @@ impl Intake {
         &mut self,
         slice: u16,
         key: &[u8],
-        at: Timestamp,
-        values: &[Option<Value>],
+        reading: Measured<'_>,
         mark: u16,
         now: Now,
     ) -> Result<(), Full> {
+        let at = reading.at;
         let (view, (_, running)) = (
             &mut self.views[usize::from(slice)],
             &self.slices[usize::from(slice)],
@@ -30,7 +28,7 @@ impl Intake {
             pane: at.pane_start(running.pane),
             key,
         };
-        self.panes.lift(place, running, at, values, mark)?;
+        self.panes.lift(place, running, reading, mark)?;
         view.watermark.observe(at, now);
         Ok(())
     }
@@ -46,12 +44,10 @@ impl Intake {
         slice: u16,
         pane: Timestamp,
         key: &[u8],
-        readings: u64,
-        stats: &[Stats],
+        partial: &Partial,
         mark: u16,
     ) -> Result<(), Full> {
-        self.panes
-            .absorb(PanePlace { slice, pane, key }, stats.len(), readings, stats, mark)
+        self.panes.absorb(PanePlace { slice, pane, key }, partial, mark)
     }
 
     /// Forgets a slice's partials that end by `watermark`: they are in the spool.

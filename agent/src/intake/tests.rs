@@ -50,6 +50,8 @@ fn slice(filter: Option<&str>, computed: Option<&str>) -> Slice {
         max_ahead: Span::from_secs(300),
         idle: Span::from_secs(30),
         dedupe: None,
+        watched: Vec::new(),
+        sketches: Vec::new(),
     }
 }
 

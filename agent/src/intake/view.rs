@@ -11,7 +11,9 @@ use catchment_common::topic::Captures;
 
 use super::close_after;
 use crate::decode::{Decoded, PathTree, Raw};
+use crate::panes::Measured;
 use crate::reading;
+use crate::sketches::TagValues;
 use crate::tally::{Place, Tally};
 use crate::watermark::Watermark;
 
@@ -29,6 +31,8 @@ pub(super) struct View {
     pub(super) next_close: Timestamp,
     pub(super) key_buffer: KeyBuffer,
     pub(super) values: Vec<Option<Value>>,
+    watched: Vec<TextFrom>,
+    pub(super) tags: TagValues,
 }
 
 /// Where a text comes from.
@@ -107,6 +111,12 @@ impl View {
             watermark,
             key_buffer: KeyBuffer::default(),
             values: Vec::with_capacity(slice.fields.len()),
+            watched: slice
+                .watched
+                .iter()
+                .map(|part| TextFrom::new(part, tree))
+                .collect(),
+            tags: TagValues::default(),
         }
     }
 
@@ -165,7 +175,36 @@ impl View {
                 Reason::MissingField
             });
         }
+        read.absent += self.watch(seen);
         Ok(read)
+    }
+
+    /// Reads the watched tags; returns how many are not there. A tag of another type is none: readings are not told apart
+    /// by it, so the reading counts all the same.
+    #[inline]
+    fn watch(&mut self, seen: Seen<'_>) -> u64 {
+        self.tags.clear();
+        let mut absent = 0;
+        for tag in &self.watched {
+            let is_there = match *tag {
+                TextFrom::Capture(index) => self.tags.push(Some(seen.captures[index].as_bytes())),
+                TextFrom::Path(path) => match reading::tag(seen.raw(path)) {
+                    Ok(tag) => self.tags.push(Some(tag.as_bytes())),
+                    Err(_) => self.tags.push(None),
+                },
+            };
+            absent += u64::from(!is_there);
+        }
+        absent
+    }
+
+    /// What it has just read, for its partial.
+    pub(super) fn measured(&self, at: Timestamp) -> Measured<'_> {
+        Measured {
+            at,
+            values: &self.values,
+            tags: &self.tags,
+        }
     }
 
     /// Counts a reading that is taken; returns its event time and whether it is late.

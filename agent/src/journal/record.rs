@@ -3,7 +3,7 @@
 //! ```text
 //! KEY        := 1  number  length  bytes          a key's number within this segment
 //! MESSAGE    := 2  id:u16  hash:u32               a QoS 1 message begins
-//! READING    := 3  slice  key  Δtime:zigzag µs  value × fields
+//! READING    := 3  slice  key  Δtime:zigzag µs  value × fields  tag × watched tags
 //! CLOSED     := 4  slice  watermark:i64 µs        partials of the slice that end by then are in the spool
 //! CLOSED_ALL := 5                                 all partials are
 //! TAKEN      := 6  slice  pane:i64 µs  count  (length  key bytes) × count
@@ -19,6 +19,8 @@
 //!        | 1 + scale  zigzag n     n · 10^scale units of 10⁻¹⁸
 //!        | 38  units:i128
 //!        | 39  zigzag n            n times the field's resolution
+//! tag   := 0                       absent
+//!        | 1 + length  bytes
 //! ```
 
 use catchment_common::counter::Counter;
@@ -72,6 +74,7 @@ pub enum Record<'b> {
         key: u64,
         at: Timestamp,
         values: Vec<Option<Value>>,
+        tags: Vec<Option<&'b [u8]>>,
     },
     Closed {
         slice: u16,
@@ -230,6 +233,20 @@ pub(super) fn put_value(out: &mut Vec<u8>, value: Option<Value>, resolution: Opt
     put_varint(out, zigzag(quotient));
 }
 
+/// Appends a watched tag.
+#[inline]
+pub(super) fn put_tag(out: &mut Vec<u8>, tag: Option<&[u8]>) {
+    put_varint(out, tag.map_or(0, |tag| tag.len() as u64 + 1));
+    out.extend_from_slice(tag.unwrap_or_default());
+}
+
+fn take_tag<'b>(cursor: &mut Cursor<'b>) -> Result<Option<&'b [u8]>, WireFault> {
+    match cursor.length(KEY_BYTES_MAX + 1, "tag")? {
+        0 => Ok(None),
+        more => cursor.take(more - 1).map(Some),
+    }
+}
+
 fn take_value(cursor: &mut Cursor<'_>, resolution: Option<i128>) -> Result<Option<Value>, WireFault> {
     let code = cursor.byte()?;
     let units = match code {
@@ -338,16 +355,19 @@ impl<'b> Records<'b> {
             .ok_or(WireFault::Invalid("time"))?;
         let at = Timestamp::from_micros(micros).ok_or(WireFault::Invalid("time"))?;
         self.last_time = micros;
-        let fields = &plan.slices[usize::from(slice)].1.fields;
-        let values = fields
-            .iter()
+        let running = &plan.slices[usize::from(slice)].1;
+        let values = running.fields.iter();
+        let values = values
             .map(|field| take_value(cursor, field.resolution))
             .collect::<Result<_, _>>()?;
+        let tags = running.watched.iter();
+        let tags = tags.map(|_| take_tag(cursor)).collect::<Result<_, _>>()?;
         Ok(Record::Reading {
             slice,
             key,
             at,
             values,
+            tags,
         })
     }
 }

@@ -30,6 +30,8 @@ fn plan() -> AgentPlan {
         max_ahead: Span::from_secs(1),
         idle: Span::from_secs(1),
         dedupe: None,
+        watched: Vec::new(),
+        sketches: Vec::new(),
     };
     AgentPlan {
         version: 1,
@@ -76,6 +78,7 @@ fn readings(disk: &MemoryDisk) -> (Readings, Replayed) {
                 key,
                 at,
                 values,
+                ..
             } => all.push((slice, keys[&key].clone(), at, values)),
             _ => {}
         }
@@ -109,7 +112,7 @@ proptest! {
                 steps.and_then(|steps| Value::from_units(steps * 10_i128.pow(16))),
             ];
             let name = [b'k', key as u8];
-            journal.reading(slice, (key, &name), at, &fields, &values);
+            journal.reading(slice, (key, &name), at, (&fields, &values), &TagValues::default());
             expected.push((slice, name.to_vec(), at, values));
             match then {
                 0 => flush(&mut journal, &mut disk),
@@ -140,7 +143,13 @@ fn a_typical_reading_takes_few_bytes() {
         let name = format!("berlin\0dev-{:03}", number % 8);
         journal.message(number as u16 + 1, number);
         let values = [value("21.37"), value("47.25")];
-        journal.reading(0, (number % 8, name.as_bytes()), at, &fields, &values);
+        journal.reading(
+            0,
+            (number % 8, name.as_bytes()),
+            at,
+            (&fields, &values),
+            &TagValues::default(),
+        );
     }
     let bytes = journal.waiting();
     assert!(
@@ -158,7 +167,13 @@ fn a_torn_or_damaged_end_is_cut_off_and_counted_and_what_is_before_it_stays() {
     let mut last_group = 0;
     for _ in 0..2 {
         last_group = disk.file_mut(File::Journal(1)).unwrap().len();
-        journal.reading(0, (1, b"k"), at, &fields, &[Some(Value::ZERO), None]);
+        journal.reading(
+            0,
+            (1, b"k"),
+            at,
+            (&fields, &[Some(Value::ZERO), None]),
+            &TagValues::default(),
+        );
         flush(&mut journal, &mut disk);
     }
     let whole = disk.file_mut(File::Journal(1)).unwrap().clone();
@@ -181,7 +196,13 @@ fn segments_before_a_gap_are_not_read() {
     let fields = plan().slices[0].1.fields.clone();
     for _ in 0..3 {
         let at = Timestamp::clamped(i64::from(journal.segment()));
-        journal.reading(0, (1, b"k"), at, &fields, &[Some(Value::ZERO), None]);
+        journal.reading(
+            0,
+            (1, b"k"),
+            at,
+            (&fields, &[Some(Value::ZERO), None]),
+            &TagValues::default(),
+        );
         flush(&mut journal, &mut disk);
         journal.begin_segment(8);
         journal.snapshot(

@@ -9,20 +9,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_common::limits::{BATCH_BYTES_TARGET, BATCH_DELTAS_MAX, BATCH_SECTIONS_MAX};
+use catchment_common::limits::{
+    BATCH_BYTES_TARGET, BATCH_DELTAS_MAX, BATCH_SECTIONS_MAX, SECTION_WEIGHT_TARGET,
+};
 use catchment_common::plan::{Components, SliceId};
-use catchment_common::stats::Stats;
+use catchment_common::sketch::{Sketch, SketchKind, merge_rows};
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Section, StatsScratch, WireFault};
 
 use super::incoming::{Freed, RECORD_HEAD_MAX};
 use super::{Held, Slot, Spool};
 use crate::disk::Disk;
+use crate::panes::Partial;
 
 /// Source bytes of one pass; of a small spool fewer, so that there is room for what becomes of them.
 const PASS_BYTES_MAX: u64 = 256 << 10;
 /// Partials that one pass holds in memory.
 const PASS_PARTIALS_MAX: usize = 16_384;
+/// So many entries of sketches count as one partial.
+const ENTRIES_PER_PARTIAL: usize = 8;
 /// Fewer batches than this of the last stage are not worth a pass of their own.
 const PASS_RECORDS_MIN: usize = 16;
 /// A segment of which one part in so many is in use is worth moving that part.
@@ -86,8 +91,15 @@ impl Ladders {
     }
 }
 
-/// Partials of one pane while they are merged.
-type Merged = BTreeMap<(SliceId, Timestamp), (Vec<Components>, BTreeMap<Box<[u8]>, (u64, Vec<Stats>)>)>;
+/// Partials of one slice and pane while they are merged.
+#[derive(Default)]
+struct MergedPane {
+    keep: Vec<Components>,
+    kinds: Vec<SketchKind>,
+    keys: BTreeMap<Box<[u8]>, Partial>,
+}
+
+type Merged = BTreeMap<(SliceId, Timestamp), MergedPane>;
 
 /// Merges batches into few.
 struct Pass<'l> {
@@ -121,20 +133,31 @@ impl Pass<'_> {
 
     fn merge(&mut self, section: &Section) {
         let target = self.ladders.target(section.slice, section.pane, self.stage);
-        let (keep, keys) = self.merged.entry(target).or_default();
-        if keep.is_empty() {
+        let MergedPane { keep, kinds, keys } = self.merged.entry(target).or_default();
+        if keys.is_empty() {
             keep.clone_from(&section.keep);
+            kinds.clone_from(&section.sketch_kinds);
         }
         for (row, key) in section.keys.iter().enumerate() {
-            let stats = section.row(row);
-            if let Some((readings, held)) = keys.get_mut(key) {
-                *readings += section.readings[row];
-                held.iter_mut()
+            let (stats, sketches) = (section.row(row), section.sketch_row(row));
+            let entries = |sketches: &[Sketch]| sketches.iter().map(Sketch::entries).sum::<usize>();
+            if let Some(held) = keys.get_mut(key) {
+                held.readings += section.readings[row];
+                held.stats
+                    .iter_mut()
                     .zip(stats)
                     .for_each(|(held, more)| held.merge(more));
+                let before = entries(&held.sketches);
+                merge_rows(&mut held.sketches, sketches, kinds.iter().copied());
+                self.partials += entries(&held.sketches).saturating_sub(before) / ENTRIES_PER_PARTIAL;
             } else {
-                keys.insert(key.into(), (section.readings[row], stats.to_vec()));
-                self.partials += 1;
+                let partial = Partial {
+                    readings: section.readings[row],
+                    stats: stats.to_vec(),
+                    sketches: sketches.to_vec(),
+                };
+                self.partials += 1 + entries(sketches) / ENTRIES_PER_PARTIAL;
+                keys.insert(key.into(), partial);
             }
         }
     }
@@ -142,14 +165,19 @@ impl Pass<'_> {
     fn write_out(&mut self) {
         self.partials = 0;
         let mut section = std::mem::take(&mut self.section);
-        for ((slice, pane), (keep, keys)) in std::mem::take(&mut self.merged) {
-            let mut rows = keys.into_iter().peekable();
+        for ((slice, pane), merged) in std::mem::take(&mut self.merged) {
+            let mut rows = merged.keys.into_iter().peekable();
             while rows.peek().is_some() {
-                section.reset(slice, pane, keep.iter().copied());
-                for (key, (readings, stats)) in rows.by_ref().take(BATCH_DELTAS_MAX / 4) {
+                section.reset(slice, pane, merged.keep.iter().copied());
+                section.set_sketches(merged.kinds.iter().copied());
+                let mut weight = 0;
+                while section.rows() < BATCH_DELTAS_MAX / 4 && weight < SECTION_WEIGHT_TARGET {
+                    let Some((key, partial)) = rows.next() else { break };
+                    weight += partial.sketches.iter().map(Sketch::weight).sum::<usize>();
                     section.keys.push(&key);
-                    section.readings.push(readings);
-                    section.stats.extend(stats);
+                    section.readings.push(partial.readings);
+                    section.stats.extend(partial.stats);
+                    section.sketches.extend(partial.sketches);
                 }
                 if self.writer.sections() == BATCH_SECTIONS_MAX
                     || self.writer.deltas() + section.rows() > BATCH_DELTAS_MAX

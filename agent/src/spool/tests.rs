@@ -34,6 +34,8 @@ fn plan() -> AgentPlan {
         max_ahead: Span::from_secs(1),
         idle: Span::from_secs(1),
         dedupe: None,
+        watched: Vec::new(),
+        sketches: Vec::new(),
     };
     let step = |slice, seconds| Coarser {
         of: BASE,

@@ -4,6 +4,7 @@
 //! the row would merge. Who shipped a pane is known for the pane as a whole, not key by key: that would be a row for each
 //! (pane, key, agent).
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 
@@ -17,7 +18,7 @@ use rusqlite::params;
 use super::command::{explain_fault, instant, table};
 use super::sqlite::Store;
 use super::tables::{parse_time_text, time_text};
-use crate::catalog::{Catalog, RunningQuery};
+use crate::catalog::RunningQuery;
 use crate::commit::PaneSource;
 use crate::merge::Panes;
 
@@ -49,7 +50,7 @@ fn show(store: &Store, name: &str, key: &str, at: &str, out: &mut impl Write) ->
         );
     }
     for row in &rows {
-        show_row(store, &catalog, query, &tags, row, out)?;
+        show_row(store, query, &tags, row, out)?;
     }
     Ok(())
 }
@@ -99,9 +100,12 @@ struct Row {
 
 /// The condition that a row is of a key: tags as parameters from `first` on.
 fn of_key(query: &Query, first: usize) -> String {
-    let tags = query.key.iter().enumerate();
-    tags.map(|(index, tag)| format!(" AND \"{tag}\" = ?{}", first + index))
-        .collect()
+    let mut condition = String::new();
+    for (index, tag) in query.key.iter().enumerate() {
+        // Writing to a string cannot fail.
+        let _ = write!(condition, " AND \"{tag}\" = ?{}", first + index);
+    }
+    condition
 }
 
 fn rows(store: &Store, query: &Query, tags: &[String], at: Timestamp) -> Result<Vec<Row>> {
@@ -157,7 +161,6 @@ fn nearest(store: &Store, query: &Query, tags: &[String], at: Timestamp) -> Resu
 
 fn show_row(
     store: &Store,
-    catalog: &Catalog,
     query: &RunningQuery,
     tags: &[String],
     row: &Row,
@@ -193,7 +196,7 @@ fn show_row(
     )?;
     writeln!(out, "{}", agents_table(store, &slices, row)?)?;
     writeln!(out, "\nwhen rows of this window were written:")?;
-    writeln!(out, "{}\n", history_table(store, catalog, query, row)?)?;
+    writeln!(out, "{}\n", history_table(store, query, row)?)?;
     Ok(())
 }
 
@@ -303,13 +306,7 @@ fn agents_table(store: &Store, slices: &[(SliceId, Span)], row: &Row) -> Result<
     Ok(shown)
 }
 
-fn history_table(
-    store: &Store,
-    catalog: &Catalog,
-    query: &RunningQuery,
-    row: &Row,
-) -> Result<comfy_table::Table> {
-    let _ = catalog;
+fn history_table(store: &Store, query: &RunningQuery, row: &Row) -> Result<comfy_table::Table> {
     let mut shown = table(&["at", "why", "status", "coverage", "rows"]);
     let mut statement = store.connection().prepare_cached(
         "SELECT at_us, reason, status, coverage, rows FROM catchment_shown

@@ -11,7 +11,7 @@ mod window;
 use std::fmt;
 
 use catchment_common::plan::{
-    Aggregate, Format, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource, TimeUnit,
+    Aggregate, AggregateFault, Format, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource, TimeUnit,
 };
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
@@ -154,7 +154,7 @@ fn convert(raw: &RawQuery, file: &str, faults: &mut Faults) -> Query {
         aggregates: raw
             .aggregates
             .iter()
-            .filter_map(|name| aggregate(name, faults))
+            .filter_map(|text| aggregate(text, faults))
             .collect(),
         lateness: span(&raw.lateness, LATENESS_DEFAULT, faults),
         max_late: span(&raw.max_late, MAX_LATE_DEFAULT, faults),
@@ -191,29 +191,22 @@ fn time(raw: &RawQuery, faults: &mut Faults) -> TimeSource {
     }
 }
 
-fn aggregate(name: &Spanned<String>, faults: &mut Faults) -> Option<Aggregate> {
-    let text = name.get_ref();
-    if let Some(aggregate) = Aggregate::from_name(text) {
-        return Some(aggregate);
-    }
-    let is_quantile = text
-        .strip_prefix('p')
-        .is_some_and(|rest| rest.parse::<f64>().is_ok());
-    let later = is_quantile
-        || ["distinct", "top", "histogram", "median"]
-            .iter()
-            .any(|word| text.starts_with(word));
-    let message = if later {
-        format!("aggregate `{text}` is not supported yet")
-    } else {
-        let known = Aggregate::ALL.map(Aggregate::name);
-        let hint = nearest(text, known.into_iter()).map_or_else(
-            || format!("known are {}", known.join(", ")),
-            |near| format!("did you mean `{near}`?"),
-        );
-        format!("there is no aggregate `{text}`; {hint}")
+fn aggregate(text: &Spanned<String>, faults: &mut Faults) -> Option<Aggregate> {
+    let message = match Aggregate::parse(text.get_ref()) {
+        Ok(aggregate) => return Some(aggregate),
+        Err(AggregateFault::Arguments(problem)) => problem.to_string(),
+        Err(AggregateFault::Unknown(name)) => {
+            let hint = nearest(&name, Aggregate::words()).map_or_else(
+                || {
+                    let known: Vec<&str> = Aggregate::forms().collect();
+                    format!("known are {}", known.join(", "))
+                },
+                |near| format!("did you mean `{near}`?"),
+            );
+            format!("there is no aggregate `{name}`; {hint}")
+        }
     };
-    faults.push((name.span().start, message));
+    faults.push((text.span().start, message));
     None
 }
 
@@ -361,11 +354,6 @@ retention = "30d"
             "\"mean\"",
             "\"men\"",
             "plan.toml:9:24: there is no aggregate `men`; did you mean `mean`?",
-        );
-        check(
-            "\"mean\"",
-            "\"p99\"",
-            "plan.toml:9:24: aggregate `p99` is not supported yet",
         );
         check(
             "\"mean\"",
@@ -566,6 +554,79 @@ retention = "30d"
                 "plan.toml:8:10: windows are made of panes of 1s: 3600 deltas an hour for each key, more than the 514 \
               windows; an `every` of 7500ms would divide `size`"
             ]
+        );
+    }
+
+    #[test]
+    fn each_fault_of_an_aggregate_has_its_place_and_a_hint() {
+        check(
+            "\"mean\"",
+            "\"p101\"",
+            "plan.toml:9:24: `p101` is no percentile; write p0 to p100 with at most four decimals, such as \"p99.9\"",
+        );
+        check(
+            "\"mean\"",
+            "\"distint(device)\"",
+            "plan.toml:9:24: there is no aggregate `distint`; did you mean `distinct`?",
+        );
+        check(
+            "\"mean\"",
+            "\"distinct(devise)\"",
+            "plan.toml:9:24: `distinct(devise)` names a tag or field that does not exist; known are `site`, `device`, \
+            `temp`, `hum`; or define it under `tags`",
+        );
+        check(
+            "\"mean\"",
+            "\"top(3, temp)\"",
+            "plan.toml:9:24: `top(3, temp)` names a field, and lists are made of tags; read it as a tag too, under \
+            `tags`; or use a histogram",
+        );
+        check(
+            "\"mean\"",
+            "\"top(0, device)\"",
+            "plan.toml:9:24: `0` is no number of rows from 1 to 100; write \"top(3, device)\"",
+        );
+        check(
+            "\"mean\"",
+            "\"top(device)\"",
+            "plan.toml:9:24: `top(device)` does not give a number and one tag; write \"top(3, device)\"",
+        );
+        check(
+            "\"mean\"",
+            "\"histogram(0, 10, 10)\"",
+            "plan.toml:9:24: bound `10` is not above the one before; write ascending bounds, such as \
+            \"histogram(0, 10, 20)\"",
+        );
+        check(
+            "\"mean\"",
+            "\"histogram(0, ten)\"",
+            "plan.toml:9:24: bound `ten` is not a decimal number in range; write ascending bounds, such as \
+            \"histogram(0, 10, 20)\"",
+        );
+        check(
+            "\"mean\"",
+            "\"median(temp)\"",
+            "plan.toml:9:24: `median` takes no arguments; write \"median\"",
+        );
+        check(
+            "\"mean\"",
+            "\"histogram(0), histogram(1)\"",
+            "plan.toml:9:24: bound `0)` is not a decimal number in range; write ascending bounds, such as \
+            \"histogram(0, 10, 20)\"",
+        );
+        check(
+            "\"mean\", \"min\"",
+            "\"histogram(0)\", \"histogram(1)\"",
+            "plan.toml:9:40: two columns are named `hum_histogram`; drop one, or put it into a query of its own\n\
+            plan.toml:9:40: two columns are named `temp_histogram`; drop one, or put it into a query of its own",
+        );
+        check(
+            "fields = { temp = \"temp\", hum = { path = \"data.hum\", resolution = 0.01 } }\n",
+            "",
+            "plan.toml:8:24: `mean` is about fields, and the query has none; name what is measured under `fields`\n\
+            plan.toml:8:32: `min` is about fields, and the query has none; name what is measured under `fields`\n\
+            plan.toml:8:39: `max` is about fields, and the query has none; name what is measured under `fields`\n\
+            plan.toml:8:46: `stddev` is about fields, and the query has none; name what is measured under `fields`",
         );
     }
 

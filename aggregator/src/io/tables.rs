@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use catchment_common::plan::{Aggregate, Query, Window};
+use catchment_common::plan::{Column, ColumnType, Query, Window};
 use catchment_common::time::Timestamp;
 
 /// The primary key's columns before and after the query's tags. A coarser pane may begin and end as a window does and
@@ -54,15 +54,12 @@ impl TableSql {
     /// The statements for `query`.
     pub fn new(query: &Query) -> Self {
         let name = &query.name;
-        let types = query
-            .fields
-            .iter()
-            .flat_map(|_| &query.aggregates)
-            .map(|aggregate| match aggregate {
-                Aggregate::Count => "INTEGER",
-                _ => "REAL",
-            });
-        let values: Vec<(String, &'static str)> = query.value_columns().zip(types).collect();
+        let typed = |column: Column| match column.kind {
+            ColumnType::Integer => (column.name, "INTEGER"),
+            ColumnType::Real => (column.name, "REAL"),
+            ColumnType::Text => (column.name, "TEXT"),
+        };
+        let values: Vec<(String, &'static str)> = query.columns().into_iter().map(typed).collect();
         let tags: Vec<String> = query.key.iter().map(|tag| format!("\"{tag}\"")).collect();
         let key = KEY_BEFORE_TAGS
             .into_iter()

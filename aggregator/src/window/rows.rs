@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use catchment_common::plan::SliceId;
+use catchment_common::lower::lower;
+use catchment_common::plan::{Column, SliceId};
+use catchment_common::sketch::empty_row;
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 
@@ -129,37 +131,46 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
 
     /// Merges a key's panes over the cut, from all slices that it is assembled from, and lowers the result.
     fn row(&self, cut: Cut, key: Box<[u8]>) -> Option<Row> {
-        let query = &self.query.query;
+        let RunningQuery {
+            query,
+            columns,
+            sketches: kinds,
+            ..
+        } = self.query;
         let mut readings = 0_u64;
-        let mut merged = vec![Stats::IDENTITY; query.fields.len()];
+        let mut stats = vec![Stats::IDENTITY; query.fields.len()];
+        let mut sketches = empty_row(kinds.iter().copied());
         for reader in cut.readers(self.query) {
             let Some(slice) = self.panes.slice(reader.slice) else {
                 continue;
             };
             let Some(id) = slice.find(&key) else { continue };
             for (_, pane) in slice.range(cut.earliest(reader.pane)..cut.end) {
-                let Some((count, stats)) = pane.row(id).filter(|(_, stats)| cut.has(stats)) else {
+                let Some((count, partials)) = pane.row(id).filter(|(_, partials)| cut.has(partials)) else {
                     continue;
                 };
                 readings = readings.saturating_add(count);
-                for (merged, place) in merged.iter_mut().zip(&reader.fields) {
-                    if let Some(more) = place.and_then(|place| stats.get(place)) {
+                for (merged, place) in stats.iter_mut().zip(&reader.fields) {
+                    if let Some(more) = place.and_then(|place| partials.get(place)) {
                         merged.merge(more);
+                    }
+                }
+                if sketches.is_empty() {
+                    continue;
+                }
+                let held = pane.sketches(id);
+                for ((merged, place), &kind) in sketches.iter_mut().zip(&reader.sketches).zip(kinds) {
+                    if let Some(more) = place.and_then(|place| held.get(place)) {
+                        merged.merge(kind, more);
                     }
                 }
             }
         }
-        let lower = |stats: &Stats| {
-            let stats = *stats;
-            query
-                .aggregates
-                .iter()
-                .map(move |&aggregate| stats.lower(aggregate, cut.size()))
-        };
+        let answer = |column: &Column| lower(query, column, &stats, &sketches, cut.size());
         (readings > 0).then(|| Row {
             key,
             readings,
-            values: merged.iter().flat_map(lower).collect(),
+            values: columns.iter().map(answer).collect(),
         })
     }
 }

@@ -1,12 +1,21 @@
-//! The aggregate functions and the components that each of them needs.
+//! The aggregate functions, how they are written, and the components that each of them needs.
 
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
 use core::ops::BitOr;
 
 use serde::{Deserialize, Serialize};
 
-/// A function of a window's values. All of them are answered from the stats components, exactly until one last
-/// rounding.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+use super::Problem;
+use crate::decimal::Value;
+use crate::limits::{BOUNDS_MAX, TOP_K_MAX};
+use crate::topic::is_name;
+
+/// A function of a window's values, or of the values of a tag. Those without arguments, but for the median, are answered
+/// from the stats components, exactly until one last rounding; the others from sketches.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Aggregate {
     /// How many values.
     Count,
@@ -32,10 +41,87 @@ pub enum Aggregate {
     Last,
     /// Last less first.
     Delta,
+    /// The same as `p50`.
+    Median,
+    /// `p99`: the smallest value that is not below this share of all values.
+    Quantile(Quantile),
+    /// `histogram(b0, b1, …)`: how many values lie below the first bound, from each bound up to the next, and from the
+    /// last on. Bounds in units of 10⁻¹⁸, ascending.
+    Histogram(Vec<i128>),
+    /// `distinct(x)`: about how many different values a tag or a field has.
+    Distinct(String),
+    /// `top(k, tag)`: the tag values that come most often, with their counts.
+    Top {
+        /// How many.
+        k: u16,
+        /// The tag.
+        tag: String,
+    },
 }
 
+/// A share of all values, in millionths from 0 to 1,000,000.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Quantile(pub u32);
+
+/// Why a text is no aggregate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AggregateFault {
+    /// No function has this name.
+    Unknown(String),
+    /// The function is known and its arguments are wrong.
+    Arguments(Problem),
+}
+
+impl Quantile {
+    /// All values.
+    pub const WHOLE: u32 = 1_000_000;
+    /// The middle.
+    pub const MEDIAN: Self = Self(Self::WHOLE / 2);
+
+    /// The rank of the value that answers it among `count` values, from 1 for the smallest: nearest rank, ⌈q·n⌉.
+    pub fn rank(self, count: u64) -> u64 {
+        let scaled = u128::from(self.0) * u128::from(count);
+        // At most `count`, which fits.
+        (scaled.div_ceil(u128::from(Self::WHOLE)) as u64).max(1)
+    }
+
+    /// Reads the percentage behind the `p`: up to four decimals.
+    fn parse(text: &str) -> Option<Self> {
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+        let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_digits(whole) || !is_digits(decimals) || whole.len() > 3 || decimals.len() > 4 {
+            return None;
+        }
+        let decimals = format!("{decimals:0<4}");
+        let millionths = whole.parse::<u32>().ok()? * 10_000 + decimals.parse::<u32>().ok()?;
+        (millionths <= Self::WHOLE).then_some(Self(millionths))
+    }
+}
+
+impl fmt::Display for Quantile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}", self.0 / 10_000)?;
+        let decimals = format!("{:04}", self.0 % 10_000);
+        let decimals = decimals.trim_end_matches('0');
+        if decimals.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ".{decimals}")
+        }
+    }
+}
+
+/// The names of functions with arguments, for hints.
+const FORMS: [&str; 5] = [
+    "p99",
+    "median",
+    "histogram(0, 10)",
+    "distinct(device)",
+    "top(3, device)",
+];
+
 impl Aggregate {
-    /// Every function, in the order of the documentation.
+    /// Every function that is answered from the stats components, in the order of the documentation.
     pub const ALL: [Self; 12] = [
         Self::Count,
         Self::Rate,
@@ -51,8 +137,21 @@ impl Aggregate {
         Self::Delta,
     ];
 
-    /// The name used in plans and column names.
-    pub fn name(self) -> &'static str {
+    /// How all functions are written, for messages.
+    pub fn forms() -> impl Iterator<Item = &'static str> {
+        Self::ALL.iter().map(Self::word).chain(FORMS)
+    }
+
+    /// The names of all functions that have one.
+    pub fn words() -> impl Iterator<Item = &'static str> {
+        Self::ALL
+            .iter()
+            .map(Self::word)
+            .chain(["median", "histogram", "distinct", "top"])
+    }
+
+    /// The function's name, without its arguments.
+    pub fn word(&self) -> &'static str {
         match self {
             Self::Count => "count",
             Self::Rate => "rate",
@@ -66,24 +165,185 @@ impl Aggregate {
             Self::First => "first",
             Self::Last => "last",
             Self::Delta => "delta",
+            Self::Median => "median",
+            Self::Quantile(_) => "p",
+            Self::Histogram(_) => "histogram",
+            Self::Distinct(_) => "distinct",
+            Self::Top { .. } => "top",
         }
     }
 
-    /// The function with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|aggregate| aggregate.name() == name)
+    /// What columns of this function are called after the field or tag: `mean`, `p99_9`.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Quantile(quantile) => quantile.to_string().replace('.', "_"),
+            _ => self.word().into(),
+        }
+    }
+
+    /// Whether it is answered once for a query rather than for each of its fields.
+    pub fn is_of_query(&self) -> bool {
+        matches!(self, Self::Distinct(_) | Self::Top { .. })
+    }
+
+    /// The share of values that it asks for, if it is a quantile.
+    pub fn quantile(&self) -> Option<Quantile> {
+        match self {
+            Self::Median => Some(Quantile::MEDIAN),
+            Self::Quantile(quantile) => Some(*quantile),
+            _ => None,
+        }
+    }
+
+    /// The function that a plan's text names: `mean`, `p99.9`, `top(3, device)`.
+    pub fn parse(text: &str) -> Result<Self, AggregateFault> {
+        let unknown = || AggregateFault::Unknown(text.to_string());
+        if let Some(plain) = Self::ALL.into_iter().find(|aggregate| aggregate.word() == text) {
+            return Ok(plain);
+        }
+        if text == "median" {
+            return Ok(Self::Median);
+        }
+        let percentage = text
+            .strip_prefix('p')
+            .filter(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
+        if let Some(percentage) = percentage {
+            return Quantile::parse(percentage).map(Self::Quantile).ok_or_else(|| {
+                fault(
+                    format!("`{text}` is no percentile"),
+                    "write p0 to p100 with at most four decimals, such as \"p99.9\"",
+                )
+            });
+        }
+        let Some((word, rest)) = text.split_once('(') else {
+            return match text {
+                "histogram" => Err(histogram_fault("`histogram` has no bounds".into())),
+                "distinct" => Err(distinct_fault("`distinct` names no tag or field".into())),
+                "top" => Err(top_fault("`top` names no tag".into())),
+                _ => Err(unknown()),
+            };
+        };
+        let word = word.trim_end();
+        let arguments = rest.trim_end().strip_suffix(')').map(|inner| {
+            let inner = inner.trim();
+            if inner.is_empty() {
+                Vec::new()
+            } else {
+                inner.split(',').map(str::trim).collect()
+            }
+        });
+        if !Self::words().any(|known| known == word) {
+            return Err(AggregateFault::Unknown(word.to_string()));
+        }
+        let Some(arguments) = arguments else {
+            return Err(fault(format!("`{text}` has no closing parenthesis"), ""));
+        };
+        match (word, arguments.as_slice()) {
+            ("histogram", bounds) => histogram(bounds),
+            ("distinct", [name]) if is_name(name) => Ok(Self::Distinct((*name).into())),
+            ("distinct", _) => Err(distinct_fault(format!("`{text}` does not name one tag or field"))),
+            ("top", [k, tag]) if is_name(tag) => {
+                let k = k
+                    .parse()
+                    .ok()
+                    .filter(|k| (1..=TOP_K_MAX).contains(k))
+                    .ok_or_else(|| top_fault(format!("`{k}` is no number of rows from 1 to {TOP_K_MAX}")))?;
+                Ok(Self::Top {
+                    k,
+                    tag: (*tag).into(),
+                })
+            }
+            ("top", _) => Err(top_fault(format!("`{text}` does not give a number and one tag"))),
+            _ => Err(fault(
+                format!("`{word}` takes no arguments"),
+                format!("write \"{word}\""),
+            )),
+        }
     }
 
     /// The components it is computed from. The count is always there.
-    pub fn components(self) -> Components {
+    pub fn components(&self) -> Components {
         match self {
-            Self::Count | Self::Rate => Components::COUNT,
+            Self::Count | Self::Rate | Self::Histogram(_) | Self::Distinct(_) | Self::Top { .. } => {
+                Components::COUNT
+            }
             Self::Sum | Self::Mean => Components::SUM,
-            Self::Min | Self::Max | Self::Range => Components::EXTREMA,
+            // Quantiles are kept between the extrema.
+            Self::Min | Self::Max | Self::Range | Self::Median | Self::Quantile(_) => Components::EXTREMA,
             Self::Variance | Self::Stddev => Components::SUM | Components::SQUARES,
             Self::First | Self::Last | Self::Delta => Components::ENDS,
         }
     }
+}
+
+/// As it is written in a plan.
+impl fmt::Display for Aggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quantile(quantile) => quantile.fmt(f),
+            Self::Histogram(bounds) => {
+                f.write_str("histogram(")?;
+                for (index, bound) in bounds.iter().enumerate() {
+                    let comma = if index > 0 { ", " } else { "" };
+                    write!(f, "{comma}{}", Value::from_units(*bound).unwrap_or_default())?;
+                }
+                f.write_str(")")
+            }
+            Self::Distinct(name) => write!(f, "distinct({name})"),
+            Self::Top { k, tag } => write!(f, "top({k}, {tag})"),
+            _ => f.write_str(self.word()),
+        }
+    }
+}
+
+fn histogram(texts: &[&str]) -> Result<Aggregate, AggregateFault> {
+    if texts.is_empty() || texts.len() > BOUNDS_MAX {
+        return Err(histogram_fault(format!(
+            "a histogram has 1 to {BOUNDS_MAX} bounds, not {}",
+            texts.len()
+        )));
+    }
+    let mut bounds: Vec<i128> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let parsed = Value::parse(text.as_bytes())
+            .ok()
+            .filter(|parsed| !parsed.rounded);
+        let Some(parsed) = parsed else {
+            return Err(histogram_fault(format!(
+                "bound `{text}` is not a decimal number in range"
+            )));
+        };
+        let units = parsed.value.units();
+        if bounds.last().is_some_and(|last| *last >= units) {
+            return Err(histogram_fault(format!(
+                "bound `{text}` is not above the one before"
+            )));
+        }
+        bounds.push(units);
+    }
+    Ok(Aggregate::Histogram(bounds))
+}
+
+fn fault(message: String, hint: impl Into<String>) -> AggregateFault {
+    AggregateFault::Arguments(Problem {
+        message,
+        hint: hint.into(),
+    })
+}
+
+fn histogram_fault(message: String) -> AggregateFault {
+    fault(
+        message,
+        "write ascending bounds, such as \"histogram(0, 10, 20)\"",
+    )
+}
+
+fn distinct_fault(message: String) -> AggregateFault {
+    fault(message, "write \"distinct(device)\"")
+}
+
+fn top_fault(message: String) -> AggregateFault {
+    fault(message, "write \"top(3, device)\"")
 }
 
 /// A set of components. The count is always kept, so the empty set is [`Components::COUNT`].
@@ -130,5 +390,42 @@ impl BitOr for Components {
 
     fn bitor(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_read_as_they_are_written() {
+        for text in [
+            "mean",
+            "median",
+            "p0",
+            "p50",
+            "p99.9",
+            "p100",
+            "p0.0001",
+            "histogram(-1.5, 0, 20)",
+            "distinct(device)",
+            "top(3, device)",
+        ] {
+            assert_eq!(Aggregate::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(
+            Aggregate::parse(" top( 3,device ) ".trim()).unwrap().to_string(),
+            "top(3, device)"
+        );
+        assert_eq!(Aggregate::parse("p99.90").unwrap().name(), "p99_9");
+    }
+
+    #[test]
+    fn ranks_are_nearest_ranks() {
+        let rank = |text, count| Aggregate::parse(text).unwrap().quantile().unwrap().rank(count);
+        assert_eq!((rank("p0", 10), rank("p100", 10)), (1, 10));
+        assert_eq!((rank("p50", 10), rank("p50", 11), rank("median", 1)), (5, 6, 1));
+        assert_eq!((rank("p99", 100), rank("p99", 101)), (99, 100));
+        assert_eq!(rank("p100", u64::MAX), u64::MAX);
     }
 }

@@ -19,6 +19,8 @@ const HOUR: Span = Span::from_secs(3_600);
 pub struct PlanCost {
     /// Bytes of one open partial, for a key of typical length: as many as the slice with the most fields needs.
     pub entry_bytes: u64,
+    /// Whether any slice keeps sketches: those have half of the memory to themselves, and use it as their data needs.
+    pub has_sketches: bool,
     /// Slice by slice.
     pub slices: Vec<SliceCost>,
 }
@@ -38,7 +40,7 @@ impl PlanCost {
         self.slices.iter().map(|slice| slice.open_panes).sum()
     }
 
-    /// Bytes of an agent's memory budget for each key.
+    /// Bytes of an agent's memory budget for each key, sketches aside.
     pub fn bytes_per_key(&self) -> u64 {
         self.open_panes().saturating_mul(self.entry_bytes)
     }
@@ -46,6 +48,11 @@ impl PlanCost {
     /// Keys whose panes are all open in this many bytes. With more keys, partials leave early: more bytes on the uplink,
     /// the same results.
     pub fn keys_within(&self, memory_bytes: u64) -> u64 {
+        let memory_bytes = if self.has_sketches {
+            memory_bytes / 2
+        } else {
+            memory_bytes
+        };
         (memory_bytes / self.entry_bytes)
             .checked_div(self.open_panes())
             .unwrap_or(0)
@@ -65,6 +72,7 @@ impl SlicedPlan {
         };
         PlanCost {
             entry_bytes: entry_bytes(fields.unwrap_or(1)) as u64,
+            has_sketches: self.slices.iter().any(|slice| !slice.sketches.is_empty()),
             slices: self.slices.iter().map(slice_cost).collect(),
         }
     }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Components, FieldSource, Format, Path, Plan, Query, TimeSource};
+use super::{Components, FieldSource, Format, Path, Plan, Query, SliceSketch, TimeSource};
 use crate::decimal::Value;
 use crate::expression::{Expression, Kind, captures_exist};
 use crate::limits::{FIELDS_MAX, PATH_DEPTH_MAX, SPAN_MAX, TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN};
@@ -43,6 +43,10 @@ pub struct Slice {
     pub idle: Span,
     /// See [`Query::dedupe`].
     pub dedupe: Option<Path>,
+    /// Where the tags come from that sketches are about.
+    pub watched: Vec<KeyPart>,
+    /// What is kept beside the components of the fields.
+    pub sketches: Vec<SliceSketch>,
 }
 
 /// Where one tag of a key comes from.
@@ -70,10 +74,14 @@ impl Slice {
     pub fn check(&self) -> Result<(), &'static str> {
         let spans = [self.lateness, self.max_late, self.max_ahead, self.idle];
         let paths = self.fields.iter().flat_map(|field| field.source.paths());
-        let tags = self.key.iter().filter_map(|part| match part {
-            KeyPart::Payload(path) => Some(path),
-            KeyPart::Capture(_) => None,
-        });
+        let tags = self
+            .key
+            .iter()
+            .chain(&self.watched)
+            .filter_map(|part| match part {
+                KeyPart::Payload(path) => Some(path),
+                KeyPart::Capture(_) => None,
+            });
         let captures = self.topic.captures().count();
         let paths = paths.chain(tags).chain(&self.dedupe);
         if self.pane < WINDOW_STEP_MIN || self.pane > WINDOW_SIZE_MAX {
@@ -85,6 +93,7 @@ impl Slice {
         } else if self
             .key
             .iter()
+            .chain(&self.watched)
             .any(|part| matches!(part, KeyPart::Capture(index) if usize::from(*index) >= captures))
         {
             Err("key names a capture that does not exist")
@@ -105,7 +114,7 @@ impl Slice {
         {
             Err("components")
         } else {
-            Ok(())
+            self.check_sketches()
         }
     }
 
@@ -153,17 +162,20 @@ impl Plan {
             let index = home.unwrap_or_else(|| {
                 sliced.slices.push(Slice {
                     fields: Vec::new(),
+                    watched: Vec::new(),
+                    sketches: Vec::new(),
                     ..wanted.clone()
                 });
                 sliced.slices.len() - 1
             });
             let slice = &mut sliced.slices[index];
             slice.pane = slice.pane.gcd(wanted.pane);
-            let fields = wanted
+            let fields: Vec<usize> = wanted
                 .fields
                 .iter()
                 .map(|field| place_field(slice, field))
                 .collect();
+            slice.place_sketches(&wanted, &fields);
             sliced.readers.push((index, fields));
         }
         sliced.ladders = (0..sliced.slices.len())
@@ -199,7 +211,15 @@ fn ladder<'q>(pane: Span, wanted: impl Iterator<Item = &'q [Span]> + Clone) -> V
     rungs
 }
 
+impl Query {
+    /// The slice that this query would have for itself.
+    pub fn slice(&self) -> Slice {
+        slice_of(self)
+    }
+}
+
 fn slice_of(query: &Query) -> Slice {
+    let (sketches, watched) = query.sketches();
     let components = query
         .aggregates
         .iter()
@@ -228,6 +248,8 @@ fn slice_of(query: &Query) -> Slice {
         max_ahead: query.max_ahead,
         idle: query.idle,
         dedupe: query.dedupe.clone(),
+        watched,
+        sketches,
     }
 }
 
@@ -254,6 +276,7 @@ fn can_share(slice: &Slice, wanted: &Slice) -> bool {
     new_fields == 0
         && wanted.fields.len() == slice.fields.len()
         && slice.fields.len() <= FIELDS_MAX
+        && (slice.fields.is_empty() && slice.sketches.is_empty() || has_room(slice, wanted))
         && slice.topic.shape() == wanted.topic.shape()
         && (
             slice.format,
@@ -270,6 +293,15 @@ fn can_share(slice: &Slice, wanted: &Slice) -> bool {
         )
         && (slice.lateness, slice.max_late, slice.max_ahead, slice.idle)
             == (wanted.lateness, wanted.max_late, wanted.max_ahead, wanted.idle)
+}
+
+fn has_room(slice: &Slice, wanted: &Slice) -> bool {
+    let fields: Vec<Option<usize>> = wanted
+        .fields
+        .iter()
+        .map(|field| find_field(slice, field))
+        .collect();
+    slice.has_room_for(wanted, &fields)
 }
 
 fn find_field(slice: &Slice, wanted: &SliceField) -> Option<usize> {

@@ -1,6 +1,8 @@
 //! The rules of a plan. Every fault is found in one pass, and says which query and which part of it is wrong, so that
 //! the rim can point at the line and column.
 
+mod aggregates;
+
 mod spans;
 
 use alloc::format;
@@ -9,7 +11,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::slice::key_part;
-use super::{FieldSource, Path, Plan, Query, TimeSource};
+use super::{Aggregate, FieldSource, Path, Plan, Query, TimeSource};
 use crate::decimal::Value;
 use crate::expression::Kind;
 use crate::limits::{FIELDS_MAX, NAME_BYTES_MAX, PATH_DEPTH_MAX, QUERIES_MAX, SLICES_MAX, TAGS_MAX};
@@ -176,6 +178,7 @@ impl Check<'_> {
         self.tags(query);
         self.key(query);
         self.fields(query);
+        self.aggregates(query);
         self.filter(query);
         self.window(query);
         self.coarsen(query);
@@ -344,7 +347,7 @@ impl Check<'_> {
                 repeated = true;
                 self.fault(
                     Part::Aggregate(index),
-                    format!("aggregate `{}` stands twice", aggregate.name()),
+                    format!("aggregate `{aggregate}` stands twice"),
                     "drop one",
                 );
             }
@@ -364,16 +367,20 @@ impl Check<'_> {
             // Their columns collide for that reason alone.
             return;
         }
-        let each = query.aggregates.len();
-        for (index, column) in query.value_columns().enumerate() {
-            if columns.contains(&column) {
-                self.fault(
-                    Part::Field(index / each),
-                    format!("two columns are named `{column}`"),
-                    "rename the field",
-                );
+        for column in query.columns() {
+            if columns.contains(&column.name) {
+                let (part, hint) = match column.field {
+                    Some(field) if !matches!(query.aggregates[column.aggregate], Aggregate::Histogram(_)) => {
+                        (Part::Field(field), "rename the field")
+                    }
+                    _ => (
+                        Part::Aggregate(column.aggregate),
+                        "drop one, or put it into a query of its own",
+                    ),
+                };
+                self.fault(part, format!("two columns are named `{}`", column.name), hint);
             }
-            columns.push(column);
+            columns.push(column.name);
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! section := slice:varint  pane:zigzag varint (µs)  rows:varint  fields:varint  components:u8 × fields
-//!            key-length:varint  keys  readings − 1: column  field × fields
+//!            sketches:varint  kind × sketches  key-length:varint  keys  readings − 1: column
+//!            field × fields  sketch × sketches
 //! keys    := shared prefix: column  suffix length: column  suffixes: bytes
 //! ```
 //!
@@ -14,9 +15,11 @@ use alloc::vec::Vec;
 use super::WireFault;
 use super::column::{put_column, take_column};
 use super::cursor::{Cursor, put_varint, unzigzag, zigzag};
+use super::sketch::{Room, put_kind, put_sketch, take_kind, take_sketch};
 use super::stats::{StatsScratch, put_field, take_field};
-use crate::limits::{BATCH_DELTAS_MAX, FIELDS_MAX, KEY_BYTES_MAX};
+use crate::limits::{BATCH_DELTAS_MAX, FIELDS_MAX, KEY_BYTES_MAX, SECTION_ENTRIES_MAX, SKETCHES_MAX};
 use crate::plan::{Components, SliceId};
+use crate::sketch::{Sketch, SketchKind};
 use crate::stats::Stats;
 use crate::time::Timestamp;
 
@@ -85,6 +88,10 @@ pub struct Section {
     pub readings: Vec<u64>,
     /// For each key, one partial for each field.
     pub stats: Vec<Stats>,
+    /// What the sketches are that each key has.
+    pub sketch_kinds: Vec<SketchKind>,
+    /// For each key, one sketch of each kind.
+    pub sketches: Vec<Sketch>,
 }
 
 impl Default for Section {
@@ -96,12 +103,14 @@ impl Default for Section {
             keys: KeyList::default(),
             readings: Vec::new(),
             stats: Vec::new(),
+            sketch_kinds: Vec::new(),
+            sketches: Vec::new(),
         }
     }
 }
 
 impl Section {
-    /// Starts anew for this slice and pane, keeping the memory.
+    /// Starts anew for this slice and pane, without sketches, keeping the memory.
     pub fn reset(&mut self, slice: SliceId, pane: Timestamp, keep: impl Iterator<Item = Components>) {
         self.slice = slice;
         self.pane = pane;
@@ -110,6 +119,14 @@ impl Section {
         self.keys.clear();
         self.readings.clear();
         self.stats.clear();
+        self.sketch_kinds.clear();
+        self.sketches.clear();
+    }
+
+    /// Says which sketches each key has; there must be no keys yet.
+    pub fn set_sketches(&mut self, kinds: impl Iterator<Item = SketchKind>) {
+        self.sketch_kinds.clear();
+        self.sketch_kinds.extend(kinds);
     }
 
     /// How many deltas.
@@ -122,17 +139,26 @@ impl Section {
         &self.stats[index * self.keep.len()..(index + 1) * self.keep.len()]
     }
 
+    /// The sketches of one row, a slice of `sketch_kinds.len()`.
+    pub fn sketch_row(&self, index: usize) -> &[Sketch] {
+        &self.sketches[index * self.sketch_kinds.len()..(index + 1) * self.sketch_kinds.len()]
+    }
+
     /// Appends the section's bytes. Keys must be strictly ascending, and there must be at least one row and at most
     /// [`BATCH_DELTAS_MAX`].
     pub fn emit(&self, out: &mut Vec<u8>, scratch: &mut StatsScratch) {
         let rows = self.rows();
         assert!((1..=BATCH_DELTAS_MAX).contains(&rows) && self.keys.len() == rows);
         assert!(self.stats.len() == rows * self.keep.len());
+        assert!(self.sketches.len() == rows * self.sketch_kinds.len());
+        debug_assert!(self.sketches.iter().map(Sketch::entries).sum::<usize>() <= SECTION_ENTRIES_MAX);
         put_varint(out, u64::from(self.slice.0));
         put_varint(out, zigzag(self.pane.as_micros()));
         put_varint(out, rows as u64);
         put_varint(out, self.keep.len() as u64);
         out.extend(self.keep.iter().map(|keep| keep.bits()));
+        put_varint(out, self.sketch_kinds.len() as u64);
+        self.sketch_kinds.iter().for_each(|&kind| put_kind(out, kind));
         self.emit_keys(out, scratch);
         scratch.column.clear();
         scratch
@@ -141,6 +167,9 @@ impl Section {
         put_column(out, &scratch.column);
         for field in 0..self.keep.len() {
             put_field(out, self, field, scratch);
+        }
+        for nth in 0..self.sketch_kinds.len() {
+            put_sketch(out, self, nth, scratch);
         }
     }
 
@@ -178,6 +207,8 @@ pub struct SectionView<'b> {
     pub pane: Timestamp,
     rows: usize,
     keep: &'b [u8],
+    sketches: usize,
+    sketch_kinds: &'b [u8],
     keys: &'b [u8],
     columns: &'b [u8],
 }
@@ -201,6 +232,12 @@ impl<'b> SectionView<'b> {
                 return Err(WireFault::Invalid("squares without sum"));
             }
         }
+        let sketches = cursor.length(SKETCHES_MAX, "sketches")?;
+        let kinds = cursor.rest();
+        for _ in 0..sketches {
+            take_kind(&mut cursor)?;
+        }
+        let sketch_kinds = &kinds[..kinds.len() - cursor.rest().len()];
         let key_bytes = cursor.varint()?;
         let keys = cursor.take(usize::try_from(key_bytes).map_err(|_| WireFault::Truncated)?)?;
         Ok(Self {
@@ -208,6 +245,8 @@ impl<'b> SectionView<'b> {
             pane,
             rows,
             keep,
+            sketches,
+            sketch_kinds,
             keys,
             columns: cursor.rest(),
         })
@@ -228,6 +267,12 @@ impl<'b> SectionView<'b> {
         self.keep
             .iter()
             .map(|&bits| Components::from_bits(bits).unwrap_or_default())
+    }
+
+    /// What the sketches of each row are.
+    pub fn sketch_kinds(&self) -> impl ExactSizeIterator<Item = SketchKind> + use<'b> {
+        let mut cursor = Cursor::new(self.sketch_kinds);
+        (0..self.sketches).map(move |_| take_kind(&mut cursor).unwrap_or(SketchKind::Distinct))
     }
 
     /// Unpacks the keys, replacing what was in `keys`. They come out strictly ascending, as UTF-8, and within
@@ -262,17 +307,20 @@ impl<'b> SectionView<'b> {
         cursor.finish()
     }
 
-    /// Unpacks readings and partials, replacing what was in `readings` and `stats` (row by row, one partial for each
-    /// field). Every partial satisfies the invariants of [`Stats`].
+    /// Unpacks readings, partials and sketches, replacing what was in `readings`, `stats` and `sketches` (row by row, one
+    /// partial for each field, one sketch of each kind). Every partial satisfies the invariants of [`Stats`], and every
+    /// sketch is in a state that some values have.
     pub fn read_rows(
         &self,
         readings: &mut Vec<u64>,
         stats: &mut Vec<Stats>,
+        sketches: &mut Vec<Sketch>,
         scratch: &mut StatsScratch,
     ) -> Result<(), WireFault> {
         readings.clear();
         stats.clear();
-        self.append_rows(readings, stats, scratch)
+        sketches.clear();
+        self.append_rows(readings, stats, sketches, scratch)
     }
 
     /// As [`SectionView::read_rows`], behind what is there already. After a fault something of it may be there.
@@ -280,6 +328,7 @@ impl<'b> SectionView<'b> {
         &self,
         readings: &mut Vec<u64>,
         stats: &mut Vec<Stats>,
+        sketches: &mut Vec<Sketch>,
         scratch: &mut StatsScratch,
     ) -> Result<(), WireFault> {
         let mut cursor = Cursor::new(self.columns);
@@ -302,13 +351,42 @@ impl<'b> SectionView<'b> {
                 scratch,
             )?;
         }
+        if self.sketches > 0 {
+            self.append_sketches(&mut cursor, &readings[first_readings..], sketches, scratch)?;
+        }
         cursor.finish()
+    }
+
+    fn append_sketches(
+        &self,
+        cursor: &mut Cursor<'b>,
+        readings: &[u64],
+        sketches: &mut Vec<Sketch>,
+        scratch: &mut StatsScratch,
+    ) -> Result<(), WireFault> {
+        let (first, each) = (sketches.len(), self.sketches);
+        for _ in 0..self.rows {
+            sketches.extend(self.sketch_kinds().map(SketchKind::empty));
+        }
+        let mut room = Room::new();
+        for (nth, kind) in self.sketch_kinds().enumerate() {
+            take_sketch(cursor, kind, readings, &mut room, scratch, |row, sketch| {
+                sketches[first + row * each + nth] = sketch;
+            })?;
+        }
+        Ok(())
     }
 
     /// Unpacks everything.
     pub fn read(&self, section: &mut Section, scratch: &mut StatsScratch) -> Result<(), WireFault> {
         section.reset(self.slice, self.pane, self.keep());
+        section.set_sketches(self.sketch_kinds());
         self.read_keys(&mut section.keys, scratch)?;
-        self.read_rows(&mut section.readings, &mut section.stats, scratch)
+        self.read_rows(
+            &mut section.readings,
+            &mut section.stats,
+            &mut section.sketches,
+            scratch,
+        )
     }
 }

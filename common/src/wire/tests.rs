@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decimal::Value;
+use crate::limits::BUCKETS_MAX;
 use crate::plan::{Components, SliceId};
+use crate::sketch::{Shape, Sketch, SketchKind, empty_row, hash, logarithm, merge_rows};
 use crate::stats::Stats;
 use crate::time::Timestamp;
 
@@ -86,7 +88,85 @@ fn sections() -> impl Strategy<Value = Section> {
     })
 }
 
+/// Sketches of every kind on top: for each row some numbers, lifted into each.
+fn sketched() -> impl Strategy<Value = Section> {
+    let numbers = prop::collection::vec(prop_oneof![4 => -200_i64..200, 1 => any::<i64>()], 0..60);
+    (sections(), prop::collection::vec(numbers, 100)).prop_map(|(mut section, numbers)| {
+        section.set_sketches(KINDS.into_iter());
+        for (row, numbers) in (0..section.rows()).zip(&numbers) {
+            section.readings[row] += numbers.len() as u64;
+            section.sketches.extend(KINDS.map(|kind| sketch(kind, numbers)));
+        }
+        section
+    })
+}
+
+const KINDS: [SketchKind; 5] = [
+    SketchKind::Buckets(Shape::Linear),
+    SketchKind::Buckets(Shape::Log),
+    SketchKind::Buckets(Shape::Intervals(3)),
+    SketchKind::Distinct,
+    SketchKind::Top,
+];
+
+fn sketch(kind: SketchKind, numbers: &[i64]) -> Sketch {
+    let mut sketch = kind.empty();
+    for number in numbers {
+        match (&mut sketch, kind) {
+            (Sketch::Buckets(buckets), SketchKind::Buckets(shape)) => {
+                let lifted = match shape {
+                    Shape::Linear => {
+                        let level = u8::from(!(-1 << 62..1 << 62).contains(number));
+                        (level, number >> level)
+                    }
+                    Shape::Log => (0, logarithm::bucket_of(i128::from(*number))),
+                    Shape::Intervals(count) => (0, number.rem_euclid(i64::from(count))),
+                };
+                buckets.lift(shape, lifted);
+            }
+            (Sketch::Distinct(registers), _) => registers.lift(hash(&number.to_le_bytes())),
+            (Sketch::Top(counters), _) => counters.lift(alloc::format!("v{number}").as_bytes()),
+            _ => unreachable!("the sketch is of its kind"),
+        }
+    }
+    sketch
+}
+
 proptest! {
+    #[test]
+    fn sketches_round_trip(section in sketched()) {
+        prop_assert_eq!(read(&frame(core::slice::from_ref(&section))), Ok(alloc::vec![section]));
+    }
+
+    /// As below, for sketches: what is read can be merged and stays in bounds.
+    #[test]
+    fn damaged_sketches_are_refused_or_harmless(
+        section in sketched(), at in any::<prop::sample::Index>(), bits in 1_u8..=255, cut in 0_usize..4,
+    ) {
+        let mut frame = frame(&[section]);
+        frame.truncate(frame.len() - 4 - cut);
+        let at = at.index(frame.len());
+        frame[at] ^= bits;
+        let crc = checksum(&frame);
+        frame.extend_from_slice(&crc.to_le_bytes());
+        for section in read(&frame).unwrap_or_default() {
+            let mut all = empty_row(section.sketch_kinds.iter().copied());
+            for row in 0..section.rows() {
+                merge_rows(&mut all, section.sketch_row(row), section.sketch_kinds.iter().copied());
+            }
+            for (sketch, kind) in all.iter().zip(&section.sketch_kinds) {
+                if let (Sketch::Buckets(buckets), SketchKind::Buckets(shape)) = (sketch, kind) {
+                    prop_assert!(buckets.entries.len() <= BUCKETS_MAX);
+                    let values = buckets.entries.iter().map(|entry| buckets.value(*shape, entry.0, 1));
+                    prop_assert!(values.max() <= Some(Value::LIMIT));
+                }
+                if let Sketch::Distinct(registers) = sketch {
+                    prop_assert!(registers.estimate() >= 0.0);
+                }
+            }
+        }
+    }
+
     #[test]
     fn batches_round_trip(sections in prop::collection::vec(sections(), 0..3)) {
         let frame = frame(&sections);
@@ -110,13 +190,13 @@ proptest! {
             let mut all = Stats::IDENTITY;
             for (stats, keep) in section.stats.iter().zip(section.keep.iter().cycle()) {
                 all.merge(stats);
-                let variance = stats.lower(crate::plan::Aggregate::Variance, crate::time::Span::from_secs(1));
+                let variance = stats.lower(&crate::plan::Aggregate::Variance, crate::time::Span::from_secs(1));
                 let is_negative = matches!(variance, Some(crate::stats::Lowered::Real(variance)) if variance < 0.0);
                 prop_assert!(!is_negative || !keep.contains(Components::SQUARES));
             }
             for stats in section.stats.iter().chain([&all]) {
                 for aggregate in crate::plan::Aggregate::ALL {
-                    let _ = stats.lower(aggregate, crate::time::Span::from_secs(1));
+                    let _ = stats.lower(&aggregate, crate::time::Span::from_secs(1));
                 }
             }
         }
@@ -243,6 +323,8 @@ fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
         max_ahead: crate::time::Span::ZERO,
         idle: crate::time::Span::ZERO,
         dedupe: None,
+        watched: Vec::new(),
+        sketches: Vec::new(),
     };
     let plan = AgentPlan {
         version: 1,

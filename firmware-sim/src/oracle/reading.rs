@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use catchment_common::counter::Reason;
 use catchment_common::expression::{Expression, Op};
 use catchment_common::limits::KEY_BYTES_MAX;
-use catchment_common::plan::{FieldSource, KeyPart, Path, Query, TimeSource, TimeUnit};
+use catchment_common::plan::{Aggregate, FieldSource, KeyPart, Path, Query, TimeSource, TimeUnit};
 use catchment_common::time::Timestamp;
 use num_bigint::BigInt;
 use num_integer::Integer;
@@ -55,6 +55,8 @@ pub struct Reading {
     pub at_us: i64,
     /// For each field of the query its value in units of 10⁻¹⁸, if it is there.
     pub values: Vec<Option<BigInt>>,
+    /// For each aggregate of the query the value of the tag that it names, if it names one and that is there.
+    pub watched: Vec<Option<String>>,
     /// The device's sequence number, if the query asks for it.
     pub number: Option<u64>,
 }
@@ -64,6 +66,7 @@ pub struct Reading {
 pub struct Reader {
     query: Query,
     tags: Vec<TagFrom>,
+    watched: Vec<TagFrom>,
     steps: Vec<Option<BigInt>>,
 }
 
@@ -87,6 +90,14 @@ impl Reader {
         };
         Self {
             tags: query.key.iter().map(tag_from).collect(),
+            watched: query
+                .aggregates
+                .iter()
+                .map(|aggregate| match aggregate {
+                    Aggregate::Distinct(name) | Aggregate::Top { tag: name, .. } => tag_from(name),
+                    _ => TagFrom::Nowhere,
+                })
+                .collect(),
             steps: query
                 .fields
                 .iter()
@@ -149,6 +160,11 @@ impl Reader {
             key,
             at_us,
             values,
+            watched: self
+                .watched
+                .iter()
+                .map(|tag| watched(tag, topic, object, self))
+                .collect(),
             number,
         })
     }
@@ -203,6 +219,16 @@ impl Reader {
             Ok(key)
         }
     }
+}
+
+/// A tag that an aggregate names, if it is there and could be part of a key.
+fn watched(from: &TagFrom, topic: &str, object: &Object<'_>, reader: &Reader) -> Option<String> {
+    let value = match from {
+        TagFrom::Capture(capture) => reader.query.topic.matches(topic)?[*capture].to_string(),
+        TagFrom::Payload(path) => text(find(object, path).ok()??).ok()?,
+        TagFrom::Nowhere => return None,
+    };
+    (!value.is_empty() && !value.contains('\0') && value.len() <= KEY_BYTES_MAX).then_some(value)
 }
 
 /// A number in units of 10⁻¹⁸; those of expressions are multiples of it.

@@ -67,8 +67,9 @@ fn expected(query: Query, payloads: &[&str]) -> Expected {
     oracle.into_queries().remove(0)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "tables of calls read better")]
 fn shown(contents: &Contents, field: usize, aggregate: Aggregate) -> String {
-    let text = contents.answer(field, aggregate, Span::from_secs(60)).show();
+    let text = contents.answer(field, &aggregate, Span::from_secs(60)).show();
     if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').into()
     } else {
@@ -105,12 +106,13 @@ fn every_aggregate_by_hand() {
         (Aggregate::Last, "2.5"),
         (Aggregate::Delta, "1.5"),
     ] {
-        assert_eq!(shown(&contents, 0, aggregate), answer, "{}", aggregate.name());
+        let name = aggregate.name();
+        assert_eq!(shown(&contents, 0, aggregate), answer, "{name}");
     }
     assert_eq!(shown(&contents, 1, Aggregate::Count), "1");
     assert_eq!(shown(&contents, 1, Aggregate::Mean), "2.5");
     assert_eq!(
-        contents.answer(1, Aggregate::Variance, Span::from_secs(60)),
+        contents.answer(1, &Aggregate::Variance, Span::from_secs(60)),
         Answer::None
     );
     let next = expected.take("oslo\0dev-1", 120_000_000, 180_000_000).unwrap();

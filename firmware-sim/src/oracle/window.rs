@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::plan::{Aggregate, Window};
+use catchment_common::plan::{Aggregate, Column, Query, Shown, Window};
 use catchment_common::time::Span;
 use num_bigint::BigInt;
 use num_traits::Zero;
 
 use super::decimal::power_of_ten;
 use super::reading::Reading;
+use super::sketch::{self, Multiset};
 
 /// The starts and ends of the windows that cover an event time, in microseconds: window k is
 /// `[offset + k·every, offset + k·every + size)`.
@@ -55,6 +56,9 @@ pub struct Contents {
     /// How many readings.
     pub readings: u64,
     fields: Vec<Option<Values>>,
+    /// For each aggregate that names a tag, the tag's values.
+    watched: Vec<Multiset<String>>,
+    keeps_values: bool,
 }
 
 /// The values of one field, in units of 10⁻¹⁸.
@@ -69,10 +73,12 @@ struct Values {
     first: (i64, BigInt),
     /// Event time and value; of several at one time, the largest.
     last: (i64, BigInt),
+    /// All of them, if an aggregate cannot do with less.
+    all: Option<Multiset<BigInt>>,
 }
 
 /// An exact answer.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Answer {
     /// There is none: NULL.
     None,
@@ -82,14 +88,24 @@ pub enum Answer {
     Fraction(BigInt, BigInt),
     /// The square root of this fraction, which is not negative.
     Root(BigInt, BigInt),
+    /// Exactly this double.
+    Double(f64),
+    /// Exactly this text.
+    Text(String),
 }
 
 impl Contents {
-    /// An empty window of so many fields.
-    pub fn new(fields: usize) -> Self {
+    /// An empty window of this query.
+    pub fn new(query: &Query) -> Self {
+        let needs_values = |aggregate: &Aggregate| {
+            let of_values = matches!(aggregate, Aggregate::Histogram(_) | Aggregate::Distinct(_));
+            of_values || aggregate.quantile().is_some()
+        };
         Self {
             readings: 0,
-            fields: vec![None; fields],
+            fields: vec![None; query.fields.len()],
+            watched: vec![Multiset::new(); query.aggregates.len()],
+            keeps_values: query.aggregates.iter().any(needs_values),
         }
     }
 
@@ -100,7 +116,12 @@ impl Contents {
             let Some(value) = value else { continue };
             match field {
                 Some(values) => values.add(reading.at_us, value),
-                None => *field = Some(Values::new(reading.at_us, value)),
+                None => *field = Some(Values::new(reading.at_us, value, self.keeps_values)),
+            }
+        }
+        for (held, value) in self.watched.iter_mut().zip(&reading.watched) {
+            if let Some(value) = value {
+                *held.entry(value.clone()).or_default() += 1;
             }
         }
     }
@@ -115,10 +136,79 @@ impl Contents {
                 (_, None) => {}
             }
         }
+        for (held, more) in self.watched.iter_mut().zip(&other.watched) {
+            sketch::add(held, more);
+        }
     }
 
-    /// The exact answer to an aggregate of a field, by its index, over a window of this size.
-    pub fn answer(&self, field: usize, aggregate: Aggregate, size: Span) -> Answer {
+    /// The answer to a column of the query.
+    pub fn column(&self, query: &Query, column: &Column, size: Span) -> Answer {
+        let aggregate = &query.aggregates[column.aggregate];
+        if let Some(field) = column.field {
+            let resolution = query.fields[field].resolution.map(BigInt::from);
+            return self.of_field(field, aggregate, size, resolution.as_ref());
+        }
+        match (aggregate, column.shown) {
+            (Aggregate::Top { k, .. }, shown) => {
+                let (text, others) = sketch::top(&self.watched[column.aggregate], usize::from(*k));
+                match shown {
+                    Shown::Answer => Answer::Text(text),
+                    Shown::Error => Answer::Count(others),
+                }
+            }
+            (Aggregate::Distinct(name), shown) => {
+                let (estimate, error) = self.distinct(query, column.aggregate, name);
+                match shown {
+                    Shown::Answer => Answer::Count(estimate),
+                    Shown::Error => Answer::Double(error),
+                }
+            }
+            _ => Answer::None,
+        }
+    }
+
+    fn distinct(&self, query: &Query, aggregate: usize, name: &str) -> (u64, f64) {
+        let is_tag = query.topic.captures().any(|capture| capture == name)
+            || query.tags.iter().any(|tag| tag.name == name);
+        if is_tag {
+            return sketch::distinct(
+                self.watched[aggregate]
+                    .keys()
+                    .map(|value| sketch::tag_hash(value)),
+            );
+        }
+        let field = query.fields.iter().position(|field| field.name == name);
+        let values = field.and_then(|field| self.fields[field].as_ref()?.all.as_ref());
+        sketch::distinct(
+            values
+                .into_iter()
+                .flat_map(Multiset::keys)
+                .map(sketch::value_hash),
+        )
+    }
+
+    fn of_field(
+        &self,
+        field: usize,
+        aggregate: &Aggregate,
+        size: Span,
+        resolution: Option<&BigInt>,
+    ) -> Answer {
+        let nothing = Multiset::new();
+        let all = self.fields[field]
+            .as_ref()
+            .and_then(|values| values.all.as_ref())
+            .unwrap_or(&nothing);
+        match (aggregate, aggregate.quantile()) {
+            (Aggregate::Histogram(bounds), _) => Answer::Text(sketch::histogram(all, bounds)),
+            (_, Some(quantile)) => sketch::quantile(all, quantile.0, resolution)
+                .map_or(Answer::None, |units| Answer::Fraction(units, power_of_ten(18))),
+            _ => self.answer(field, aggregate, size),
+        }
+    }
+
+    /// The exact answer to an aggregate of a field that needs no sketch, by its index, over a window of this size.
+    pub fn answer(&self, field: usize, aggregate: &Aggregate, size: Span) -> Answer {
         let values = self.fields.get(field).and_then(Option::as_ref);
         let count = values.map_or(0, |values| values.count);
         match (aggregate, values) {
@@ -133,8 +223,9 @@ impl Contents {
 }
 
 impl Values {
-    fn new(at_us: i64, value: &BigInt) -> Self {
+    fn new(at_us: i64, value: &BigInt, keeps_all: bool) -> Self {
         Self {
+            all: keeps_all.then(|| Multiset::from([(value.clone(), 1)])),
             count: 1,
             sum: value.clone(),
             squares: value * value,
@@ -147,6 +238,9 @@ impl Values {
 
     fn add(&mut self, at_us: i64, value: &BigInt) {
         self.count += 1;
+        if let Some(all) = &mut self.all {
+            *all.entry(value.clone()).or_default() += 1;
+        }
         self.sum += value;
         self.squares += value * value;
         if *value < self.min {
@@ -165,6 +259,9 @@ impl Values {
 
     fn merge(&mut self, other: &Self) {
         self.count += other.count;
+        if let (Some(all), Some(more)) = (&mut self.all, &other.all) {
+            sketch::add(all, more);
+        }
         self.sum += &other.sum;
         self.squares += &other.squares;
         self.min = (&self.min).min(&other.min).clone();
@@ -173,7 +270,7 @@ impl Values {
         self.last = (&self.last).max(&other.last).clone();
     }
 
-    fn answer(&self, aggregate: Aggregate) -> Answer {
+    fn answer(&self, aggregate: &Aggregate) -> Answer {
         let units = |units: BigInt| Answer::Fraction(units, power_of_ten(18));
         match aggregate {
             Aggregate::Count | Aggregate::Rate => Answer::Count(self.count),
@@ -191,6 +288,11 @@ impl Values {
             Aggregate::Stddev => self
                 .variance()
                 .map_or(Answer::None, |(top, bottom)| Answer::Root(top, bottom)),
+            Aggregate::Median
+            | Aggregate::Quantile(_)
+            | Aggregate::Histogram(_)
+            | Aggregate::Distinct(_)
+            | Aggregate::Top { .. } => Answer::None,
         }
     }
 
@@ -213,6 +315,8 @@ impl Answer {
             Self::Count(count) => count.to_string(),
             Self::Fraction(top, bottom) => show_scaled(&(top * power_of_ten(SHOWN) / bottom)),
             Self::Root(top, bottom) => show_scaled(&(top * power_of_ten(2 * SHOWN) / bottom).sqrt()),
+            Self::Double(double) => format!("{double:?}"),
+            Self::Text(text) => format!("`{text}`"),
         }
     }
 }

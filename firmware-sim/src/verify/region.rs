@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use catchment_common::plan::{Aggregate, Query, Window};
+use catchment_common::plan::{Aggregate, Column, Query, Window};
 use catchment_common::time::Span;
 
 use super::{Cell, Row};
@@ -222,10 +222,12 @@ impl Region {
     fn add(&mut self, query: &Query, row: &Row) {
         self.fields.resize(query.fields.len(), Found::default());
         for (field, found) in self.fields.iter_mut().enumerate() {
-            let cell = |aggregate| value(query, row, field, aggregate);
-            let count = cell(Aggregate::Count).and_then(Cell::count).map(u64::cast_signed);
-            let sum = cell(Aggregate::Sum).and_then(Cell::real).or_else(|| {
-                let mean = cell(Aggregate::Mean).and_then(Cell::real)?;
+            let cell = |aggregate: &Aggregate| value(query, row, field, aggregate);
+            let count = cell(&Aggregate::Count)
+                .and_then(Cell::count)
+                .map(u64::cast_signed);
+            let sum = cell(&Aggregate::Sum).and_then(Cell::real).or_else(|| {
+                let mean = cell(&Aggregate::Mean).and_then(Cell::real)?;
                 Some(mean * count? as f64)
             });
             if let Some(count) = count {
@@ -235,10 +237,10 @@ impl Region {
                 found.sum = Some(found.sum.unwrap_or(0.0) + sum);
                 found.sum_of_magnitudes += sum.abs();
             }
-            if let Some(min) = cell(Aggregate::Min).and_then(Cell::real) {
+            if let Some(min) = cell(&Aggregate::Min).and_then(Cell::real) {
                 found.min = Some(found.min.map_or(min, |least| least.min(min)));
             }
-            if let Some(max) = cell(Aggregate::Max).and_then(Cell::real) {
+            if let Some(max) = cell(&Aggregate::Max).and_then(Cell::real) {
                 found.max = Some(found.max.map_or(max, |most| most.max(max)));
             }
         }
@@ -251,7 +253,7 @@ impl Region {
         };
         let mut faults = Vec::new();
         for (index, (field, found)) in query.fields.iter().zip(&self.fields).enumerate() {
-            let mut compare = |aggregate, cell: Option<Cell>| {
+            let mut compare = |aggregate: &Aggregate, cell: Option<Cell>| {
                 let answer: Answer = truth.answer(index, aggregate, Span::ZERO);
                 if let Some(cell) = cell.filter(|cell| !cell.is(&answer)) {
                     let (name, of) = (&field.name, aggregate.name());
@@ -262,11 +264,11 @@ impl Region {
                     ));
                 }
             };
-            compare(Aggregate::Count, found.count.map(Cell::Integer));
-            compare(Aggregate::Min, found.min.map(Cell::Real));
-            compare(Aggregate::Max, found.max.map(Cell::Real));
+            compare(&Aggregate::Count, found.count.map(Cell::Integer));
+            compare(&Aggregate::Min, found.min.map(Cell::Real));
+            compare(&Aggregate::Max, found.max.map(Cell::Real));
             if let Some(sum) = found.sum {
-                let exact = truth.answer(index, Aggregate::Sum, Span::ZERO).show();
+                let exact = truth.answer(index, &Aggregate::Sum, Span::ZERO).show();
                 let off = exact
                     .parse::<f64>()
                     .map_or(f64::INFINITY, |exact| (exact - sum).abs());
@@ -283,9 +285,11 @@ impl Region {
 }
 
 /// A field's aggregate in a row, if the query has it.
-fn value<'r>(query: &Query, row: &'r Row, field: usize, aggregate: Aggregate) -> Option<&'r Cell> {
-    let place = query.aggregates.iter().position(|held| *held == aggregate)?;
-    row.values.get(field * query.aggregates.len() + place)
+fn value<'r>(query: &Query, row: &'r Row, field: usize, aggregate: &Aggregate) -> Option<&'r Cell> {
+    let is_it = |column: &Column| {
+        column.field == Some(field) && query.aggregates.get(column.aggregate) == Some(aggregate)
+    };
+    row.values.get(query.columns().iter().position(is_it)?)
 }
 
 /// Why a row cannot be part of its window: it has more than the truth, or values beyond it.
@@ -297,8 +301,8 @@ pub(super) fn excesses(query: &Query, row: &Row, contents: &Contents) -> Vec<Str
         faults.push(format!("readings is {shown}, truth at most {truth}"));
     }
     for (index, field) in query.fields.iter().enumerate() {
-        let real = |aggregate| value(query, row, index, aggregate).and_then(Cell::real);
-        let truth = |aggregate| {
+        let real = |aggregate: &Aggregate| value(query, row, index, aggregate).and_then(Cell::real);
+        let truth = |aggregate: &Aggregate| {
             let answer = contents.answer(index, aggregate, Span::ZERO).show();
             answer.parse::<f64>().ok()
         };
@@ -306,10 +310,11 @@ pub(super) fn excesses(query: &Query, row: &Row, contents: &Contents) -> Vec<Str
             (Aggregate::Min, f64::lt as fn(&f64, &f64) -> bool),
             (Aggregate::Max, f64::gt),
         ] {
-            if let (Some(value), Some(limit)) = (real(aggregate), truth(aggregate))
+            let (limit, of) = (truth(&aggregate), aggregate.name());
+            if let (Some(value), Some(limit)) = (real(&aggregate), limit)
                 && is_beyond(&value, &limit)
             {
-                let (name, of) = (&field.name, aggregate.name());
+                let name = &field.name;
                 faults.push(format!("{name}_{of} is {value}, beyond the truth's {limit}"));
             }
         }

@@ -1,5 +1,7 @@
 //! Rows by hand against the truth, and every kind of difference.
 
+use catchment_common::plan::Aggregate;
+
 use super::*;
 use crate::oracle::Oracle;
 use crate::oracle::tests::{good, plan, query};

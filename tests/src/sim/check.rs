@@ -8,7 +8,7 @@ use catchment_aggregator::commit::Row;
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::key::tags_of;
 use catchment_common::limits::SPAN_MAX;
-use catchment_common::plan::{Aggregate, Plan, Query, SliceId, Window};
+use catchment_common::plan::{Aggregate, Column, Plan, Query, SliceId, Window};
 use catchment_common::stats::Lowered;
 use catchment_common::time::Span;
 use catchment_firmware_sim::oracle::nearest::{is_nearest, is_nearest_root};
@@ -305,10 +305,14 @@ impl Total {
 
     fn add_row(&mut self, query: &Query, row: &Row) {
         let value = |aggregate| {
-            let place = query.aggregates.iter().position(|held| *held == aggregate)?;
-            match row.values[place]? {
-                Lowered::Real(value) => Some(value),
-                Lowered::Integer(value) => Some(value as f64),
+            let is_it = |column: &Column| {
+                column.field == Some(0) && query.aggregates.get(column.aggregate) == Some(&aggregate)
+            };
+            let place = query.columns().iter().position(is_it)?;
+            match row.values[place].as_ref()? {
+                Lowered::Real(value) => Some(*value),
+                Lowered::Integer(value) => Some(*value as f64),
+                Lowered::Text(_) => None,
             }
         };
         let (sum, min, max) = (
@@ -321,7 +325,7 @@ impl Total {
 
     fn add_truth(&mut self, contents: &Contents) {
         // Quarters below 2⁵⁰ are exact as doubles, and so is their text.
-        let value = |aggregate| match contents.answer(0, aggregate, Span::ZERO) {
+        let value = |aggregate| match contents.answer(0, &aggregate, Span::ZERO) {
             Answer::None => None,
             answer => answer.show().parse::<f64>().ok(),
         };
@@ -352,22 +356,24 @@ fn differences(query: &Query, row: &Row, contents: &Contents, size: Span) -> Vec
         faults.push(format!("{} readings, truth {}", row.readings, contents.readings));
         return faults;
     }
-    let each = query.aggregates.len();
-    for ((index, column), value) in query.value_columns().enumerate().zip(&row.values) {
-        let answer = contents.answer(index / each, query.aggregates[index % each], size);
-        if !is(*value, &answer) {
-            faults.push(format!("{column} is {value:?}, truth {}", answer.show()));
+    for (column, value) in query.columns().iter().zip(&row.values) {
+        let answer = contents.column(query, column, size);
+        if !is(value.as_ref(), &answer) {
+            let name = &column.name;
+            faults.push(format!("{name} is {value:?}, truth {}", answer.show()));
         }
     }
     faults
 }
 
-fn is(value: Option<Lowered>, answer: &Answer) -> bool {
+fn is(value: Option<&Lowered>, answer: &Answer) -> bool {
     match (value, answer) {
         (None, Answer::None) => true,
-        (Some(Lowered::Integer(integer)), Answer::Count(count)) => integer == *count,
-        (Some(Lowered::Real(real)), Answer::Fraction(top, bottom)) => is_nearest(real, top, bottom),
-        (Some(Lowered::Real(real)), Answer::Root(top, bottom)) => is_nearest_root(real, top, bottom),
+        (Some(Lowered::Integer(integer)), Answer::Count(count)) => integer == count,
+        (Some(Lowered::Real(real)), Answer::Fraction(top, bottom)) => is_nearest(*real, top, bottom),
+        (Some(Lowered::Real(real)), Answer::Root(top, bottom)) => is_nearest_root(*real, top, bottom),
+        (Some(Lowered::Real(real)), Answer::Double(double)) => real == double,
+        (Some(Lowered::Text(text)), Answer::Text(truth)) => text == truth,
         _ => false,
     }
 }

@@ -16,8 +16,28 @@ const QUERIES_MAX: u32 = 4;
 /// One case in so many has faults as well.
 const FAULTY: Chance = Chance::one_in(4);
 
-const AGGREGATES: [&str; 12] = [
-    "count", "rate", "sum", "mean", "min", "max", "range", "variance", "stddev", "first", "last", "delta",
+const AGGREGATES: [&str; 21] = [
+    "count",
+    "rate",
+    "sum",
+    "mean",
+    "min",
+    "max",
+    "range",
+    "variance",
+    "stddev",
+    "first",
+    "last",
+    "delta",
+    "median",
+    "p0",
+    "p90",
+    "p99.9",
+    "histogram(-20, 0, 0.5, 100)",
+    "distinct(device)",
+    "distinct(room)",
+    "top(2, room)",
+    "top(5, device)",
 ];
 
 impl Case {

@@ -86,7 +86,7 @@ fn write_window(
         upsert.raw_bind_parameter(next + 2, window.status.coverage)?;
         upsert.raw_bind_parameter(next + 3, row.readings.cast_signed())?;
         for (index, value) in row.values.iter().enumerate() {
-            upsert.raw_bind_parameter(next + 4 + index, Column(*value))?;
+            upsert.raw_bind_parameter(next + 4 + index, Column(value.as_ref()))?;
         }
         upsert.raw_execute()?;
         if let Some(absorb) = &mut absorb {
@@ -160,14 +160,15 @@ fn status_text(is_final: bool) -> &'static str {
     if is_final { "final" } else { "provisional" }
 }
 
-struct Column(Option<Lowered>);
+struct Column<'v>(Option<&'v Lowered>);
 
-impl ToSql for Column {
+impl ToSql for Column<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Owned(match self.0 {
-            None => SqlValue::Null,
-            Some(Lowered::Integer(number)) => SqlValue::Integer(number.cast_signed()),
-            Some(Lowered::Real(number)) => SqlValue::Real(number),
-        }))
+        Ok(match self.0 {
+            None => ToSqlOutput::Owned(SqlValue::Null),
+            Some(Lowered::Integer(number)) => ToSqlOutput::Owned(SqlValue::Integer(number.cast_signed())),
+            Some(Lowered::Real(number)) => ToSqlOutput::Owned(SqlValue::Real(*number)),
+            Some(Lowered::Text(text)) => text.to_sql()?,
+        })
     }
 }
