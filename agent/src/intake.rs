@@ -6,6 +6,8 @@
 mod replay;
 mod view;
 
+use std::collections::BTreeMap;
+
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::key::SEPARATOR;
 use catchment_common::pane::PaneKey;
@@ -15,6 +17,7 @@ use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{AgentPlan, Section};
 
 use self::view::{Read, Seen, View};
+use crate::admission::Admission;
 use crate::decode::{Decoded, PathTree};
 use crate::devices::{Devices, IDENTITY_BYTES_MAX};
 use crate::journal::Journal;
@@ -26,6 +29,8 @@ use crate::watermark::Watermark;
 
 /// Most devices that number their messages.
 const DEVICES_MAX: usize = 65_536;
+/// One part in so many of the memory is for knowing keys, if a query caps new ones: about as many as can be open.
+const KNOWN_KEYS_PART: usize = 16;
 
 /// A running plan with its open panes.
 #[derive(Debug)]
@@ -90,8 +95,10 @@ impl Intake {
         now: Now,
         tally: &mut Tally,
     ) -> Self {
+        let mut admissions = BTreeMap::new();
         if let Some(before) = before.as_deref_mut() {
             before.panes = OpenPanes::new(0, &[], limits.seed);
+            admissions = before.take_admissions();
         }
         let before = before.as_deref();
         // Without a slice nothing can be open.
@@ -100,12 +107,22 @@ impl Intake {
         } else {
             limits.memory_bytes
         };
+        let capped = plan
+            .slices
+            .iter()
+            .filter(|(_, slice)| slice.new_keys.is_some())
+            .count();
+        let known_bytes = if capped > 0 {
+            memory_bytes / KNOWN_KEYS_PART
+        } else {
+            0
+        };
         let numbered = plan.slices.iter().any(|(_, slice)| slice.dedupe.is_some());
         let mut intake = Self {
             sources: Vec::new(),
             views: Vec::new(),
             slices: plan.slices.clone(),
-            panes: OpenPanes::new(memory_bytes, &plan.slices, limits.seed),
+            panes: OpenPanes::new(memory_bytes - known_bytes, &plan.slices, limits.seed),
             decoded: Decoded::default(),
             devices: Devices::new(
                 if numbered {
@@ -130,8 +147,23 @@ impl Intake {
                 watermark.unwrap_or_else(|| Watermark::new(slice, now)),
                 tally.place(*id),
             );
+            if let (Some(cap), Some(view)) = (slice.new_keys, intake.views.last_mut()) {
+                let capacity = known_bytes / capped.max(1) / Admission::entry_bytes();
+                let held = admissions.remove(id).map(|held| held.resized(capacity));
+                let seed = limits.seed.rotate_left(8) ^ u64::from(id.0);
+                view.admission = Some(held.unwrap_or_else(|| Admission::new(cap, capacity, seed)));
+            }
         }
         intake
+    }
+
+    /// The keys that are known, slice by slice.
+    fn take_admissions(&mut self) -> BTreeMap<SliceId, Admission> {
+        let ids = self.slices.iter().map(|(id, _)| *id);
+        let views = self.views.iter_mut().map(|view| view.admission.take());
+        ids.zip(views)
+            .filter_map(|(id, admission)| Some((id, admission?)))
+            .collect()
     }
 
     fn add_view(&mut self, slice: &Slice, watermark: Watermark, place: Place) {
@@ -258,6 +290,7 @@ impl Intake {
                             continue;
                         }
                     };
+                    view.admit(now, slice, tally);
                     let key = view.key_buffer.as_bytes();
                     let place = PanePlace {
                         slice: index as u16,

@@ -25,6 +25,8 @@ pub mod watermark;
 
 pub mod devices;
 
+pub mod admission;
+
 pub mod redelivery;
 
 pub mod sketches;

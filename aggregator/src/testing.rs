@@ -49,6 +49,7 @@ pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
         retention: None,
         coarsen: Vec::new(),
         dedupe: None,
+        new_keys: None,
     }
 }
 

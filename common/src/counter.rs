@@ -152,6 +152,8 @@ pub enum Counter {
     /// Computed fields that a lifted reading lacks because of a division by zero, a result of 10¹⁸ or more, or the root
     /// of a negative number. They count as absent too.
     Uncomputed,
+    /// Readings lifted under the overflow key: theirs was new, and there were too many new ones.
+    Overflowed,
     /// A reading that does not count.
     Rejected(Reason),
 }
@@ -161,7 +163,7 @@ const REASON_CODE: u8 = 64;
 
 impl Counter {
     /// The counters that are not rejections, by code.
-    pub const PLAIN: [Self; 23] = [
+    pub const PLAIN: [Self; 24] = [
         Self::Messages,
         Self::RawBytes,
         Self::Received,
@@ -185,6 +187,7 @@ impl Counter {
         Self::Damaged,
         Self::Forgotten,
         Self::Uncomputed,
+        Self::Overflowed,
     ];
 
     /// Every counter.
@@ -239,6 +242,7 @@ impl Counter {
             Self::Damaged => "damaged",
             Self::Forgotten => "forgotten",
             Self::Uncomputed => "uncomputed",
+            Self::Overflowed => "overflowed",
             Self::Rejected(reason) => reason.name(),
         }
     }

@@ -14,6 +14,8 @@ mod field;
 
 mod sketch;
 
+mod new_keys;
+
 mod slice;
 
 mod validate;
@@ -31,6 +33,7 @@ use crate::topic::TopicTemplate;
 
 pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
 pub use field::{Field, FieldSource};
+pub use new_keys::NewKeys;
 pub use sketch::{Column, ColumnType, Shown, SliceSketch};
 pub use slice::{KeyPart, Slice, SliceField, SliceId, SlicedPlan};
 pub use validate::{Part, PlanFault, Problem};
@@ -85,6 +88,8 @@ pub struct Query {
     pub coarsen: Vec<Span>,
     /// Where a device's sequence number is in the payload: readings that repeat one are dropped by the agent.
     pub dedupe: Option<Path>,
+    /// How many keys that it has never seen an agent takes in; `None` takes all.
+    pub new_keys: Option<NewKeys>,
 }
 
 /// A payload format.

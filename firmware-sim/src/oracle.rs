@@ -139,9 +139,9 @@ impl Oracle {
 }
 
 impl Expected {
-    /// Whether the truth can say anything: not when only the agent knew the time.
+    /// Whether the truth can say anything: not when only the agent knew the time, or which keys were new to it.
     pub fn is_known(&self) -> bool {
-        self.query.time != TimeSource::Arrival
+        self.query.time != TimeSource::Arrival && self.query.new_keys.is_none()
     }
 
     /// Removes and returns what must be in the window of one key with these bounds, in microseconds.

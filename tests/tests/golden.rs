@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use catchment_common::decimal::Value;
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::plan::{
-    Aggregate, Components, Field, FieldSource, Format, KeyPart, Path, PayloadTag, Plan, Query, Slice,
-    SliceField, SliceId, SliceSketch, TimeSource, TimeUnit, Window,
+    Aggregate, Components, Field, FieldSource, Format, KeyPart, NewKeys, Path, PayloadTag, Plan, Query,
+    Slice, SliceField, SliceId, SliceSketch, TimeSource, TimeUnit, Window,
 };
 use catchment_common::sketch::{
     Buckets, Counters, Divider, Registers, Shape, Sketch, SketchKind, hash, logarithm,
@@ -91,6 +91,10 @@ fn slice() -> Slice {
         max_ahead: Span::from_secs(300),
         idle: Span::from_secs(30),
         dedupe: Some(Path::parse("meta.seq")),
+        new_keys: Some(NewKeys {
+            max: 1_000,
+            every: Span::from_secs(60),
+        }),
         watched: vec![KeyPart::Capture(1), KeyPart::Payload(Path::parse("meta.line"))],
         sketches: vec![
             SliceSketch::Quantiles(1),
@@ -431,6 +435,10 @@ fn stored_forms_have_these_bytes_and_read_back() {
             retention: Some(Span::from_days(30)),
             coarsen: vec![Span::from_secs(60), Span::from_secs(600)],
             dedupe: Some(Path::parse("meta.seq")),
+            new_keys: Some(NewKeys {
+                max: 1_000,
+                every: Span::from_secs(60),
+            }),
         }],
     };
     check("stored-plan.bin", &postcard::to_allocvec(&plan).unwrap());

@@ -114,6 +114,7 @@ fn slice() -> Slice {
         max_ahead: Span::from_secs(300),
         idle: Span::from_secs(30),
         dedupe: None,
+        new_keys: None,
         watched: Vec::new(),
         sketches: Vec::new(),
     }

@@ -2,7 +2,9 @@
 
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::limits::FIELDS_MAX;
-use catchment_common::plan::{Components, FieldSource, KeyPart, Path, SliceField, TimeSource, TimeUnit};
+use catchment_common::plan::{
+    Components, FieldSource, KeyPart, NewKeys, Path, SliceField, TimeSource, TimeUnit,
+};
 use catchment_common::time::{Instant, Span};
 
 use super::*;
@@ -50,6 +52,7 @@ fn slice(filter: Option<&str>, computed: Option<&str>) -> Slice {
         max_ahead: Span::from_secs(300),
         idle: Span::from_secs(30),
         dedupe: None,
+        new_keys: None,
         watched: Vec::new(),
         sketches: Vec::new(),
     }
@@ -221,4 +224,57 @@ fn a_reading_that_is_filtered_moves_the_watermark() {
     );
     let watermarks: Vec<_> = bench.intake.watermarks().collect();
     assert_eq!(watermarks, [(SLICE, Timestamp::clamped(1_699_999_999_000_000))]);
+}
+
+/// One device invents a site for each message; the known sites stay apart, and the inventions count under one key.
+#[test]
+fn too_many_new_keys_count_under_the_overflow_key() {
+    let mut capped = slice(None, None);
+    capped.new_keys = Some(NewKeys {
+        max: 3,
+        every: Span::from_secs(60),
+    });
+    let mut bench = Bench::new(capped);
+    let mut publish = |site: &str, second: u64| {
+        let now = Now {
+            monotonic: Instant::from_micros(second * 1_000_000),
+            ..now()
+        };
+        let payload = br#"{"ts":1699999999,"temp":21.5}"#;
+        let Bench {
+            intake,
+            tally,
+            journal,
+        } = &mut bench;
+        intake.handle_publish(now, &format!("s/{site}"), payload, tally, journal, |_, _| {});
+    };
+    for site in ["berlin", "paris", "rome", "oslo"] {
+        publish(site, 1);
+    }
+    for number in 0..40 {
+        publish(&format!("invented-{number}"), 70);
+        publish("oslo", 70);
+    }
+    let mut keys: Vec<(String, u64)> = Vec::new();
+    bench.intake.close_all(&mut bench.journal, |section| {
+        for (key, readings) in section.keys.iter().zip(&section.readings) {
+            keys.push((String::from_utf8_lossy(key).into(), *readings));
+        }
+    });
+    let expected = [
+        ("(overflow)", 37),
+        ("berlin", 1),
+        ("invented-0", 1),
+        ("invented-1", 1),
+        ("invented-2", 1),
+        ("oslo", 41),
+        ("paris", 1),
+        ("rome", 1),
+    ];
+    let expected: Vec<(String, u64)> = expected.map(|(key, readings)| (key.into(), readings)).into();
+    assert_eq!(keys, expected);
+    assert_eq!(
+        bench.counted(),
+        [("received", 84), ("lifted", 84), ("overflowed", 37)]
+    );
 }

@@ -10,6 +10,7 @@ use catchment_common::time::{Now, Timestamp};
 use catchment_common::topic::Captures;
 
 use super::close_after;
+use crate::admission::{self, Admission};
 use crate::decode::{Decoded, PathTree, Raw};
 use crate::panes::Measured;
 use crate::reading;
@@ -33,6 +34,7 @@ pub(super) struct View {
     pub(super) values: Vec<Option<Value>>,
     watched: Vec<TextFrom>,
     pub(super) tags: TagValues,
+    pub(super) admission: Option<Admission>,
 }
 
 /// Where a text comes from.
@@ -117,6 +119,19 @@ impl View {
                 .map(|part| TextFrom::new(part, tree))
                 .collect(),
             tags: TagValues::default(),
+            admission: None,
+        }
+    }
+
+    /// Puts the overflow key in the place of a key that is one too many.
+    #[inline]
+    pub(super) fn admit(&mut self, now: Now, slice: &Slice, tally: &mut Tally) {
+        let Some(admission) = &mut self.admission else {
+            return;
+        };
+        if !admission.admits(self.key_buffer.as_bytes(), now) {
+            admission::overflow(&mut self.key_buffer, slice.key.len());
+            tally.add(self.place, Counter::Overflowed, 1);
         }
     }
 

@@ -32,6 +32,7 @@ fn plan() -> AgentPlan {
         max_ahead: Span::from_secs(1),
         idle: Span::from_secs(1),
         dedupe: None,
+        new_keys: None,
         watched: Vec::new(),
         sketches: Vec::new(),
     };

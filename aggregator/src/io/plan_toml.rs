@@ -11,7 +11,8 @@ mod window;
 use std::fmt;
 
 use catchment_common::plan::{
-    Aggregate, AggregateFault, Format, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource, TimeUnit,
+    Aggregate, AggregateFault, Format, NewKeys, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource,
+    TimeUnit,
 };
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
@@ -147,6 +148,10 @@ fn convert(raw: &RawQuery, file: &str, faults: &mut Faults) -> Query {
         retention: raw.retention.as_ref().map(|text| duration(text, faults)),
         coarsen,
         dedupe: raw.dedupe.as_ref().map(|path| Path::parse(path.get_ref())),
+        new_keys: raw.new_keys.as_ref().map(|cap| NewKeys {
+            max: cap.get_ref().max,
+            every: duration(&cap.get_ref().every, faults),
+        }),
     }
 }
 
@@ -237,6 +242,7 @@ fn place_of(query: &RawQuery, part: Part) -> usize {
             place.map_or(rungs.span().start, |rung| rung.span().start)
         }),
         Part::Dedupe => start(&query.dedupe),
+        Part::NewKeys => query.new_keys.as_ref().map(|cap| cap.span().start),
     };
     place.unwrap_or_else(|| query.name.span().start)
 }
@@ -310,6 +316,27 @@ retention = "30d"
         );
     }
 
+    #[test]
+    fn a_cap_on_new_keys_is_read_and_each_fault_has_its_place() {
+        let read = |line: &str| parse(&format!("{GOOD}{line}\n"), "p");
+        let plan = read("new_keys = { max = 1000, every = \"1m\" }").unwrap();
+        let every = Span::from_secs(60);
+        assert_eq!(plan.queries[0].new_keys, Some(NewKeys { max: 1_000, every }));
+        let faults = |line: &str| read(line).unwrap_err().to_string();
+        assert_eq!(
+            faults("new_keys = { max = 1, every = \"10ms\" }"),
+            "p:13:12: the interval of `new_keys` must be between 1 s and 100 years; write { max = 1000, every = \"1m\" }"
+        );
+        assert!(faults("new_keys = { max = -1, every = \"1m\" }").starts_with("p:13:20: "));
+        assert!(faults("new_keys = { max = 1 }").contains("missing field `every`"));
+        let keyless =
+            GOOD.replace("[\"site\", \"device\"]", "[]") + "new_keys = { max = 1, every = \"1m\" }\n";
+        assert_eq!(
+            parse(&keyless, "p").unwrap_err().to_string(),
+            "p:13:12: `new_keys` caps the keys of a query whose key is empty; leave it out: there is one key only"
+        );
+    }
+
     fn check(from: &str, to: &str, expected: &str) {
         assert!(GOOD.contains(from), "{from}");
         let errors = parse(&GOOD.replacen(from, to, 1), "plan.toml").unwrap_err();
@@ -323,7 +350,7 @@ retention = "30d"
             "latness =",
             "plan.toml:10:1: unknown field `latness`, expected one of `name`, `topic`, \
             `format`, `time`, `tags`, `key`, `fields`, `where`, `window`, `aggregates`, `lateness`, `max_late`, `max_ahead`, \
-            `idle`, `patience`, `retention`, `coarsen`, `dedupe`; did you mean `lateness`?",
+            `idle`, `patience`, `retention`, `coarsen`, `dedupe`, `new_keys`; did you mean `lateness`?",
         );
         check(
             "\"site\", \"device\"",

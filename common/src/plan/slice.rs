@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Components, FieldSource, Format, Path, Plan, Query, SliceSketch, TimeSource};
+use super::{Components, FieldSource, Format, NewKeys, Path, Plan, Query, SliceSketch, TimeSource};
 use crate::decimal::Value;
 use crate::expression::{Expression, Kind, captures_exist};
 use crate::limits::{FIELDS_MAX, PATH_DEPTH_MAX, SPAN_MAX, TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN};
@@ -43,6 +43,8 @@ pub struct Slice {
     pub idle: Span,
     /// See [`Query::dedupe`].
     pub dedupe: Option<Path>,
+    /// See [`Query::new_keys`].
+    pub new_keys: Option<NewKeys>,
     /// Where the tags come from that sketches are about.
     pub watched: Vec<KeyPart>,
     /// What is kept beside the components of the fields.
@@ -88,6 +90,11 @@ impl Slice {
             Err("pane width")
         } else if spans.iter().any(|span| *span < Span::ZERO || *span > SPAN_MAX) {
             Err("span")
+        } else if self
+            .new_keys
+            .is_some_and(|cap| cap.every < NewKeys::EVERY_MIN || cap.every > SPAN_MAX)
+        {
+            Err("interval of new keys")
         } else if self.key.len() > TAGS_MAX || self.fields.len() > FIELDS_MAX || captures > TAGS_MAX {
             Err("too many tags or fields")
         } else if self
@@ -246,6 +253,7 @@ fn slice_of(query: &Query) -> Slice {
         max_ahead: query.max_ahead,
         idle: query.idle,
         dedupe: query.dedupe.clone(),
+        new_keys: query.new_keys,
         watched,
         sketches,
     }
@@ -282,12 +290,14 @@ fn can_share(slice: &Slice, wanted: &Slice) -> bool {
             &slice.key,
             &slice.dedupe,
             &slice.filter,
+            slice.new_keys,
         ) == (
             wanted.format,
             &wanted.time,
             &wanted.key,
             &wanted.dedupe,
             &wanted.filter,
+            wanted.new_keys,
         )
         && (slice.lateness, slice.max_late, slice.max_ahead, slice.idle)
             == (wanted.lateness, wanted.max_late, wanted.max_ahead, wanted.idle)
@@ -346,6 +356,7 @@ pub(crate) mod tests {
             retention: None,
             coarsen: coarsen.iter().map(|&seconds| Span::from_secs(seconds)).collect(),
             dedupe: None,
+            new_keys: None,
         }
     }
 

@@ -11,10 +11,12 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::slice::key_part;
-use super::{Aggregate, FieldSource, Path, Plan, Query, TimeSource};
+use super::{Aggregate, FieldSource, NewKeys, Path, Plan, Query, TimeSource};
 use crate::decimal::Value;
 use crate::expression::Kind;
-use crate::limits::{FIELDS_MAX, NAME_BYTES_MAX, PATH_DEPTH_MAX, QUERIES_MAX, SLICES_MAX, TAGS_MAX};
+use crate::limits::{
+    FIELDS_MAX, NAME_BYTES_MAX, PATH_DEPTH_MAX, QUERIES_MAX, SLICES_MAX, SPAN_MAX, TAGS_MAX,
+};
 use crate::topic::is_name;
 
 /// The columns that every result table has; tags and values must not take their names.
@@ -78,6 +80,8 @@ pub enum Part {
     Coarsen(Option<usize>),
     /// `dedupe`.
     Dedupe,
+    /// `new_keys`.
+    NewKeys,
 }
 
 /// What is wrong, and what to do about it.
@@ -185,8 +189,27 @@ impl Check<'_> {
         if let Some(path) = &query.dedupe {
             self.path(Part::Dedupe, path);
         }
+        self.new_keys(query);
         self.columns(query);
         self.spans(query);
+    }
+
+    fn new_keys(&mut self, query: &Query) {
+        let Some(cap) = query.new_keys else { return };
+        if query.key.is_empty() {
+            self.fault(
+                Part::NewKeys,
+                "`new_keys` caps the keys of a query whose key is empty",
+                "leave it out: there is one key only",
+            );
+        }
+        if cap.every < NewKeys::EVERY_MIN || cap.every > SPAN_MAX {
+            self.fault(
+                Part::NewKeys,
+                "the interval of `new_keys` must be between 1 s and 100 years",
+                "write { max = 1000, every = \"1m\" }",
+            );
+        }
     }
 
     fn name(&mut self, part: Part, what: &str, name: &str) {

@@ -323,6 +323,7 @@ fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
         max_ahead: crate::time::Span::ZERO,
         idle: crate::time::Span::ZERO,
         dedupe: None,
+        new_keys: None,
         watched: Vec::new(),
         sketches: Vec::new(),
     };

@@ -45,6 +45,7 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
         retention: None,
         coarsen: Vec::new(),
         dedupe: None,
+        new_keys: None,
     }
 }
 

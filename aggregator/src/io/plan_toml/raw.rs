@@ -40,6 +40,14 @@ pub(super) struct RawQuery {
     pub(super) retention: Option<Spanned<String>>,
     pub(super) coarsen: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) dedupe: Option<Spanned<String>>,
+    pub(super) new_keys: Option<Spanned<RawNewKeys>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNewKeys {
+    pub(super) max: u32,
+    pub(super) every: Spanned<String>,
 }
 
 #[derive(Deserialize)]
