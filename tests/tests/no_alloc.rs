@@ -19,7 +19,8 @@ use catchment_agent::tally::AGENT;
 use catchment_common::counter::Counter;
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::plan::{
-    Components, FieldSource, Format, KeyPart, Path, Slice, SliceField, SliceId, TimeSource, TimeUnit,
+    Components, FieldSource, Format, KeyPart, Path, Slice, SliceField, SliceId, SliceSketch, TimeSource,
+    TimeUnit,
 };
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
@@ -124,10 +125,10 @@ fn expression(text: &str, kind: Kind) -> Expression {
     Expression::parse(text, &Scope::default(), kind).unwrap()
 }
 
-fn linked_agent(now: Now, disk: &MemoryDisk) -> Agent {
+fn linked_agent(slice: Slice, now: Now, disk: &MemoryDisk) -> Agent {
     let settings = Settings {
         name: "gw-1".into(),
-        memory_bytes: 4 << 20,
+        memory_bytes: 8 << 20,
         payload_bytes_max: 64 << 10,
         spool_bytes: 4 << 20,
         retain_acked: Span::ZERO,
@@ -138,7 +139,7 @@ fn linked_agent(now: Now, disk: &MemoryDisk) -> Agent {
     let (mut agent, _) = Agent::start(settings, EPOCH, 42, None, now, disk).unwrap();
     let plan = AgentPlan {
         version: 1,
-        slices: vec![(SLICE, slice())],
+        slices: vec![(SLICE, slice)],
         coarser: Vec::new(),
     };
     assert!(agent.poll_connect(now));
@@ -188,20 +189,27 @@ fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now) -> u64 {
     of_disk
 }
 
-#[test]
-fn a_million_readings_allocate_nothing() {
+/// What was allocated after the warm-up.
+struct Counted {
+    while_reading: u64,
+    while_closing: u64,
+    panes: u64,
+}
+
+/// Feeds so many rounds of all devices, after those that warm up.
+fn feed(slice: Slice, rounds: usize) -> Counted {
     let topics: Vec<String> = (0..DEVICES)
         .map(|device| format!("sensors/site-{}/dev-{device:04}/env", device % 7))
         .collect();
     let mut payload = String::with_capacity(256);
     let mut disk = MemoryDisk::default();
-    let mut agent = linked_agent(now(0), &disk);
+    let mut agent = linked_agent(slice, now(0), &disk);
     let mut packet = Packet {
         id: 0,
         duplicate: false,
     };
     let (mut while_reading, mut while_closing, mut panes) = (0, 0, 0);
-    for round in 0..WARM_UP_ROUNDS + READINGS / DEVICES {
+    for round in 0..WARM_UP_ROUNDS + rounds {
         let now = now(round);
         let deltas_before = agent.tally().value(SLICE, Counter::Deltas);
         let mut in_round = 0;
@@ -232,7 +240,7 @@ fn a_million_readings_allocate_nothing() {
         }
     }
     let tally = agent.tally();
-    let all = ((WARM_UP_ROUNDS * DEVICES) + READINGS) as u64;
+    let all = ((WARM_UP_ROUNDS + rounds) * DEVICES) as u64;
     assert_eq!(tally.value(SLICE, Counter::Lifted), all, "every reading counts");
     assert_eq!(
         tally.value(SLICE, Counter::Spilled),
@@ -240,11 +248,21 @@ fn a_million_readings_allocate_nothing() {
         "the table is large enough: steady state"
     );
     assert_eq!(tally.value(AGENT, Counter::Messages), all);
-    assert_eq!(
+    assert_eq!(panes, rounds as u64 / 10, "a pane closes every ten rounds");
+    Counted {
+        while_reading,
+        while_closing,
         panes,
-        READINGS as u64 / DEVICES as u64 / 10,
-        "a pane closes every ten rounds"
-    );
+    }
+}
+
+#[test]
+fn a_million_readings_allocate_nothing() {
+    let Counted {
+        while_reading,
+        while_closing,
+        panes,
+    } = feed(slice(), READINGS / DEVICES);
     println!(
         "{READINGS} readings: {while_reading} allocations; {panes} panes of {DEVICES} keys closed: {:.1} allocations each",
         while_closing as f64 / panes as f64
@@ -254,6 +272,28 @@ fn a_million_readings_allocate_nothing() {
         while_closing <= PER_PANE_MAX * panes,
         "{while_closing} allocations for {panes} panes"
     );
+}
+
+/// Sketches of every kind: a closing pane makes a vector for each, a reading still makes nothing.
+#[test]
+fn readings_into_sketches_allocate_nothing() {
+    let sketched = Slice {
+        watched: vec![KeyPart::Capture(1), KeyPart::Payload(Path::parse("unit"))],
+        sketches: vec![
+            SliceSketch::Quantiles(0),
+            SliceSketch::Quantiles(1),
+            SliceSketch::Histogram(0, vec![0, 10_i128.pow(19)]),
+            SliceSketch::DistinctTags(0),
+            SliceSketch::Top(1),
+        ],
+        ..slice()
+    };
+    let counted = feed(sketched, 100);
+    println!(
+        "{} allocations for each pane of {DEVICES} keys and 5 sketches",
+        counted.while_closing / counted.panes
+    );
+    assert_eq!(counted.while_reading, 0, "the hot path allocates");
 }
 
 /// The test can fail: the counter counts.

@@ -1,7 +1,9 @@
 //! What is written is what is read, up to where the bytes are whole.
 
 use catchment_common::decimal::Value;
-use catchment_common::plan::{Components, FieldSource, Format, Slice, SliceField, SliceId, TimeSource};
+use catchment_common::plan::{
+    Components, FieldSource, Format, KeyPart, Path, Slice, SliceField, SliceId, TimeSource,
+};
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::AgentPlan;
@@ -36,7 +38,16 @@ fn plan() -> AgentPlan {
     };
     AgentPlan {
         version: 1,
-        slices: vec![(SliceId(1), slice.clone()), (SliceId(2), slice)],
+        slices: vec![
+            (SliceId(1), slice.clone()),
+            (
+                SliceId(2),
+                Slice {
+                    watched: vec![KeyPart::Capture(0), KeyPart::Payload(Path::parse("tag"))],
+                    ..slice
+                },
+            ),
+        ],
         coarser: Vec::new(),
     }
 }
@@ -60,8 +71,8 @@ fn flush(journal: &mut Journal, disk: &mut MemoryDisk) {
     disk.execute(&Job { id: 1, steps });
 }
 
-/// Slice, key, time and values of all readings that are read back, keys by their bytes.
-type Readings = Vec<(u16, Vec<u8>, Timestamp, Vec<Option<Value>>)>;
+/// Slice, key, time, values and tags of all readings that are read back, keys by their bytes.
+type Readings = Vec<(u16, Vec<u8>, Timestamp, Vec<Option<Value>>, Vec<Option<Vec<u8>>>)>;
 
 fn readings(disk: &MemoryDisk) -> (Readings, Replayed) {
     let (mut all, mut keys, mut at) = (Vec::new(), std::collections::BTreeMap::new(), 0);
@@ -79,8 +90,11 @@ fn readings(disk: &MemoryDisk) -> (Readings, Replayed) {
                 key,
                 at,
                 values,
-                ..
-            } => all.push((slice, keys[&key].clone(), at, values)),
+                tags,
+            } => {
+                let tags = tags.into_iter().map(|tag| tag.map(<[u8]>::to_vec)).collect();
+                all.push((slice, keys[&key].clone(), at, values, tags));
+            }
             _ => {}
         }
     });
@@ -113,8 +127,15 @@ proptest! {
                 steps.and_then(|steps| Value::from_units(steps * 10_i128.pow(16))),
             ];
             let name = [b'k', key as u8];
-            journal.reading(slice, (key, &name), at, (&fields, &values), &TagValues::default());
-            expected.push((slice, name.to_vec(), at, values));
+            // The second slice watches two tags, of which one is not there.
+            let mut tags = TagValues::default();
+            if slice == 1 {
+                tags.push(None);
+                tags.push(Some(&name));
+            }
+            journal.reading(slice, (key, &name), at, (&fields, &values), &tags);
+            let tags = tags.iter().map(|tag| tag.map(<[u8]>::to_vec)).collect();
+            expected.push((slice, name.to_vec(), at, values, tags));
             match then {
                 0 => flush(&mut journal, &mut disk),
                 1 => {

@@ -496,3 +496,45 @@ fn messages_round_trip_and_are_bounded() {
         Err(WireFault::Invalid("seq ranges do not ascend"))
     );
 }
+
+/// What quantiles cost on the wire: a sensor's noise of some steps around a level of its own, each reading rounded.
+#[test]
+fn histograms_of_sensors_take_few_bytes() {
+    for (readings, most) in [(10_u64, 14), (60, 30)] {
+        let mut section = Section::default();
+        section.reset(SliceId(1), Timestamp::clamped(PANE), core::iter::empty());
+        section.set_sketches([SketchKind::Buckets(Shape::Linear)].into_iter());
+        let mut seed = 7_u64;
+        let mut entries = 0;
+        for key in 0..1_000_i64 {
+            let mut buckets = crate::sketch::Buckets::EMPTY;
+            for _ in 0..readings {
+                // The sum of four dice is bell-shaped: a standard deviation of about six steps.
+                let noise = (0..4).fold(0, |sum, _| {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    sum + (seed >> 33) as i64 % 11
+                });
+                buckets.lift(Shape::Linear, (0, 2_000 + key % 37 * 5 + noise));
+            }
+            entries += buckets.entries.len();
+            section.keys.push(alloc::format!("{key:04}").as_bytes());
+            section.readings.push(readings);
+            section.sketches.push(Sketch::Buckets(buckets));
+        }
+        let mut with = Vec::new();
+        section.emit(&mut with, &mut StatsScratch::default());
+        section.set_sketches(core::iter::empty());
+        section.sketches.clear();
+        let mut without = Vec::new();
+        section.emit(&mut without, &mut StatsScratch::default());
+        let bytes = with.len() - without.len();
+        assert!(
+            bytes <= most * 1_000,
+            "{readings} readings: {bytes} bytes for 1,000 histograms of {entries} buckets"
+        );
+        assert!(
+            bytes <= entries,
+            "{bytes} bytes for {entries} buckets: less than one each"
+        );
+    }
+}

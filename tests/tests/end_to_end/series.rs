@@ -29,7 +29,20 @@ time = { path = "ts", unit = "ms" }
 key = ["device"]
 fields = { value = "value" }
 window = { size = "1h", every = "15m" }
-aggregates = ["count", "mean", "min", "max", "stddev"]
+aggregates = ["count", "mean", "min", "max", "stddev", "p1", "median", "p99", "distinct(value)"]
+lateness = "30s"
+max_late = "36500d"
+idle = "1s"
+patience = "1s"
+
+[[query]]
+name = "nab_days"
+topic = "sensors/nab/{device}/env"
+time = { path = "ts", unit = "ms" }
+key = []
+fields = { value = { path = "value", resolution = 0.01 } }
+window = { size = "1d" }
+aggregates = ["p0", "p50", "p99.9", "p100", "histogram(0, 20, 60, 100)", "distinct(device)", "top(3, device)"]
 lateness = "30s"
 max_late = "36500d"
 idle = "1s"
