@@ -507,7 +507,8 @@ retention = "30d"
         );
         let without_fields = GOOD
             .replace("fields =", "tags =")
-            .replace(", resolution = 0.01", "");
+            .replace(", resolution = 0.01", "")
+            .replace(", \"mean\", \"min\", \"max\", \"stddev\"", "");
         let text = without_fields.replace("size = \"60s\", every = \"10s\"", "session = \"5m\"");
         let text = text.replace("{ path = \"data.hum\" }", "\"data.hum\"");
         assert_eq!(
