@@ -2,8 +2,9 @@
 //!
 //! A QoS 1 message whose PUBACK did not reach the broker comes again, with the DUP flag and the same packet id. We
 //! acknowledge in the order of arrival, and a broker sends at most a window of messages ahead of their
-//! acknowledgements; so of all messages only the last window can come again. They are remembered here by packet id and
-//! a hash of their content. A message without DUP is always new, because packet ids are used again and again.
+//! acknowledgements; so of all messages only the last ones can come again: a window, or some, because not every broker
+//! keeps to it. They are remembered here by packet id and a hash of their content. A message without DUP is always new,
+//! because packet ids are used again and again.
 
 use std::collections::VecDeque;
 

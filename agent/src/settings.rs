@@ -19,7 +19,8 @@ pub struct Settings {
     pub journal_bytes: u64,
     /// How long readings gather before they are made durable together.
     pub commit_delay: Span,
-    /// Most QoS 1 messages that the broker sends ahead of their acknowledgement.
+    /// QoS 1 messages that are remembered because the broker may send them again: at least as many as it may send ahead
+    /// of their acknowledgement.
     pub redelivery_window: usize,
 }
 

@@ -488,3 +488,86 @@ fn what_is_live_goes_before_the_rest_of_the_backlog() {
         [(backlog, 5), (live, 21), (backlog, 6), (live, 22), (backlog, 7)]
     );
 }
+
+#[test]
+fn what_comes_in_at_once_and_does_not_fit_is_lost_and_said() {
+    let (mut spool, mut disk) = (new_spool(), MemoryDisk::default());
+    // Named and unsealed ones, far more than the budget, and no job between.
+    let (count, keys) = (160, 4_000);
+    for number in 1..=count {
+        let name = (number % 2 == 0).then_some(Name {
+            epoch: 9,
+            seq: number,
+        });
+        spool.push(frame(number as i64 * 360, keys), name, Lane::Backlog);
+    }
+    commit(&mut spool, &mut disk);
+    let mut spool = restart(&spool, &disk);
+    assert!(spool.seal_all(Name { epoch: 10, seq: 1 }) > 0);
+    commit(&mut spool, &mut disk);
+    spool.resume(&[], now(0));
+    let sent = drain(&mut spool, &disk);
+    let (readings, _, _, lost) = totals(&sent);
+    assert_eq!(readings + lost, count * u64::from(keys));
+    assert!(lost > 0 && readings > 0);
+    let named = { sent.iter() }.filter(|frame| catchment_common::wire::sealed_name(frame).unwrap().0 == 9);
+    assert_eq!(named.count() as u64, count / 2, "each name is settled");
+}
+
+#[test]
+fn a_seal_gives_names_to_what_waits_in_memory_too() {
+    let (mut spool, mut disk) = (new_spool(), MemoryDisk::default());
+    spool.push(frame(1, 2), None, Lane::Backlog);
+    commit(&mut spool, &mut disk);
+    spool.push(frame(2, 2), None, Lane::Backlog);
+    assert_eq!(spool.oldest(9), None);
+    assert_eq!(spool.seal_all(FIRST), 2);
+    assert_eq!(spool.oldest(9), Some(1), "a watermark may speak for both");
+    assert!(!spool.holds_others(9));
+    commit(&mut spool, &mut disk);
+    let mut again = restart(&spool, &disk);
+    again.resume(&[], now(0));
+    assert_eq!(names(&drain(&mut again, &disk)), [1, 2]);
+    assert_eq!(names(&drain(&mut spool, &disk)), [1, 2]);
+}
+
+#[test]
+fn a_budget_that_was_made_smaller_is_come_down_to() {
+    let large = Limits {
+        bytes: 2 << 20,
+        ..LIMITS
+    };
+    let (mut spool, mut disk) = (Spool::new(large, 1), MemoryDisk::default());
+    spool.add_ladders(&plan());
+    let job = |spool: &mut Spool, disk: &mut MemoryDisk| {
+        let mut is_last = false;
+        while !is_last {
+            is_last = spool.prepare(disk);
+            let mut steps = Vec::new();
+            spool.take_writes(&mut steps);
+            spool.take_removals(&mut steps);
+            for step in &steps {
+                disk.take(step);
+            }
+        }
+        spool.handle_durable(spool.ordinal());
+    };
+    let (count, keys) = (150, 4_000);
+    for pane in 0..count {
+        spool.push(frame(pane * 360, keys), None, Lane::Backlog);
+        job(&mut spool, &mut disk);
+    }
+    assert!(spool.bytes() > LIMITS.bytes, "{} bytes", spool.bytes());
+    let (mut spool, _) = Spool::recover(LIMITS, Some(spool.ordinal()), &disk).unwrap();
+    spool.add_ladders(&plan());
+    spool.push(frame(count * 360, keys), None, Lane::Backlog);
+    job(&mut spool, &mut disk);
+    assert!(spool.bytes() <= LIMITS.bytes);
+    spool.push(frame(count * 360 + 360, keys), None, Lane::Backlog);
+    commit(&mut spool, &mut disk);
+    spool.seal_all(FIRST);
+    commit(&mut spool, &mut disk);
+    let (readings, _, _, lost) = totals(&drain(&mut spool, &disk));
+    assert_eq!(readings + lost, (count as u64 + 2) * u64::from(keys));
+    assert!(readings > 0);
+}
