@@ -7,14 +7,15 @@
 //! use catchment_agent::agent::Agent;
 //! use catchment_agent::disk::MemoryDisk;
 //! use catchment_agent::redelivery::Packet;
-//! use catchment_agent::settings::Settings;
+//! use catchment_agent::settings::{ClockUnset, Settings};
 //! use catchment_common::time::{Instant, Now, Span, Timestamp};
 //!
 //! let settings = Settings {
 //!     name: "gw-1".into(), memory_bytes: 1 << 20, payload_bytes_max: 1 << 16, spool_bytes: 1 << 20,
 //!     retain_acked: Span::ZERO, journal_bytes: 1 << 20, commit_delay: Span::ZERO, redelivery_window: 20,
+//!     clock_unset: ClockUnset::Hold,
 //! };
-//! let now = Now { monotonic: Instant::from_micros(0), wall: Timestamp::clamped(0) };
+//! let now = Now { monotonic: Instant::from_micros(0), wall: Timestamp::clamped(1_800_000_000_000_000) };
 //! let mut disk = MemoryDisk::default();
 //! let (mut agent, _) = Agent::start(settings, 7, 42, None, now, &disk).unwrap();
 //! agent.handle_publish(now, "sensors/berlin/env", b"{}", Some(Packet { id: 1, duplicate: false }));
@@ -26,6 +27,7 @@
 //! assert_eq!(agent.poll_acknowledgement(), Some(1));
 //! ```
 
+mod admission;
 mod durable;
 
 use std::collections::VecDeque;
@@ -33,10 +35,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::limits::{COUNTERS_MAX, RANGES_MAX};
-use catchment_common::time::{Instant, Now};
+use catchment_common::time::{Instant, Now, Timestamp};
 use catchment_common::wire::{AgentPlan, Heartbeat, Hello, Message, Refusal, Section};
 
 use crate::commit::Commits;
+use crate::decode::Command;
 use crate::disk::Disk;
 use crate::intake::{Closable, Intake, Limits};
 use crate::journal::{GROUP_BYTES_MAX, Journal};
@@ -71,6 +74,8 @@ pub struct Agent {
     packets: VecDeque<(u64, u16)>,
     /// Messages were left to the broker, which sends them again on a new connection.
     held_back: bool,
+    /// What the wall clock last showed.
+    wall: Timestamp,
     /// Something left the open panes since journal segments were last looked at.
     trim: bool,
     /// The spool's ordinal that the journal has been told of.
@@ -110,7 +115,7 @@ impl Agent {
     /// A message came from the broker; with a packet id if it must be acknowledged.
     #[inline]
     pub fn handle_publish(&mut self, now: Now, topic: &str, payload: &[u8], packet: Option<Packet>) {
-        if !self.admit(topic, payload, packet) {
+        if !self.admit(now, topic, payload, packet) {
             return;
         }
         let Self {
@@ -136,33 +141,6 @@ impl Agent {
         if late && self.close_late_at.is_none() {
             self.close_late_at = Some(now.monotonic + LATE_SEAL_DELAY);
         }
-    }
-
-    /// Whether a message is to be looked at: not when it was taken before, nor when the disk does not keep up.
-    #[inline]
-    fn admit(&mut self, topic: &str, payload: &[u8], packet: Option<Packet>) -> bool {
-        let has_room = self.journal.waiting() < GROUP_BYTES_MAX && !self.out.spool.is_congested();
-        let Some(packet) = packet else {
-            if !has_room {
-                self.reject_unseen(Reason::JournalFull);
-            }
-            return has_room;
-        };
-        let hash = Tail::hash(topic, payload);
-        if self.tail.has(packet, hash) {
-            self.out.count(Counter::Redelivered, 1);
-            self.acknowledge_later(packet);
-            return false;
-        }
-        if !has_room {
-            self.out.count(Counter::HeldBack, 1);
-            self.held_back = true;
-            return false;
-        }
-        self.tail.push(packet.id, hash, self.journal.segment());
-        self.journal.message(packet.id, hash);
-        self.acknowledge_later(packet);
-        true
     }
 
     fn acknowledge_later(&mut self, packet: Packet) {
@@ -286,6 +264,7 @@ impl Agent {
 
     /// Time has passed: closes what is due.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.wall = now.wall;
         if self.idle_check_at <= now.monotonic {
             self.idle_check_at = now.monotonic + IDLE_CHECK;
             self.close_now |= self.intake.follow_clock(now);
@@ -324,12 +303,11 @@ impl Agent {
         self.journal.waiting() >= GROUP_BYTES_MAX / 2 && self.commits.is_under_way()
     }
 
-    /// Whether the connection to the broker is to be made anew, so that the broker sends again what was left to it.
-    pub fn poll_redelivery(&mut self) -> bool {
-        let has_room = self.journal.waiting() < GROUP_BYTES_MAX / 2 && !self.out.spool.is_congested();
-        let is_due = self.held_back && has_room;
-        self.held_back &= !is_due;
-        is_due
+    /// The next message to publish to the broker: a request to an edge node of Sparkplug.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        let command = self.intake.poll_command()?;
+        self.out.count(Counter::RebirthRequests, 1);
+        Some(command)
     }
 
     /// Whether a link to the aggregator should be made now.

@@ -1,15 +1,37 @@
 //! From a payload's bytes to the texts at the paths that the plan names.
 //!
-//! serde_json walks the payload once; a tree of the paths decides what to keep, and the rest is skipped. Kept values
-//! stay text (`21.37`, `"berlin"`): [`crate::reading`] turns them into exact values, so no binary float is ever in
-//! between. Nothing is copied: the result is positions in the payload, in memory that is used again.
+//! Every format ends in the same place: for each reading and each path a text as JSON writes it (`21.37`, `"berlin"`),
+//! which [`crate::reading`] turns into exact values. Of JSON the texts are positions in the payload; all other formats
+//! write them into an arena that is used again. So no binary float is ever in between that was not in the payload, and
+//! what a reading means does not depend on how it travelled.
+
+mod cbor;
+mod csv;
+mod influx;
+mod json;
+mod msgpack;
+mod senml;
+mod sparkplug;
+mod text;
+mod unpack;
+mod walk;
+
+#[cfg(test)]
+mod tests;
 
 use catchment_common::counter::Reason;
-use catchment_common::plan::Path;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use catchment_common::plan::{Compression, Format, Path};
+use catchment_common::time::Now;
 
 use crate::settings::READINGS_PER_MESSAGE_MAX;
+
+pub use sparkplug::{Births, Command};
+pub(crate) use text::Short;
+
+/// Deepest nesting of a payload that is looked into; JSON's own limit is 128.
+const DEPTH_MAX: u32 = 64;
+/// Most bytes of texts that one message may come to: some formats repeat a name for each reading.
+const ARENA_BYTES_MAX: usize = 4 << 20;
 
 /// The distinct paths of a source, as a tree.
 #[derive(Clone, Debug)]
@@ -17,6 +39,10 @@ pub struct PathTree {
     /// The root first.
     nodes: Vec<Node>,
     paths: Vec<Path>,
+    /// The paths as they are written, for formats whose names have no structure.
+    names: Vec<String>,
+    /// Keys that end in `_` and are not in the tree make a payload unreadable, as SenML wants it.
+    refuses_unknown: bool,
 }
 
 impl Default for PathTree {
@@ -24,6 +50,8 @@ impl Default for PathTree {
         Self {
             nodes: vec![Node::default()],
             paths: Vec::new(),
+            names: Vec::new(),
+            refuses_unknown: false,
         }
     }
 }
@@ -51,8 +79,20 @@ impl PathTree {
             });
         }
         self.paths.push(path.clone());
+        self.names.push(path.to_string());
         self.nodes[at].path = Some(self.paths.len() - 1);
         self.paths.len() - 1
+    }
+
+    /// The path with this name.
+    fn named(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|held| held == name)
+    }
+
+    /// The paths that lead into `group`, each with the rest of its name.
+    fn within<'t>(&'t self, group: &'static str) -> impl Iterator<Item = (usize, &'t str)> {
+        let named = self.names.iter().enumerate();
+        named.filter_map(move |(index, name)| Some((index, name.strip_prefix(group)?.strip_prefix('.')?)))
     }
 }
 
@@ -63,6 +103,14 @@ impl Node {
             .iter()
             .find(|(name, _)| **name == *key)
             .map(|&(_, index)| index)
+    }
+
+    /// The child that an array's item leads to.
+    fn item(&self, index: usize) -> Option<usize> {
+        if self.children.is_empty() {
+            return None;
+        }
+        self.child(Short::of(index).as_str())
     }
 }
 
@@ -84,12 +132,125 @@ pub struct Decoded {
     found: Vec<Position>,
     readings: usize,
     width: usize,
+    arena: String,
+    /// One cell, and the paths of the columns, of CSV.
+    scratch: Vec<u8>,
+    columns: Vec<Option<usize>>,
 }
 
-/// Start and length of a text in the payload.
+/// Start and length of a text in the payload or the arena.
 type Position = (u32, u32);
 const ABSENT: Position = (0, 0);
 const BLOCKED: Position = (1, 0);
+
+/// What positions refer to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Body<'p> {
+    /// The payload.
+    Payload(&'p str),
+    /// The arena of what was decoded.
+    Arena,
+}
+
+/// What decoding a message needs to know besides its payload.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'m> {
+    /// Where it was published.
+    pub topic: &'m str,
+    /// When it came.
+    pub now: Now,
+}
+
+/// Takes payloads of one format apart.
+#[derive(Debug)]
+pub struct Decoder {
+    format: Format,
+    senml: Option<Box<senml::Senml>>,
+    /// The paths that are looked for.
+    pub tree: PathTree,
+}
+
+impl Decoder {
+    /// A decoder that looks for nothing yet.
+    pub fn new(format: Format) -> Self {
+        let senml = match format {
+            Format::SenmlJson => Some(senml::Senml::json()),
+            Format::SenmlCbor => Some(senml::Senml::cbor()),
+            _ => None,
+        };
+        Self {
+            format,
+            senml: senml.map(Box::new),
+            tree: PathTree::default(),
+        }
+    }
+
+    /// Takes a payload apart. It is taken as a whole or, with the reason, not at all.
+    #[inline]
+    pub fn decode<'p>(
+        &mut self,
+        payload: &'p [u8],
+        context: Context<'_>,
+        births: &mut Births,
+        out: &mut Decoded,
+    ) -> Result<Body<'p>, Reason> {
+        let tree = &self.tree;
+        out.clear(tree);
+        if payload.is_empty() {
+            return Err(Reason::EmptyPayload);
+        }
+        if self.format == Format::Json {
+            return json::decode(out, tree, payload).map(Body::Payload);
+        }
+        let done = match &self.format {
+            Format::Cbor => walk::decode(out, tree, cbor::Items::new(payload)),
+            Format::Msgpack => walk::decode(out, tree, msgpack::Items::new(payload)),
+            Format::Sparkplug => sparkplug::decode(out, tree, payload, context, births),
+            Format::SenmlCbor => self.senml(payload, context, out),
+            _ => {
+                let text = std::str::from_utf8(payload).map_err(|_| Reason::InvalidUtf8)?;
+                match &self.format {
+                    Format::Csv(csv) => csv::decode(out, tree, text, csv),
+                    Format::Influx => influx::decode(out, tree, text),
+                    Format::SenmlJson => self.senml(payload, context, out),
+                    _ => number(out, tree, text),
+                }
+            }
+        };
+        done.map(|()| Body::Arena)
+    }
+
+    fn senml(&mut self, payload: &[u8], context: Context<'_>, out: &mut Decoded) -> Result<(), Reason> {
+        let senml = self.senml.as_mut().ok_or(Reason::MalformedPayload)?;
+        senml.decode(out, &self.tree, payload, context)
+    }
+}
+
+/// A bare number.
+fn number(out: &mut Decoded, tree: &PathTree, text: &str) -> Result<(), Reason> {
+    let row = out.start_reading()?;
+    match tree.named("value") {
+        Some(path) => out.put(row, path, |arena| text::cell(arena, text)),
+        None => Ok(()),
+    }
+}
+
+/// Unpacks a payload into `unpacked`, if it is packed. What comes out may have so many bytes at most.
+#[inline]
+pub fn unpack<'p>(
+    compression: Compression,
+    payload: &'p [u8],
+    bytes_max: usize,
+    unpacked: &'p mut Vec<u8>,
+) -> Result<&'p [u8], Reason> {
+    if payload.len() > bytes_max {
+        return Err(Reason::OversizedPayload);
+    }
+    match compression {
+        Compression::None => Ok(payload),
+        packed => unpack::unpack(packed, payload, bytes_max, unpacked),
+    }
+}
 
 impl Decoded {
     /// How many readings the payload has.
@@ -97,379 +258,81 @@ impl Decoded {
         self.readings
     }
 
-    /// What stands at a path in one reading of `payload`, which must be the payload that was decoded.
+    /// The text that positions refer to.
     #[inline]
-    pub fn raw<'p>(&self, payload: &'p str, reading: usize, path: usize) -> Raw<'p> {
+    pub fn text<'t>(&'t self, body: Body<'t>) -> &'t str {
+        match body {
+            Body::Payload(text) => text,
+            Body::Arena => &self.arena,
+        }
+    }
+
+    /// What stands at a path in one reading, with the text of [`Decoded::text`].
+    #[inline]
+    pub fn raw<'p>(&self, text: &'p str, reading: usize, path: usize) -> Raw<'p> {
         match self.found[reading * self.width + path] {
             ABSENT => Raw::Absent,
             BLOCKED => Raw::Blocked,
-            (start, length) => match &payload[start as usize..(start + length) as usize] {
+            (start, length) => match &text[start as usize..(start + length) as usize] {
                 "null" => Raw::Absent,
                 text => Raw::Text(text),
             },
         }
     }
 
-    /// Takes a JSON payload apart: an object, or an array of objects. The payload as text is returned for
-    /// [`Decoded::raw`]. A payload is taken as a whole or, with the reason, not at all.
-    pub fn decode<'p>(&mut self, tree: &PathTree, payload: &'p [u8]) -> Result<&'p str, Reason> {
+    fn clear(&mut self, tree: &PathTree) {
         self.found.clear();
+        self.arena.clear();
         self.readings = 0;
         self.width = tree.paths.len();
-        if payload.is_empty() {
-            return Err(Reason::EmptyPayload);
-        }
-        let text = std::str::from_utf8(payload).map_err(|_| Reason::InvalidUtf8)?;
-        let origin = text.as_ptr() as usize;
-        let is_array = text.trim_start().starts_with('[');
-        let mut json = serde_json::Deserializer::from_str(text);
-        let extract = Extract {
-            tree,
-            origin,
-            out: self,
-        };
-        let result = if is_array {
-            json.deserialize_seq(extract)
-        } else {
-            json.deserialize_map(extract)
-        };
-        result
-            .and_then(|()| json.end())
-            .map_err(|error| self.fault(text, &error))?;
-        Ok(text)
     }
 
-    /// The reason behind serde_json's error. NaN and infinities are not JSON; who wrote them should be told so.
-    fn fault(&self, text: &str, error: &serde_json::Error) -> Reason {
+    /// Begins a reading; returns where its positions are.
+    fn start_reading(&mut self) -> Result<usize, Reason> {
+        self.readings += 1;
         if self.readings > READINGS_PER_MESSAGE_MAX {
-            return Reason::OversizedPayload;
+            return Err(Reason::OversizedPayload);
         }
-        if !error.is_syntax() {
-            return Reason::MalformedJson;
-        }
-        let line = text
-            .lines()
-            .nth(error.line().saturating_sub(1))
-            .unwrap_or_default();
-        let around = error.column().saturating_sub(3)..=error.column();
-        let words = ["NaN", "nan", "Infinity", "inf"];
-        let is_word = |start| {
-            line.get(start..)
-                .is_some_and(|rest| words.iter().any(|word| rest.starts_with(word)))
-        };
-        if around.into_iter().any(is_word) {
-            Reason::NotFinite
-        } else {
-            Reason::MalformedJson
-        }
-    }
-
-    fn start_reading(&mut self) -> usize {
         let row = self.found.len();
         self.found.resize(row + self.width, ABSENT);
-        self.readings += 1;
-        row
-    }
-}
-
-/// Reads the whole payload: one object, or a sequence of them.
-struct Extract<'t, 'd> {
-    tree: &'t PathTree,
-    origin: usize,
-    out: &'d mut Decoded,
-}
-
-impl<'de> Visitor<'de> for Extract<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object or an array of objects")
+        Ok(row)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        let row = self.out.start_reading();
-        let object = Object {
-            tree: self.tree,
-            origin: self.origin,
-            row: &mut self.out.found[row..],
-            node: 0,
+    /// Writes the text at a path into the arena. Nothing written means nothing there.
+    fn put(&mut self, row: usize, path: usize, write: impl FnOnce(&mut String)) -> Result<(), Reason> {
+        let start = self.arena.len();
+        write(&mut self.arena);
+        if self.arena.len() > ARENA_BYTES_MAX {
+            return Err(Reason::OversizedPayload);
+        }
+        let length = self.arena.len() - start;
+        self.found[row + path] = if length == 0 {
+            ABSENT
+        } else {
+            (start as u32, length as u32)
         };
-        object.visit_map(map)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq
-            .next_element_seed(Element(Extract {
-                tree: self.tree,
-                origin: self.origin,
-                out: self.out,
-            }))?
-            .is_some()
-        {
-            if self.out.readings > READINGS_PER_MESSAGE_MAX {
-                return Err(serde::de::Error::custom("too many readings"));
-            }
-        }
         Ok(())
     }
-}
 
-/// One element of an array of readings: must be an object.
-struct Element<'t, 'd>(Extract<'t, 'd>);
-
-impl<'de> DeserializeSeed<'de> for Element<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self.0)
-    }
-}
-
-/// One object of a reading, at a node of the tree.
-struct Object<'t, 'd> {
-    tree: &'t PathTree,
-    origin: usize,
-    row: &'d mut [Position],
-    node: usize,
-}
-
-impl Object<'_, '_> {
-    fn at(&mut self, node: usize) -> Object<'_, '_> {
-        Object {
-            tree: self.tree,
-            origin: self.origin,
-            row: self.row,
-            node,
-        }
-    }
-
-    fn keep(&mut self, path: usize, raw: &str) {
-        let start = raw.as_ptr() as usize - self.origin;
-        self.row[path] = (start as u32, raw.len() as u32);
-    }
-
-    /// Marks everything below the node as out of reach.
-    fn block(&mut self) {
-        let tree = self.tree;
-        for &(_, child) in &tree.nodes[self.node].children {
-            if let Some(path) = tree.nodes[child].path {
-                self.row[path] = BLOCKED;
-            }
-            self.at(child).block();
-        }
-    }
-
-    fn take<'de, A: MapAccess<'de>>(&mut self, child: usize, map: &mut A) -> Result<(), A::Error> {
-        let Node { path, children } = &self.tree.nodes[child];
-        match (path, children.is_empty()) {
-            (Some(path), true) => {
-                let raw: &RawValue = map.next_value()?;
-                self.keep(*path, raw.get());
-            }
-            (None, _) => map.next_value_seed(self.at(child))?,
-            // A path that is also the beginning of another: keep the text, then look into it.
-            (Some(path), false) => {
-                let raw: &RawValue = map.next_value()?;
-                self.keep(*path, raw.get());
-                let mut inner = serde_json::Deserializer::from_str(raw.get());
-                self.at(child)
-                    .deserialize(&mut inner)
-                    .map_err(serde::de::Error::custom)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Object<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Object<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(child) = map.next_key_seed(KeyOf(&self.tree.nodes[self.node]))? {
-            match child {
-                Some(child) => self.take(child, &mut map)?,
-                None => {
-                    map.next_value::<IgnoredAny>()?;
+    /// Of what is below a list only items can be reached: all else is out of reach, and items may be absent.
+    fn enter_list(&mut self, row: usize, tree: &PathTree, node: usize) {
+        for (name, child) in &tree.nodes[node].children {
+            if !name.bytes().all(|byte| byte.is_ascii_digit()) {
+                if let Some(path) = tree.nodes[*child].path {
+                    self.found[row + path] = BLOCKED;
                 }
+                self.block(row, tree, *child);
             }
         }
-        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        self.block();
-        Ok(())
-    }
-
-    fn visit_bool<E>(mut self, _: bool) -> Result<(), E> {
-        self.block();
-        Ok(())
-    }
-
-    fn visit_i64<E>(mut self, _: i64) -> Result<(), E> {
-        self.block();
-        Ok(())
-    }
-
-    fn visit_u64<E>(mut self, _: u64) -> Result<(), E> {
-        self.block();
-        Ok(())
-    }
-
-    fn visit_f64<E>(mut self, _: f64) -> Result<(), E> {
-        self.block();
-        Ok(())
-    }
-
-    fn visit_str<E>(mut self, _: &str) -> Result<(), E> {
-        self.block();
-        Ok(())
-    }
-
-    /// `null` leads nowhere, as if the key were not there.
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// Finds the child that an object's key leads to, without copying the key.
-struct KeyOf<'t>(&'t Node);
-
-impl<'de> DeserializeSeed<'de> for KeyOf<'_> {
-    type Value = Option<usize>;
-
-    #[inline]
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeyOf<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a key")
-    }
-
-    #[inline]
-    fn visit_str<E>(self, key: &str) -> Result<Option<usize>, E> {
-        Ok(self.0.child(key))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PATHS: [&str; 4] = ["temp", "data.hum", "data.deep.x", "data"];
-
-    fn check(payload: &str, paths: &[&str], expected: Result<&[&[Option<&str>]], Reason>) {
-        let mut tree = PathTree::default();
-        for path in paths {
-            tree.add(&Path::parse(path));
+    /// Marks everything below a node as out of reach.
+    fn block(&mut self, row: usize, tree: &PathTree, node: usize) {
+        for &(_, child) in &tree.nodes[node].children {
+            if let Some(path) = tree.nodes[child].path {
+                self.found[row + path] = BLOCKED;
+            }
+            self.block(row, tree, child);
         }
-        let mut decoded = Decoded::default();
-        let result = decoded.decode(&tree, payload.as_bytes()).map(|text| {
-            let row = |reading| {
-                (0..paths.len())
-                    .map(|path| match decoded.raw(text, reading, path) {
-                        Raw::Absent => None,
-                        Raw::Blocked => Some("!"),
-                        Raw::Text(text) => Some(text),
-                    })
-                    .collect::<Vec<_>>()
-            };
-            (0..decoded.readings()).map(row).collect::<Vec<_>>()
-        });
-        let expected = expected.map(|rows| rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>());
-        assert_eq!(result, expected, "{payload}");
-    }
-
-    #[test]
-    fn texts_are_found_at_their_paths() {
-        let paths = &PATHS[..3];
-        check(
-            r#"{"temp":21.37,"data":{"hum":4.50}}"#,
-            paths,
-            Ok(&[&[Some("21.37"), Some("4.50"), None]]),
-        );
-        check(
-            r#"{"x":[1,{"temp":2}],"temp": 1e2 }"#,
-            paths,
-            Ok(&[&[Some("1e2"), None, None]]),
-        );
-        check(r#"{"te\u006dp":1}"#, paths, Ok(&[&[Some("1"), None, None]]));
-        check(r#"{"temp":1,"temp":2}"#, paths, Ok(&[&[Some("2"), None, None]]));
-        check(r#"{"temp":null,"data":null}"#, paths, Ok(&[&[None, None, None]]));
-        check(
-            r#"{"temp":"a\"b","data":{"deep":{"x":true}}}"#,
-            paths,
-            Ok(&[&[Some(r#""a\"b""#), None, Some("true")]]),
-        );
-        check(r#"{"data":7}"#, paths, Ok(&[&[None, Some("!"), Some("!")]]));
-        check(r#"{"data":[1]}"#, paths, Ok(&[&[None, Some("!"), Some("!")]]));
-        check(
-            r#"{"data":{"hum":1}}"#,
-            &PATHS[1..],
-            Ok(&[&[Some("1"), None, Some(r#"{"hum":1}"#)]]),
-        );
-        check("{}", &[], Ok(&[&[]]));
-    }
-
-    #[test]
-    fn arrays_hold_several_readings() {
-        check(
-            r#" [{"temp":1},{"temp":2}]"#,
-            &PATHS[..1],
-            Ok(&[&[Some("1")], &[Some("2")]]),
-        );
-        check("[]", &PATHS[..1], Ok(&[]));
-        let many = format!("[{}{{}}]", "{},".repeat(READINGS_PER_MESSAGE_MAX));
-        check(&many, &PATHS[..1], Err(Reason::OversizedPayload));
-    }
-
-    #[test]
-    fn bad_payloads_have_a_reason() {
-        for text in [
-            "{",
-            "nonsense",
-            "7",
-            "\"x\"",
-            "[1]",
-            r#"{"temp":1}x"#,
-            r#"{"temp":}"#,
-            r#"[{"temp":1},"#,
-        ] {
-            check(text, &PATHS[..1], Err(Reason::MalformedJson));
-        }
-        for text in [
-            r#"{"temp":NaN}"#,
-            r#"{"temp":-Infinity}"#,
-            r#"{"temp": Infinity }"#,
-            r#"{"x":1,"temp":nan}"#,
-        ] {
-            check(text, &PATHS[..1], Err(Reason::NotFinite));
-        }
-        check("", &PATHS[..1], Err(Reason::EmptyPayload));
-        let deep = format!("{}{}", r#"{"data":"#.repeat(500), "}".repeat(500));
-        check(&deep, &PATHS[..1], Err(Reason::MalformedJson));
-        let mut decoded = Decoded::default();
-        assert_eq!(
-            decoded.decode(&PathTree::default(), b"{\"a\":\"\xff\"}"),
-            Err(Reason::InvalidUtf8)
-        );
     }
 }

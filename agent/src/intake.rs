@@ -11,16 +11,16 @@ use std::collections::BTreeMap;
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::key::SEPARATOR;
 use catchment_common::pane::PaneKey;
-use catchment_common::plan::{Format, Slice, SliceId};
+use catchment_common::plan::{Compression, Format, Slice, SliceId};
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{AgentPlan, Section};
 
-use self::view::{Read, Seen, View};
-use crate::admission::Admission;
-use crate::decode::{Decoded, PathTree};
+use self::view::{Seen, View};
+use crate::decode::{self, Births, Command, Context, Decoded, Decoder};
 use crate::devices::{Devices, IDENTITY_BYTES_MAX};
 use crate::journal::Journal;
+use crate::known_keys::KnownKeys;
 use crate::panes::{OpenPanes, Place as PanePlace};
 use crate::reading;
 use crate::settings::READINGS_PER_MESSAGE_MAX;
@@ -40,6 +40,8 @@ pub struct Intake {
     slices: Vec<(SliceId, Slice)>,
     panes: OpenPanes,
     decoded: Decoded,
+    unpacked: Vec<u8>,
+    births: Births,
     devices: Devices,
     identity: Vec<u8>,
     messages: u64,
@@ -52,26 +54,9 @@ pub struct Intake {
 struct Source {
     topic: TopicTemplate,
     format: Format,
-    tree: PathTree,
+    compression: Compression,
+    decoder: Decoder,
     views: Vec<usize>,
-}
-
-impl Source {
-    /// Takes a payload apart into `decoded`; the text that its positions refer to, or why not.
-    #[inline]
-    fn decode<'p>(
-        &self,
-        payload: &'p [u8],
-        bytes_max: usize,
-        decoded: &mut Decoded,
-    ) -> Result<&'p str, Reason> {
-        if payload.len() > bytes_max {
-            return Err(Reason::OversizedPayload);
-        }
-        match self.format {
-            Format::Json => decoded.decode(&self.tree, payload),
-        }
-    }
 }
 
 /// What a message did that asks for closing panes.
@@ -95,10 +80,10 @@ impl Intake {
         now: Now,
         tally: &mut Tally,
     ) -> Self {
-        let mut admissions = BTreeMap::new();
+        let mut known = BTreeMap::new();
         if let Some(before) = before.as_deref_mut() {
             before.panes = OpenPanes::new(0, &[], limits.seed);
-            admissions = before.take_admissions();
+            known = before.take_known();
         }
         let before = before.as_deref();
         // Without a slice nothing can be open.
@@ -124,6 +109,8 @@ impl Intake {
             slices: plan.slices.clone(),
             panes: OpenPanes::new(memory_bytes - known_bytes, &plan.slices, limits.seed),
             decoded: Decoded::default(),
+            unpacked: Vec::new(),
+            births: Births::default(),
             devices: Devices::new(
                 if numbered {
                     DEVICES_MAX.min(limits.memory_bytes / 1_024)
@@ -139,6 +126,7 @@ impl Intake {
         };
         if let Some(before) = before {
             intake.devices.adopt(&before.devices);
+            intake.births = before.births.clone();
         }
         for (id, slice) in &plan.slices {
             let watermark = before.and_then(|before| before.watermark(*id));
@@ -148,40 +136,44 @@ impl Intake {
                 tally.place(*id),
             );
             if let (Some(cap), Some(view)) = (slice.new_keys, intake.views.last_mut()) {
-                let capacity = known_bytes / capped.max(1) / Admission::entry_bytes();
-                let held = admissions.remove(id).map(|held| held.resized(capacity));
+                let capacity = known_bytes / capped.max(1) / KnownKeys::entry_bytes();
+                let held = known.remove(id).map(|held| held.resized(capacity));
                 let seed = limits.seed.rotate_left(8) ^ u64::from(id.0);
-                view.admission = Some(held.unwrap_or_else(|| Admission::new(cap, capacity, seed)));
+                view.known_keys = Some(held.unwrap_or_else(|| KnownKeys::new(cap, capacity, seed)));
             }
         }
         intake
     }
 
     /// The keys that are known, slice by slice.
-    fn take_admissions(&mut self) -> BTreeMap<SliceId, Admission> {
+    fn take_known(&mut self) -> BTreeMap<SliceId, KnownKeys> {
         let ids = self.slices.iter().map(|(id, _)| *id);
-        let views = self.views.iter_mut().map(|view| view.admission.take());
+        let views = self.views.iter_mut().map(|view| view.known_keys.take());
         ids.zip(views)
-            .filter_map(|(id, admission)| Some((id, admission?)))
+            .filter_map(|(id, known)| Some((id, known?)))
             .collect()
     }
 
     fn add_view(&mut self, slice: &Slice, watermark: Watermark, place: Place) {
         let shape = slice.topic.shape();
-        let alike = |source: &Source| source.format == slice.format && source.topic.shape() == shape;
+        let alike = |source: &Source| {
+            (&source.format, source.compression) == (&slice.format, slice.compression)
+                && source.topic.shape() == shape
+        };
         let home = self.sources.iter().position(alike).unwrap_or_else(|| {
-            let tree = PathTree::default();
             self.sources.push(Source {
                 topic: slice.topic.clone(),
-                format: slice.format,
-                tree,
+                format: slice.format.clone(),
+                compression: slice.compression,
+                decoder: Decoder::new(slice.format.clone()),
                 views: Vec::new(),
             });
             self.sources.len() - 1
         });
-        let Source { tree, views, .. } = &mut self.sources[home];
+        let Source { decoder, views, .. } = &mut self.sources[home];
         views.push(self.views.len());
-        self.views.push(View::new(slice, watermark, place, tree));
+        self.views
+            .push(View::new(slice, watermark, place, &mut decoder.tree));
     }
 
     /// The MQTT filters to subscribe to.
@@ -227,14 +219,15 @@ impl Intake {
     ) -> Closable {
         tally.add(self.agent, Counter::Messages, 1);
         tally.add(self.agent, Counter::RawBytes, payload.len() as u64);
-        let mut closable = Closable::default();
-        let mut matched = false;
+        let (mut closable, mut matched) = (Closable::default(), false);
         let Self {
             sources,
             views,
             slices,
             panes,
             decoded,
+            unpacked,
+            births,
             devices,
             identity,
             messages,
@@ -242,16 +235,21 @@ impl Intake {
         } = self;
         *messages += 1;
         let mark = journal.segment() as u16;
-        for source in sources.iter() {
+        for source in sources.iter_mut() {
             let Some(captures) = source.topic.matches(topic) else {
                 continue;
             };
             matched = true;
-            let decoding = source.decode(payload, self.payload_bytes_max, decoded);
+            let decoding = decode::unpack(source.compression, payload, self.payload_bytes_max, unpacked)
+                .and_then(|payload| {
+                    source
+                        .decoder
+                        .decode(payload, Context { topic, now }, births, decoded)
+                });
             for &index in &source.views {
                 let view = &mut views[index];
                 let text = match decoding {
-                    Ok(text) => text,
+                    Ok(body) => decoded.text(body),
                     Err(reason) => {
                         reject(tally, view.place, reason);
                         continue;
@@ -272,24 +270,21 @@ impl Intake {
                         }
                         Ok(read)
                     });
-                    let (at, late) = match taken {
-                        Ok(Read {
-                            at,
-                            unwanted: Some(reason),
-                            ..
-                        }) => {
-                            // It tells how far event time has come all the same.
-                            view.watermark.observe(at, now);
-                            closable.on_time |= view.watermark.value() >= view.next_close;
-                            reject(tally, view.place, reason);
-                            continue;
-                        }
-                        Ok(read) => view.count(&read, now, tally),
+                    let read = match taken {
+                        Ok(read) => read,
                         Err(reason) => {
                             reject(tally, view.place, reason);
                             continue;
                         }
                     };
+                    if let Some(reason) = read.unwanted {
+                        // It tells how far event time has come all the same.
+                        view.watermark.observe(read.at, now);
+                        closable.on_time |= view.watermark.value() >= view.next_close;
+                        reject(tally, view.place, reason);
+                        continue;
+                    }
+                    let (at, late) = view.count(&read, now, tally);
                     view.admit(now, slice, tally);
                     let key = view.key_buffer.as_bytes();
                     let place = PanePlace {
@@ -379,6 +374,11 @@ impl Intake {
                 sink(section);
             },
         );
+    }
+
+    /// What is to be published to the broker: requests to Sparkplug's edge nodes.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.births.poll_command()
     }
 
     /// The devices that number their messages.

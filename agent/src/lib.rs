@@ -25,7 +25,7 @@ pub mod watermark;
 
 pub mod devices;
 
-pub mod admission;
+pub mod known_keys;
 
 pub mod redelivery;
 

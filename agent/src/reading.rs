@@ -7,7 +7,7 @@ use catchment_common::decimal::{Resolution, Value, ValueFault};
 use catchment_common::plan::TimeUnit;
 use catchment_common::time::Timestamp;
 
-use crate::decode::Raw;
+use crate::decode::{Raw, Short};
 
 /// A tag's value: a string, or a number's or boolean's own text.
 pub fn tag(raw: Raw<'_>) -> Result<Cow<'_, str>, Reason> {
@@ -51,10 +51,13 @@ pub fn time(raw: Raw<'_>, unit: TimeUnit) -> Result<Timestamp, Reason> {
         let time: jiff::Timestamp = text.parse().map_err(|_| Reason::BadTime)?;
         return Timestamp::from_micros(floor_micros(time)).ok_or(Reason::BadTime);
     }
+    if unit == TimeUnit::Nanos {
+        return nanos(text);
+    }
     let (per_unit, units_per_micro) = match unit {
         TimeUnit::Seconds => (1_000_000, 1_000_000_000_000),
         TimeUnit::Millis => (1_000, 1_000_000_000_000_000),
-        TimeUnit::Micros | TimeUnit::Rfc3339 => (1, 1_000_000_000_000_000_000),
+        TimeUnit::Micros | TimeUnit::Nanos | TimeUnit::Rfc3339 => (1, 1_000_000_000_000_000_000),
     };
     // Whole numbers, as nearly all are, need no decimal arithmetic.
     if let Some(whole) = small_whole(text) {
@@ -69,6 +72,30 @@ pub fn time(raw: Raw<'_>, unit: TimeUnit) -> Result<Timestamp, Reason> {
     };
     let micros = i64::try_from(units.div_euclid(units_per_micro)).map_err(|_| Reason::BadTime)?;
     Timestamp::from_micros(micros).ok_or(Reason::BadTime)
+}
+
+/// A time in nanoseconds. There are more of them since 1970 than a value can be, so they are read as microseconds with
+/// three decimals more.
+fn nanos(text: &str) -> Result<Timestamp, Reason> {
+    if let Ok(whole) = text.parse::<i128>() {
+        let micros = i64::try_from(whole.div_euclid(1_000)).map_err(|_| Reason::BadTime)?;
+        return Timestamp::from_micros(micros).ok_or(Reason::BadTime);
+    }
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let micros = match exponent.trim_start_matches('+').parse::<i32>() {
+        Ok(exponent) => Short::of(format_args!("{mantissa}e{}", i64::from(exponent) - 3)),
+        Err(_) => return Err(not_a_number(text)),
+    };
+    match Value::parse(micros.as_str().as_bytes()) {
+        Ok(parsed) => {
+            let micros = parsed.value.units().div_euclid(catchment_common::decimal::ONE);
+            let micros = i64::try_from(micros).map_err(|_| Reason::BadTime)?;
+            Timestamp::from_micros(micros).ok_or(Reason::BadTime)
+        }
+        Err(ValueFault::NotANumber) => Err(not_a_number(text)),
+        Err(ValueFault::NotFinite) => Err(Reason::NotFinite),
+        Err(ValueFault::OutOfRange) => Err(Reason::BadTime),
+    }
 }
 
 /// A device's sequence number: a whole number from 0 on.
@@ -141,6 +168,13 @@ mod tests {
         check_time("1700000000.1234567", TimeUnit::Seconds, Ok(1_700_000_000_123_456));
         check_time("-0.0000001", TimeUnit::Seconds, Ok(-1));
         check_time("17", TimeUnit::Micros, Ok(17));
+        check_time("1700000000123456789", TimeUnit::Nanos, Ok(1_700_000_000_123_456));
+        check_time("1.7e18", TimeUnit::Nanos, Ok(1_700_000_000_000_000));
+        check_time("-1.5", TimeUnit::Nanos, Ok(-1));
+        check_time("1999.5", TimeUnit::Nanos, Ok(1));
+        check_time("\"1\"", TimeUnit::Nanos, Err(Reason::WrongType));
+        check_time("\"NaN\"", TimeUnit::Nanos, Err(Reason::NotFinite));
+        check_time("1e99", TimeUnit::Nanos, Err(Reason::BadTime));
         check_time("1.7e12", TimeUnit::Millis, Ok(1_700_000_000_000_000));
         check_time(
             "\"2023-11-14T22:13:20Z\"",

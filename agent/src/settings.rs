@@ -1,6 +1,7 @@
 //! What the machine needs to know from the configuration, in plain values.
 
-use catchment_common::time::Span;
+use catchment_common::time::{Span, Timestamp};
+use serde::Deserialize;
 
 /// The machine's settings. The rim reads them from the configuration file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,7 +23,25 @@ pub struct Settings {
     /// QoS 1 messages that are remembered because the broker may send them again: at least as many as it may send ahead
     /// of their acknowledgement.
     pub redelivery_window: usize,
+    /// What becomes of messages while the wall clock is not set.
+    pub clock_unset: ClockUnset,
 }
+
+/// What becomes of messages that come while the wall clock cannot be right: a gateway without a battery boots in 1970.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClockUnset {
+    /// They are left to the broker, which sends them again once the clock is set. QoS 0 cannot be left and is refused.
+    #[default]
+    Hold,
+    /// They are refused.
+    Reject,
+    /// They are taken as if the clock were right.
+    Take,
+}
+
+/// A wall clock before 2020 is not set.
+pub const CLOCK_SET_FROM: Timestamp = Timestamp::clamped(1_577_836_800_000_000);
 
 /// Least memory for open panes: a plan of one field then still fits some hundred keys.
 pub const MEMORY_BYTES_MIN: usize = 64 << 10;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use catchment_common::decimal::Value;
 use catchment_common::plan::{
-    Aggregate, Components, Field, FieldSource, Format, Plan, Query, SliceId, TimeSource, Window,
+    Aggregate, Components, Compression, Field, FieldSource, Format, Plan, Query, SliceId, TimeSource, Window,
 };
 use catchment_common::stats::Stats;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
@@ -32,6 +32,7 @@ pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
         name: name.into(),
         topic: TopicTemplate::parse("s/{device}").unwrap(),
         format: Format::Json,
+        compression: Compression::None,
         time: TimeSource::Arrival,
         tags: Vec::new(),
         key: vec!["device".into()],

@@ -48,11 +48,17 @@ pub enum Reason {
     Undecided = 18,
     /// None of the slice's fields is there, and at least one of them has no value although its operands have.
     Uncomputed = 19,
+    /// The payload is not of the query's format, or not of its compression.
+    MalformedPayload = 20,
+    /// Sparkplug data whose birth is not known here, or not yet: names of its metrics are missing.
+    NoBirth = 21,
+    /// The wall clock of the gateway is not set, and time is needed.
+    ClockUnset = 22,
 }
 
 impl Reason {
     /// Every reason, by code.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::MalformedJson,
         Self::InvalidUtf8,
         Self::WrongType,
@@ -73,6 +79,9 @@ impl Reason {
         Self::Filtered,
         Self::Undecided,
         Self::Uncomputed,
+        Self::MalformedPayload,
+        Self::NoBirth,
+        Self::ClockUnset,
     ];
 
     /// The counter's name.
@@ -98,6 +107,9 @@ impl Reason {
             Self::Filtered => "rejected_filtered",
             Self::Undecided => "rejected_undecided",
             Self::Uncomputed => "rejected_uncomputed",
+            Self::MalformedPayload => "rejected_malformed_payload",
+            Self::NoBirth => "rejected_no_birth",
+            Self::ClockUnset => "rejected_clock_unset",
         }
     }
 }
@@ -154,6 +166,10 @@ pub enum Counter {
     Uncomputed,
     /// Readings lifted under the overflow key: theirs was new, and there were too many new ones.
     Overflowed,
+    /// Lifted readings that have the time of their arrival, because their own could not be read.
+    Arrived,
+    /// Sparkplug edge nodes that were asked for their births.
+    RebirthRequests,
     /// A reading that does not count.
     Rejected(Reason),
 }
@@ -163,7 +179,7 @@ const REASON_CODE: u8 = 64;
 
 impl Counter {
     /// The counters that are not rejections, by code.
-    pub const PLAIN: [Self; 24] = [
+    pub const PLAIN: [Self; 26] = [
         Self::Messages,
         Self::RawBytes,
         Self::Received,
@@ -188,6 +204,8 @@ impl Counter {
         Self::Forgotten,
         Self::Uncomputed,
         Self::Overflowed,
+        Self::Arrived,
+        Self::RebirthRequests,
     ];
 
     /// Every counter.
@@ -243,6 +261,8 @@ impl Counter {
             Self::Forgotten => "forgotten",
             Self::Uncomputed => "uncomputed",
             Self::Overflowed => "overflowed",
+            Self::Arrived => "arrived",
+            Self::RebirthRequests => "rebirth_requests",
             Self::Rejected(reason) => reason.name(),
         }
     }

@@ -26,6 +26,8 @@ pub const OPERANDS_MAX: usize = 16;
 pub const EXPRESSION_BYTES_MAX: usize = 1_024;
 /// Deepest nesting of an expression's text, which is read by recursion.
 pub const NESTING_MAX: usize = 32;
+/// Most columns of a CSV payload.
+pub const COLUMNS_MAX: usize = 256;
 /// Longest topic, as MQTT allows it: its length is a 16-bit number.
 pub const TOPIC_BYTES_MAX: usize = 65_535;
 /// Most levels in a topic template.

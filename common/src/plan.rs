@@ -12,6 +12,8 @@ mod cost;
 
 mod field;
 
+mod format;
+
 mod sketch;
 
 mod new_keys;
@@ -34,6 +36,7 @@ use crate::topic::TopicTemplate;
 pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
 pub use cost::{PlanCost, SliceCost};
 pub use field::{Field, FieldSource};
+pub use format::{Compression, Csv, Format};
 pub use new_keys::NewKeys;
 pub use sketch::{Column, ColumnType, Shown, SliceSketch};
 pub use slice::{KeyPart, Slice, SliceField, SliceId, SlicedPlan};
@@ -58,6 +61,8 @@ pub struct Query {
     pub topic: TopicTemplate,
     /// How their payloads are written.
     pub format: Format,
+    /// How their payloads are packed.
+    pub compression: Compression,
     /// Where the event time comes from.
     pub time: TimeSource,
     /// Tags taken from the payload, besides those that the topic captures.
@@ -93,13 +98,6 @@ pub struct Query {
     pub new_keys: Option<NewKeys>,
 }
 
-/// A payload format.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum Format {
-    /// A JSON object, or an array of objects (several readings in one message).
-    Json,
-}
-
 /// Where a reading's event time comes from.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum TimeSource {
@@ -111,6 +109,8 @@ pub enum TimeSource {
         path: Path,
         /// How it is written.
         unit: TimeUnit,
+        /// Whether a reading without a time that can be read has that of its arrival, and counts.
+        fallback: bool,
     },
 }
 
@@ -125,6 +125,8 @@ pub enum TimeUnit {
     Micros,
     /// A string such as `2026-11-23T08:12:00.5+01:00`.
     Rfc3339,
+    /// Nanoseconds since the Unix epoch, cut to the microsecond.
+    Nanos,
 }
 
 /// A tag taken from the payload.
@@ -136,7 +138,7 @@ pub struct PayloadTag {
     pub path: Path,
 }
 
-/// A dotted path into a payload, split at the dots.
+/// A dotted path into a payload, split at the dots. A number leads into an array, whose first item is 0.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Path {
     /// The object keys to follow, outermost first.

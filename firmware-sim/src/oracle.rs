@@ -148,9 +148,10 @@ impl Oracle {
 }
 
 impl Expected {
-    /// Whether the truth can say anything: not when only the agent knew the time, or which keys were new to it.
+    /// Whether the truth can say anything: not when only the agent may have known the time, or which keys were new to it.
     pub fn is_known(&self) -> bool {
-        self.query.time != TimeSource::Arrival && self.query.new_keys.is_none()
+        matches!(self.query.time, TimeSource::Payload { fallback: false, .. })
+            && self.query.new_keys.is_none()
     }
 
     /// Removes and returns what must be in the window of one key with these bounds, in microseconds.

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use catchment_agent::agent::Agent;
 use catchment_agent::disk::MemoryDisk;
-use catchment_agent::settings::Settings;
+use catchment_agent::settings::{ClockUnset, Settings};
 use catchment_aggregator::aggregator::{self, Aggregator, Transmit};
 use catchment_common::plan::Query;
 use catchment_common::stats::Lowered;
@@ -57,6 +57,7 @@ impl Direct {
                 journal_bytes: 4 << 20,
                 commit_delay: Span::ZERO,
                 redelivery_window: 20,
+                clock_unset: ClockUnset::Take,
             };
             let disk = MemoryDisk::default();
             let started = Agent::start(settings, 100 + number, number, None, now, &disk);

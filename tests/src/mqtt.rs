@@ -1,4 +1,4 @@
-//! The least MQTT 3.1.1 client: connects and publishes at QoS 1, byte by byte, so that tests decide what is sent.
+//! The least MQTT 3.1.1 client: connects, subscribes and publishes at QoS 1, byte by byte, so that tests decide what is sent.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,9 @@ pub struct Publisher {
 }
 
 const CONNACK: u8 = 2;
+const PUBLISH: u8 = 3;
 const PUBACK: u8 = 4;
+const SUBACK: u8 = 9;
 
 impl Publisher {
     /// Connects under a client id, with a clean session.
@@ -45,6 +47,25 @@ impl Publisher {
     /// Publishes one message that the broker keeps for later subscribers.
     pub fn publish_retained(&mut self, topic: &str, payload: &[u8]) {
         self.publish_with(topic, payload, true);
+    }
+
+    /// Subscribes to a filter at QoS 0.
+    pub fn subscribe(&mut self, filter: &str) {
+        let mut body = vec![0, 1];
+        put_text(&mut body, filter);
+        body.push(0);
+        self.send(0x82, &body);
+        let (kind, body) = self.receive();
+        assert_eq!((kind, body), (SUBACK, vec![0, 1, 0]));
+    }
+
+    /// The next message of a subscription: topic and payload.
+    pub fn next_message(&mut self) -> (String, Vec<u8>) {
+        let (kind, body) = self.receive();
+        assert_eq!(kind, PUBLISH);
+        let length = usize::from(u16::from_be_bytes([body[0], body[1]]));
+        let (topic, payload) = body[2..].split_at(length);
+        (String::from_utf8(topic.to_vec()).unwrap(), payload.to_vec())
     }
 
     fn publish_with(&mut self, topic: &str, payload: &[u8], retain: bool) {

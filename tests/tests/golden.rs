@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use catchment_common::decimal::Value;
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::plan::{
-    Aggregate, Components, Field, FieldSource, Format, KeyPart, NewKeys, Path, PayloadTag, Plan, Query,
-    Slice, SliceField, SliceId, SliceSketch, TimeSource, TimeUnit, Window,
+    Aggregate, Components, Compression, Field, FieldSource, Format, KeyPart, NewKeys, Path, PayloadTag, Plan,
+    Query, Slice, SliceField, SliceId, SliceSketch, TimeSource, TimeUnit, Window,
 };
 use catchment_common::sketch::{
     Buckets, Counters, Divider, Registers, Shape, Sketch, SketchKind, hash, logarithm,
@@ -62,9 +62,11 @@ fn slice() -> Slice {
     Slice {
         topic: TopicTemplate::parse("sensors/{site}/{device}/+/#").unwrap(),
         format: Format::Json,
+        compression: Compression::None,
         time: TimeSource::Payload {
             path: Path::parse("meta.ts"),
             unit: TimeUnit::Millis,
+            fallback: false,
         },
         key: vec![KeyPart::Capture(0), KeyPart::Payload(Path::parse("meta.line"))],
         fields: vec![
@@ -410,9 +412,11 @@ fn stored_forms_have_these_bytes_and_read_back() {
             name: "room_climate".into(),
             topic: TopicTemplate::parse("sensors/{site}/{device}/+/#").unwrap(),
             format: Format::Json,
+            compression: Compression::None,
             time: TimeSource::Payload {
                 path: Path::parse("meta.ts"),
                 unit: TimeUnit::Rfc3339,
+                fallback: false,
             },
             tags: vec![PayloadTag {
                 name: "line".into(),

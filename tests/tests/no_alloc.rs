@@ -14,13 +14,13 @@ use std::fmt::Write as _;
 use catchment_agent::agent::Agent;
 use catchment_agent::disk::MemoryDisk;
 use catchment_agent::redelivery::Packet;
-use catchment_agent::settings::Settings;
+use catchment_agent::settings::{ClockUnset, Settings};
 use catchment_agent::tally::AGENT;
 use catchment_common::counter::Counter;
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::plan::{
-    Components, FieldSource, Format, KeyPart, Path, Slice, SliceField, SliceId, SliceSketch, TimeSource,
-    TimeUnit,
+    Components, Compression, FieldSource, Format, KeyPart, Path, Slice, SliceField, SliceId, SliceSketch,
+    TimeSource, TimeUnit,
 };
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
@@ -94,9 +94,11 @@ fn slice() -> Slice {
     Slice {
         topic: TopicTemplate::parse("sensors/{site}/{device}/env").unwrap(),
         format: Format::Json,
+        compression: Compression::None,
         time: TimeSource::Payload {
             path: Path::parse("ts"),
             unit: TimeUnit::Millis,
+            fallback: false,
         },
         key: vec![KeyPart::Capture(0), KeyPart::Capture(1)],
         fields: vec![
@@ -135,6 +137,7 @@ fn linked_agent(slice: Slice, now: Now, disk: &MemoryDisk) -> Agent {
         journal_bytes: 4 << 20,
         commit_delay: Span::ZERO,
         redelivery_window: DEVICES,
+        clock_unset: ClockUnset::Hold,
     };
     let (mut agent, _) = Agent::start(settings, EPOCH, 42, None, now, disk).unwrap();
     let plan = AgentPlan {

@@ -73,6 +73,7 @@ impl Agent {
             durable: 0,
             packets: std::collections::VecDeque::new(),
             held_back: false,
+            wall: now.wall,
             trim: true,
             spooled: spool.ordinal(),
             out: Out {

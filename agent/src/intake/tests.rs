@@ -3,11 +3,13 @@
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::limits::FIELDS_MAX;
 use catchment_common::plan::{
-    Components, FieldSource, KeyPart, NewKeys, Path, SliceField, TimeSource, TimeUnit,
+    Components, Compression, FieldSource, KeyPart, NewKeys, Path, SliceField, TimeSource, TimeUnit,
 };
 use catchment_common::time::{Instant, Span};
 
 use super::*;
+
+mod formats;
 
 const SLICE: SliceId = SliceId(1);
 
@@ -39,9 +41,11 @@ fn slice(filter: Option<&str>, computed: Option<&str>) -> Slice {
     Slice {
         topic: TopicTemplate::parse("s/{site}").unwrap(),
         format: Format::Json,
+        compression: Compression::None,
         time: TimeSource::Payload {
             path: Path::parse("ts"),
             unit: TimeUnit::Seconds,
+            fallback: false,
         },
         key: vec![KeyPart::Capture(0)],
         fields,
@@ -224,6 +228,50 @@ fn a_reading_that_is_filtered_moves_the_watermark() {
     );
     let watermarks: Vec<_> = bench.intake.watermarks().collect();
     assert_eq!(watermarks, [(SLICE, Timestamp::clamped(1_699_999_999_000_000))]);
+}
+
+#[test]
+fn a_time_that_cannot_be_read_may_be_that_of_arrival() {
+    let mut with_fallback = slice(None, None);
+    with_fallback.time = TimeSource::Payload {
+        path: Path::parse("ts"),
+        unit: TimeUnit::Seconds,
+        fallback: true,
+    };
+    for (payload, expected) in [
+        (
+            r#"{"ts":1699999999,"temp":1}"#,
+            &[("received", 1), ("lifted", 1)][..],
+        ),
+        (r#"{"temp":1}"#, &[("received", 1), ("lifted", 1), ("arrived", 1)]),
+        (
+            r#"{"ts":"soon","temp":1}"#,
+            &[("received", 1), ("lifted", 1), ("arrived", 1)],
+        ),
+        (
+            r#"{"ts":1e17,"temp":1}"#,
+            &[("received", 1), ("lifted", 1), ("arrived", 1)],
+        ),
+        // A time that can be read is believed, or refused.
+        (
+            r#"{"ts":1,"temp":1}"#,
+            &[("received", 1), ("rejected_too_late", 1)],
+        ),
+        (
+            r#"{"ts":4000000000,"temp":1}"#,
+            &[("received", 1), ("rejected_too_early", 1)],
+        ),
+    ] {
+        let mut bench = Bench::new(with_fallback.clone());
+        bench.publish(payload);
+        assert_eq!(bench.counted(), expected, "{payload}");
+        let wall = now().wall;
+        let at = bench.intake.watermarks().map(|(_, at)| at).next();
+        assert!(
+            !expected.contains(&("arrived", 1)) || at == Some(wall),
+            "{payload}"
+        );
+    }
 }
 
 /// One device invents a site for each message; the known sites stay apart, and the inventions count under one key.

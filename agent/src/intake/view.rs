@@ -10,8 +10,8 @@ use catchment_common::time::{Now, Timestamp};
 use catchment_common::topic::Captures;
 
 use super::close_after;
-use crate::admission::{self, Admission};
 use crate::decode::{Decoded, PathTree, Raw};
+use crate::known_keys::{self, KnownKeys};
 use crate::panes::Measured;
 use crate::reading;
 use crate::sketches::TagValues;
@@ -22,7 +22,7 @@ use crate::watermark::Watermark;
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) place: Place,
-    time: Option<(usize, TimeUnit)>,
+    time: Option<Time>,
     key: Vec<TextFrom>,
     pub(super) sequence: Option<usize>,
     filter: Option<Computed>,
@@ -34,7 +34,16 @@ pub(super) struct View {
     pub(super) values: Vec<Option<Value>>,
     watched: Vec<TextFrom>,
     pub(super) tags: TagValues,
-    pub(super) admission: Option<Admission>,
+    pub(super) known_keys: Option<KnownKeys>,
+}
+
+/// Where the event time is in the payload.
+#[derive(Clone, Copy, Debug)]
+struct Time {
+    path: usize,
+    unit: TimeUnit,
+    /// Whether the time of arrival will do.
+    fallback: bool,
 }
 
 /// Where a text comes from.
@@ -76,6 +85,8 @@ pub(super) struct Read {
     rounded: u64,
     absent: u64,
     uncomputed: u64,
+    /// It has the time of its arrival for want of its own.
+    arrived: bool,
 }
 
 impl<'m> Seen<'m> {
@@ -91,7 +102,11 @@ impl View {
             place,
             time: match &slice.time {
                 TimeSource::Arrival => None,
-                TimeSource::Payload { path, unit } => Some((tree.add(path), *unit)),
+                TimeSource::Payload { path, unit, fallback } => Some(Time {
+                    path: tree.add(path),
+                    unit: *unit,
+                    fallback: *fallback,
+                }),
             },
             key: slice.key.iter().map(|part| TextFrom::new(part, tree)).collect(),
             sequence: slice.dedupe.as_ref().map(|path| tree.add(path)),
@@ -119,18 +134,18 @@ impl View {
                 .map(|part| TextFrom::new(part, tree))
                 .collect(),
             tags: TagValues::default(),
-            admission: None,
+            known_keys: None,
         }
     }
 
     /// Puts the overflow key in the place of a key that is one too many.
     #[inline]
     pub(super) fn admit(&mut self, now: Now, slice: &Slice, tally: &mut Tally) {
-        let Some(admission) = &mut self.admission else {
+        let Some(known) = &mut self.known_keys else {
             return;
         };
-        if !admission.admits(self.key_buffer.as_bytes(), now) {
-            admission::overflow(&mut self.key_buffer, slice.key.len());
+        if !known.admits(self.key_buffer.as_bytes(), now) {
+            known_keys::overflow(&mut self.key_buffer, slice.key.len());
             tally.add(self.place, Counter::Overflowed, 1);
         }
     }
@@ -138,9 +153,13 @@ impl View {
     /// Reads one reading: leaves its key and values in the view.
     #[inline]
     pub(super) fn read(&mut self, seen: Seen<'_>, slice: &Slice, now: Now) -> Result<Read, Reason> {
-        let at = match self.time {
-            Some((path, unit)) => reading::time(seen.raw(path), unit)?,
-            None => now.wall,
+        let (at, arrived) = match self.time {
+            None => (now.wall, false),
+            Some(Time { path, unit, fallback }) => match reading::time(seen.raw(path), unit) {
+                Ok(at) => (at, false),
+                Err(_) if fallback => (now.wall, true),
+                Err(reason) => return Err(reason),
+            },
         };
         if at > now.wall.plus(slice.max_ahead) {
             return Err(Reason::TooEarly);
@@ -162,6 +181,7 @@ impl View {
             rounded: 0,
             absent: 0,
             uncomputed: 0,
+            arrived,
         };
         if let Some(filter) = &self.filter {
             read.unwanted = match filter.run(seen, &mut read.rounded)? {
@@ -233,6 +253,7 @@ impl View {
         tally.add(self.place, Counter::Rounded, read.rounded);
         tally.add(self.place, Counter::Absent, read.absent);
         tally.add(self.place, Counter::Uncomputed, read.uncomputed);
+        tally.add(self.place, Counter::Arrived, u64::from(read.arrived));
         (read.at, late)
     }
 }

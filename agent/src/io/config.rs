@@ -1,5 +1,6 @@
 //! The configuration file: TOML, checked as a whole, with errors that say file, line, column and what to do.
 
+mod clock;
 mod durability;
 
 use std::fmt::Write as _;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
+pub use self::clock::Clock;
 pub use self::durability::{Durability, Mode};
 
 use catchment_common::time::Span;
@@ -37,6 +39,9 @@ pub struct Config {
     /// What is kept on disk.
     #[serde(default)]
     pub durability: Durability,
+    /// The gateway's clock.
+    #[serde(default)]
+    pub clock: Clock,
 }
 
 /// The MQTT broker to read from.
@@ -325,6 +330,7 @@ impl Config {
             commit_delay: span(self.durability.commit_delay),
             redelivery_window: self.redelivery_window(),
             payload_bytes_max: self.limits.payload.as_u64() as usize,
+            clock_unset: self.clock.unset,
         }
     }
 
@@ -348,6 +354,7 @@ impl Config {
             tls,
             limits,
             durability,
+            clock,
         } = self;
         let mut text = String::new();
         let mut line = |key: &str, value: &dyn std::fmt::Display| {
@@ -396,6 +403,7 @@ impl Config {
             Mode::Disk => "disk",
             Mode::Memory => "memory",
         };
+        line("clock.unset", &quoted(clock.name()));
         line("durability.mode", &quoted(mode));
         line("durability.commit_delay", &duration(durability.commit_delay));
         line("durability.retain_acked", &duration(durability.retain_acked));

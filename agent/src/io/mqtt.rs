@@ -96,6 +96,11 @@ impl Acknowledger {
         }
     }
 
+    /// Publishes a message of the agent's own, at QoS 0; false when it cannot be queued.
+    pub fn publish(&self, topic: &str, payload: Vec<u8>) -> bool {
+        self.requests.publish(topic, payload)
+    }
+
     /// Drops the connection and makes it again, so that the broker repeats what is not acknowledged.
     pub fn reconnect(&self) {
         self.shared.reconnect.notify_one();

@@ -20,6 +20,7 @@ use super::plan_file::PlanFile;
 use super::quic::{self, Connector, Link, LinkEvent};
 use crate::agent::{Agent, Outcome};
 use crate::disk::{Job, MemoryDisk};
+use crate::settings::CLOCK_SET_FROM;
 
 /// How long a stopping agent waits for its last batches to be acknowledged.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
@@ -38,6 +39,9 @@ enum Event {
 /// Runs an agent until it is told to stop. Fails on a configuration that cannot work.
 pub async fn run(config: Config) -> Result<()> {
     let clock = Clock::start();
+    if clock.now().wall < CLOCK_SET_FROM {
+        warn!(policy = ?config.clock.unset, "the clock is not set; see `clock` in the configuration");
+    }
     let epoch = random()?;
     let (storage, disk) = open_storage(&config)?;
     let plan_file = PlanFile::new(&config.state);
@@ -295,6 +299,12 @@ impl Shell {
         }
         while let Some(packet) = self.agent.poll_acknowledgement() {
             self.acknowledger.acknowledge(self.connection, packet);
+        }
+        while let Some(command) = self.agent.poll_command() {
+            debug!(topic = command.topic, "asking for a rebirth");
+            if !self.acknowledger.publish(&command.topic, command.payload) {
+                warn!(topic = command.topic, "cannot ask for a rebirth now");
+            }
         }
         if self.agent.poll_redelivery() {
             self.acknowledger.reconnect();

@@ -2,7 +2,7 @@
 
 use catchment_common::decimal::Value;
 use catchment_common::plan::{
-    Components, FieldSource, Format, KeyPart, Path, Slice, SliceField, SliceId, TimeSource,
+    Components, Compression, FieldSource, Format, KeyPart, Path, Slice, SliceField, SliceId, TimeSource,
 };
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
@@ -22,6 +22,7 @@ fn plan() -> AgentPlan {
     let slice = Slice {
         topic: TopicTemplate::parse("s/{device}").unwrap(),
         format: Format::Json,
+        compression: Compression::None,
         time: TimeSource::Arrival,
         key: Vec::new(),
         fields: vec![field("a", None), field("b", Some(10_i128.pow(16)))],

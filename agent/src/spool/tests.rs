@@ -1,7 +1,7 @@
 //! Stories of the spool, on a disk in memory, with a restart in each: what is held comes back as it was.
 
 use catchment_common::decimal::Value;
-use catchment_common::plan::{Components, FieldSource, Format, Slice, SliceField, TimeSource};
+use catchment_common::plan::{Components, Compression, FieldSource, Format, Slice, SliceField, TimeSource};
 use catchment_common::stats::Stats;
 use catchment_common::time::Timestamp;
 use catchment_common::topic::TopicTemplate;
@@ -20,6 +20,7 @@ fn plan() -> AgentPlan {
     let slice = Slice {
         topic: TopicTemplate::parse("s/{device}").unwrap(),
         format: Format::Json,
+        compression: Compression::None,
         time: TimeSource::Arrival,
         key: Vec::new(),
         fields: vec![SliceField {

@@ -4,6 +4,7 @@
 //! written. All faults are reported at once, each in one line with a hint.
 
 mod expression;
+mod format;
 mod raw;
 
 mod window;
@@ -11,8 +12,7 @@ mod window;
 use std::fmt;
 
 use catchment_common::plan::{
-    Aggregate, AggregateFault, Format, NewKeys, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource,
-    TimeUnit,
+    Aggregate, AggregateFault, NewKeys, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource, TimeUnit,
 };
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
@@ -106,12 +106,6 @@ fn convert(raw: &RawQuery, file: &str, faults: &mut Faults) -> Query {
         faults.push((raw.topic.span().start, fault.to_string()));
         TopicTemplate::parse("#").expect("the widest template is one")
     });
-    if let Some(format) = raw.format.as_ref().filter(|format| format.get_ref() != "json") {
-        faults.push((
-            format.span().start,
-            format!("format `{}` is not supported yet; use \"json\"", format.get_ref()),
-        ));
-    }
     let span = |text: &Option<Spanned<String>>, default, faults: &mut Faults| {
         text.as_ref().map_or(default, |text| duration(text, faults))
     };
@@ -132,7 +126,8 @@ fn convert(raw: &RawQuery, file: &str, faults: &mut Faults) -> Query {
     Query {
         name: raw.name.get_ref().clone(),
         topic,
-        format: Format::Json,
+        format: format::format(raw.format.as_ref(), faults),
+        compression: format::compression(raw.compression.as_ref(), faults),
         time: time(raw, faults),
         tags: raw
             .tags
@@ -181,18 +176,30 @@ fn time(raw: &RawQuery, faults: &mut Faults) -> TimeSource {
         "s" => TimeUnit::Seconds,
         "ms" => TimeUnit::Millis,
         "us" => TimeUnit::Micros,
+        "ns" => TimeUnit::Nanos,
         "rfc3339" => TimeUnit::Rfc3339,
         other => {
             faults.push((
                 time.unit.span().start,
-                format!("time unit `{other}` is none of s, ms, us, rfc3339"),
+                format!("time unit `{other}` is none of s, ms, us, ns, rfc3339"),
             ));
             TimeUnit::Millis
         }
     };
+    let fallback = time.fallback.as_ref().is_some_and(|fallback| {
+        if fallback.get_ref() != "arrival" {
+            let message = format!(
+                "fallback `{}` is not known; write \"arrival\", or leave it out to refuse such readings",
+                fallback.get_ref()
+            );
+            faults.push((fallback.span().start, message));
+        }
+        true
+    });
     TimeSource::Payload {
         path: Path::parse(time.path.get_ref()),
         unit,
+        fallback,
     }
 }
 
@@ -368,7 +375,7 @@ retention = "30d"
             "lateness =",
             "latness =",
             "plan.toml:10:1: unknown field `latness`, expected one of `name`, `topic`, \
-            `format`, `time`, `tags`, `key`, `fields`, `where`, `window`, `aggregates`, `lateness`, `max_late`, `max_ahead`, \
+            `format`, `compression`, `time`, `tags`, `key`, `fields`, `where`, `window`, `aggregates`, `lateness`, `max_late`, `max_ahead`, \
             `idle`, `patience`, `retention`, `coarsen`, `dedupe`, `new_keys`; did you mean `lateness`?",
         );
         check(
@@ -439,14 +446,9 @@ retention = "30d"
             window, or leave it out to keep all",
         );
         check(
-            "\"json\"",
-            "\"csv\"",
-            "plan.toml:4:10: format `csv` is not supported yet; use \"json\"",
-        );
-        check(
             "\"ms\"",
             "\"min\"",
-            "plan.toml:5:30: time unit `min` is none of s, ms, us, rfc3339",
+            "plan.toml:5:30: time unit `min` is none of s, ms, us, ns, rfc3339",
         );
         check(
             "topic = \"sensors/{site}/{device}/env\"\n",

@@ -4,10 +4,14 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Components, FieldSource, Format, NewKeys, Path, Plan, Query, SliceSketch, TimeSource};
+use super::{
+    Components, Compression, FieldSource, Format, NewKeys, Path, Plan, Query, SliceSketch, TimeSource,
+};
 use crate::decimal::Value;
 use crate::expression::{Expression, Kind, captures_exist};
-use crate::limits::{FIELDS_MAX, PATH_DEPTH_MAX, SPAN_MAX, TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN};
+use crate::limits::{
+    COLUMNS_MAX, FIELDS_MAX, PATH_DEPTH_MAX, SPAN_MAX, TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN,
+};
 use crate::time::Span;
 use crate::topic::TopicTemplate;
 
@@ -23,6 +27,8 @@ pub struct Slice {
     pub topic: TopicTemplate,
     /// How their payloads are written.
     pub format: Format,
+    /// How their payloads are packed.
+    pub compression: Compression,
     /// Where the event time comes from.
     pub time: TimeSource,
     /// Where each tag of the key comes from, in the key's order.
@@ -120,9 +126,18 @@ impl Slice {
             .any(|field| Components::from_bits(field.components.bits()).is_none())
         {
             Err("components")
+        } else if !self.format_fits() {
+            Err("format")
         } else {
             self.check_sketches()
         }
+    }
+
+    fn format_fits(&self) -> bool {
+        let Format::Csv(csv) = &self.format else {
+            return true;
+        };
+        csv.delimiter.is_ascii() && csv.columns.iter().all(|columns| columns.len() <= COLUMNS_MAX)
     }
 
     /// Whether its expressions have the type that they must have and look at captures that exist. All else about them is
@@ -244,7 +259,8 @@ fn slice_of(query: &Query) -> Slice {
         .collect();
     Slice {
         topic: query.topic.clone(),
-        format: query.format,
+        format: query.format.clone(),
+        compression: query.compression,
         time: query.time.clone(),
         key: query.key.iter().filter_map(|tag| key_part(query, tag)).collect(),
         fields,
@@ -287,14 +303,16 @@ fn can_share(slice: &Slice, wanted: &Slice) -> bool {
         && (slice.fields.is_empty() && slice.sketches.is_empty() || has_room(slice, wanted))
         && slice.topic.shape() == wanted.topic.shape()
         && (
-            slice.format,
+            &slice.format,
+            slice.compression,
             &slice.time,
             &slice.key,
             &slice.dedupe,
             &slice.filter,
             slice.new_keys,
         ) == (
-            wanted.format,
+            &wanted.format,
+            wanted.compression,
             &wanted.time,
             &wanted.key,
             &wanted.dedupe,
@@ -343,6 +361,7 @@ pub(crate) mod tests {
             name: name.to_string(),
             topic: TopicTemplate::parse("s/{device}").unwrap(),
             format: Format::Json,
+            compression: Compression::None,
             time: TimeSource::Arrival,
             tags: Vec::new(),
             key: Vec::new(),

@@ -313,6 +313,7 @@ fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
     let slice = |pane| crate::plan::Slice {
         topic: crate::topic::TopicTemplate::parse("s/{device}").unwrap(),
         format: crate::plan::Format::Json,
+        compression: crate::plan::Compression::None,
         time: crate::plan::TimeSource::Arrival,
         key: Vec::new(),
         fields: Vec::new(),

@@ -110,7 +110,7 @@ impl Reader {
     /// The reading in one object of a message, or why it does not count.
     pub fn read(&self, topic: &str, object: &Object<'_>) -> Result<Reading, Reason> {
         let at_us = match &self.query.time {
-            TimeSource::Payload { path, unit } => time(find(object, path)?, *unit)?,
+            TimeSource::Payload { path, unit, .. } => time(find(object, path)?, *unit)?,
             TimeSource::Arrival => 0,
         };
         let key = self.key(topic, object)?;
@@ -253,8 +253,21 @@ fn find<'m>(object: &Object<'m>, path: &Path) -> Result<Option<&'m str>, Reason>
         let Some(text) = found.filter(|text| *text != "null") else {
             return Ok(None);
         };
-        let inner: Object<'m> = serde_json::from_str(text).map_err(|_| Reason::WrongType)?;
-        found = inner.get(segment).map(|raw| raw.get());
+        found = if text.starts_with('[') {
+            let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| Reason::WrongType)?;
+            let is_index = segment.bytes().all(|byte| byte.is_ascii_digit());
+            let index = segment
+                .parse()
+                .ok()
+                .filter(|index: &usize| index.to_string() == *segment);
+            if !is_index {
+                return Err(Reason::WrongType);
+            }
+            index.and_then(|index| items.get(index)).map(|raw| raw.get())
+        } else {
+            let inner: Object<'m> = serde_json::from_str(text).map_err(|_| Reason::WrongType)?;
+            inner.get(segment).map(|raw| raw.get())
+        };
     }
     Ok(found.filter(|text| *text != "null"))
 }
@@ -289,6 +302,10 @@ fn time(raw: Option<&str>, unit: TimeUnit) -> Result<i64, Reason> {
         TimeUnit::Seconds => floor_micros(raw, 12)?,
         TimeUnit::Millis => floor_micros(raw, 15)?,
         TimeUnit::Micros => floor_micros(raw, 18)?,
+        TimeUnit::Nanos => {
+            let nanos: BigInt = raw.parse().map_err(|_| Reason::WrongType)?;
+            nanos.div_floor(&1_000.into()).to_i64().ok_or(Reason::BadTime)?
+        }
     };
     Timestamp::from_micros(micros)
         .map(Timestamp::as_micros)

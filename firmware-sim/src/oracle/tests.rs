@@ -1,7 +1,7 @@
 //! The oracle against answers worked out by hand, and the small plans that other tests borrow.
 
 use catchment_common::plan::{
-    Aggregate, Field, FieldSource, Format, Hopping, Path, PayloadTag, TimeUnit, Window,
+    Aggregate, Compression, Field, FieldSource, Format, Hopping, Path, PayloadTag, TimeUnit, Window,
 };
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
@@ -21,9 +21,11 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
         name: "room_climate".into(),
         topic: TopicTemplate::parse("sensors/{site}/{device}/env").unwrap(),
         format: Format::Json,
+        compression: Compression::None,
         time: TimeSource::Payload {
             path: Path::parse("ts"),
             unit: TimeUnit::Millis,
+            fallback: false,
         },
         tags: vec![PayloadTag {
             name: "line".into(),
@@ -255,6 +257,7 @@ fn times_in_every_unit() {
         query.time = TimeSource::Payload {
             path: Path::parse("ts"),
             unit,
+            fallback: false,
         };
         let payload = format!(r#"{{"ts":{text},"temp":1}}"#);
         let message = Message::parse("sensors/a/b/env", &payload).unwrap();

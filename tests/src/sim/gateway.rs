@@ -6,7 +6,7 @@ use bytes::Bytes;
 use catchment_agent::agent::{Agent, Outcome};
 use catchment_agent::disk::Job;
 use catchment_agent::redelivery::Packet;
-use catchment_agent::settings::Settings;
+use catchment_agent::settings::{ClockUnset, Settings};
 use catchment_agent::spool::Lane;
 use catchment_agent::tally::AGENT;
 use catchment_common::counter::Counter;
@@ -54,6 +54,8 @@ impl Gateway {
             journal_bytes: case.journal_bytes,
             commit_delay: Span::from_millis(case.commit_delay_ms),
             redelivery_window: case.window,
+            // A clock that jumps to 1970 must change no reading of these plans.
+            clock_unset: ClockUnset::Take,
         };
         Self {
             agent: None,

@@ -290,7 +290,7 @@ fn bad_plans_are_refused_with_their_place_and_a_good_one_says_what_it_means() {
         (
             "unit = \"ms\"",
             "unit = \"min\"",
-            "time unit `min` is none of s, ms, us, rfc3339",
+            "time unit `min` is none of s, ms, us, ns, rfc3339",
         ),
         (
             "topic = \"sensors/{site}/{device}/env\"\n",

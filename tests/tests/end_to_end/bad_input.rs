@@ -3,7 +3,7 @@
 
 use catchment_agent::agent::Agent;
 use catchment_agent::disk::MemoryDisk;
-use catchment_agent::settings::Settings;
+use catchment_agent::settings::{ClockUnset, Settings};
 use catchment_aggregator::io::plan_toml;
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::plan::SliceId;
@@ -183,6 +183,7 @@ fn each_bad_message_is_counted_under_its_reason() {
         journal_bytes: 1 << 20,
         commit_delay: Span::ZERO,
         redelivery_window: 20,
+        clock_unset: ClockUnset::Hold,
     };
     let start = || {
         Agent::start(settings(), 1, 1, None, now, &MemoryDisk::default())

@@ -12,6 +12,8 @@ mod fleet;
 
 mod modes;
 
+mod payloads;
+
 mod restarts;
 
 mod series;

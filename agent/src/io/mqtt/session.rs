@@ -57,6 +57,20 @@ impl Acknowledgements {
     }
 }
 
+impl Acknowledgements {
+    /// Queues a message of the agent's own, at QoS 0: false when there is no room, or no connection to wait for.
+    pub(super) fn publish(&self, topic: &str, payload: Vec<u8>) -> bool {
+        match self {
+            Self::Five(client) => client
+                .try_publish(topic, v5::mqttbytes::QoS::AtMostOnce, false, payload)
+                .is_ok(),
+            Self::Four(client) => client
+                .try_publish(topic, rumqttc::QoS::AtMostOnce, false, payload)
+                .is_ok(),
+        }
+    }
+}
+
 fn packet(at_least_once: bool, id: u16, duplicate: bool) -> Option<Packet> {
     (at_least_once && id != 0).then_some(Packet { id, duplicate })
 }
@@ -69,7 +83,7 @@ pub(super) trait Requests: Send + Sync {
 
 /// Requests that may wait for the connection: an acknowledgement for each message that can be under way, and some.
 const REQUESTS_MAX: usize = 70_000;
-/// The agent publishes nothing over this connection; the client sizes its tables by this.
+/// Of its own the agent publishes commands at QoS 0 alone; the client sizes its tables by this.
 const OUTGOING_MAX: u16 = 16;
 /// Packets up to this size are taken, so that oversized payloads can be counted rather than break the connection.
 const PACKET_BYTES_MIN: u64 = 1 << 20;

@@ -8,6 +8,8 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+use super::format::RawFormat;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPlan {
@@ -20,7 +22,8 @@ pub(super) struct RawPlan {
 pub(super) struct RawQuery {
     pub(super) name: Spanned<String>,
     pub(super) topic: Spanned<String>,
-    pub(super) format: Option<Spanned<String>>,
+    pub(super) format: Option<Spanned<RawFormat>>,
+    pub(super) compression: Option<Spanned<String>>,
     pub(super) time: Option<Spanned<RawTime>>,
     #[serde(default)]
     pub(super) tags: InOrder<Spanned<String>>,
@@ -55,6 +58,7 @@ pub(super) struct RawNewKeys {
 pub(super) struct RawTime {
     pub(super) path: Spanned<String>,
     pub(super) unit: Spanned<String>,
+    pub(super) fallback: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

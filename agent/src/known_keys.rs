@@ -23,7 +23,7 @@ pub const OVERFLOW: &str = "(overflow)";
 
 /// The keys that one slice knows.
 #[derive(Debug)]
-pub struct Admission {
+pub struct KnownKeys {
     cap: NewKeys,
     known: FixedTable<u64, Visit>,
     hasher: FixedState,
@@ -42,7 +42,7 @@ struct Visit {
     recent: bool,
 }
 
-impl Admission {
+impl KnownKeys {
     /// Knows at most `capacity` keys. `seed` should be random.
     pub fn new(cap: NewKeys, capacity: usize, seed: u64) -> Self {
         Self {
@@ -165,9 +165,9 @@ mod tests {
         }
     }
 
-    fn admission(max: u32, capacity: usize) -> Admission {
+    fn known_keys(max: u32, capacity: usize) -> KnownKeys {
         let every = Span::from_secs(60);
-        Admission::new(NewKeys { max, every }, capacity, 7)
+        KnownKeys::new(NewKeys { max, every }, capacity, 7)
     }
 
     fn name(number: u32) -> Vec<u8> {
@@ -176,35 +176,35 @@ mod tests {
 
     #[test]
     fn a_fleet_is_learned_at_once_and_newcomers_are_capped() {
-        let mut admission = admission(2, 1_000);
-        assert!((0..500).all(|number| admission.admits(&name(number), at(10))));
+        let mut known = known_keys(2, 1_000);
+        assert!((0..500).all(|number| known.admits(&name(number), at(10))));
         // The second interval: all of them are known, and of new ones two get in.
-        assert!((0..500).all(|number| admission.admits(&name(number), at(70))));
-        let admitted = |admission: &mut Admission, second| {
+        assert!((0..500).all(|number| known.admits(&name(number), at(70))));
+        let admitted = |known: &mut KnownKeys, second| {
             let from = 1_000 * second as u32;
             (from..from + 50)
-                .filter(|&number| admission.admits(&name(number), at(second)))
+                .filter(|&number| known.admits(&name(number), at(second)))
                 .count()
         };
-        assert_eq!(admitted(&mut admission, 71), 2);
-        assert_eq!(admitted(&mut admission, 100), 0);
-        assert_eq!(admitted(&mut admission, 131), 2, "the next interval");
-        assert!(admission.admits(&name(71_000), at(132)), "admitted before");
-        assert!(!admission.admits(&name(71_049), at(132)), "and refused before");
+        assert_eq!(admitted(&mut known, 71), 2);
+        assert_eq!(admitted(&mut known, 100), 0);
+        assert_eq!(admitted(&mut known, 131), 2, "the next interval");
+        assert!(known.admits(&name(71_000), at(132)), "admitted before");
+        assert!(!known.admits(&name(71_049), at(132)), "and refused before");
     }
 
     #[test]
     fn when_the_table_is_full_the_silent_are_forgotten() {
-        let mut admission = admission(1_000, 8);
-        assert!((0..8).all(|number| admission.admits(&name(number), at(0))));
+        let mut known = known_keys(1_000, 8);
+        assert!((0..8).all(|number| known.admits(&name(number), at(0))));
         for number in 100..130 {
-            assert!(admission.admits(&name(number), at(60 + u64::from(number))));
+            assert!(known.admits(&name(number), at(60 + u64::from(number))));
             for busy in 0..4 {
-                assert!(admission.admits(&name(busy), at(60 + u64::from(number))));
+                assert!(known.admits(&name(busy), at(60 + u64::from(number))));
             }
-            assert!(admission.known.len() <= 8);
+            assert!(known.known.len() <= 8);
         }
-        let mut strict = admission;
+        let mut strict = known;
         strict.cap.max = 0;
         assert!((0..4).all(|busy| strict.admits(&name(busy), at(400))));
         assert!(!strict.admits(&name(5), at(400)), "silent for long");
@@ -212,10 +212,10 @@ mod tests {
 
     #[test]
     fn with_less_room_some_are_forgotten_and_none_invented() {
-        let mut admission = admission(0, 100);
-        assert!((0..100).all(|number| admission.admits(&name(number), at(0))));
-        assert!(!admission.admits(&name(100), at(60)));
-        let mut smaller = admission.resized(10);
+        let mut known = known_keys(0, 100);
+        assert!((0..100).all(|number| known.admits(&name(number), at(0))));
+        assert!(!known.admits(&name(100), at(60)));
+        let mut smaller = known.resized(10);
         let known = (0..200)
             .filter(|&number| smaller.admits(&name(number), at(61)))
             .count();

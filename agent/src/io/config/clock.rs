@@ -1,0 +1,24 @@
+//! The table `[clock]`: what an agent does while its gateway does not know the time.
+
+use serde::Deserialize;
+
+use crate::settings::ClockUnset;
+
+/// The gateway's clock.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Clock {
+    /// What becomes of messages while it is not set: `hold`, `reject` or `take`.
+    pub unset: ClockUnset,
+}
+
+impl Clock {
+    /// The policy as it is written.
+    pub fn name(&self) -> &'static str {
+        match self.unset {
+            ClockUnset::Hold => "hold",
+            ClockUnset::Reject => "reject",
+            ClockUnset::Take => "take",
+        }
+    }
+}
