@@ -15,7 +15,6 @@ pub use self::durability::{Durability, Mode};
 
 use catchment_common::time::Span;
 
-use crate::journal::SEGMENTS_MAX;
 use crate::settings::{JOURNAL_BYTES_MIN, MEMORY_BYTES_MIN, SPOOL_BYTES_MIN, Settings};
 
 /// An agent's configuration. Relative paths are relative to the file.
@@ -132,14 +131,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// Most QoS 1 messages that brokers send ahead with MQTT 3.1.1, where it is theirs to say: far above any default.
-const WINDOW_OF_3_1_1: usize = 1_024;
-/// So many windows of messages are remembered. One is what a broker may have under way; Mosquitto 2.0, told 1,000, was
-/// seen with 4,247 (1,509 of them taken already), and what is not remembered when it comes again counts twice.
-const WINDOWS: usize = 4;
-/// Remembered messages are carried from segment to segment of the journal, 7 bytes each: a quarter of one at most.
-const MESSAGE_BYTES: u64 = 7;
 
 fn default_state() -> PathBuf {
     "state".into()
@@ -332,16 +323,6 @@ impl Config {
             payload_bytes_max: self.limits.payload.as_u64() as usize,
             clock_unset: self.clock.unset,
         }
-    }
-
-    /// How many messages are remembered in case they come again.
-    fn redelivery_window(&self) -> usize {
-        let window = match self.broker.protocol {
-            5 => usize::from(self.broker.receive_maximum),
-            _ => WINDOW_OF_3_1_1,
-        };
-        let carried = self.limits.journal.as_u64() / u64::from(SEGMENTS_MAX) / 4 / MESSAGE_BYTES;
-        (WINDOWS * window).min(carried as usize).max(window)
     }
 
     /// The effective configuration, for the operator to read. Passwords are not shown.
