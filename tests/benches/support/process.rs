@@ -100,10 +100,17 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Process {
+    /// Ends it as power loss would.
+    pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
@@ -137,6 +144,20 @@ impl Site {
         })
     }
 
+    /// Kills the aggregator.
+    pub fn stop_aggregator(&mut self) {
+        self.aggregator.kill();
+    }
+
+    /// Starts the aggregator again, where it listened before.
+    pub fn start_aggregator(&mut self) -> Result<()> {
+        let config = self.folder().join("aggregator.toml");
+        let text = std::fs::read_to_string(&config)?;
+        std::fs::write(&config, text.replace("127.0.0.1:0", &self.address.to_string()))?;
+        (self.aggregator, self.address) = serve(&self.binaries, self.folder.path())?;
+        Ok(())
+    }
+
     /// The folder of configuration, database and logs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -160,7 +181,9 @@ impl Site {
 
     /// Starts an agent that reads from a broker at this quality of service. `tables` is more TOML.
     pub fn agent_at(&self, broker: SocketAddr, qos: u8, tables: &str) -> Result<Process> {
-        self.identity("gw-1")?;
+        if !self.folder().join("pki/gw-1.pem").exists() {
+            self.identity("gw-1")?;
+        }
         let config = format!(
             "name = \"gw-1\"\nstate = \"state\"\n[broker]\nurl = \"mqtt://{broker}\"\nqos = {qos}\n[aggregator]\n\
              address = \"{}\"\n[tls]\nca = \"pki/ca.pem\"\ncertificate = \"pki/gw-1.pem\"\nkey = \"pki/gw-1.key\"\n\
