@@ -67,6 +67,19 @@ pub struct Partial {
     pub sketches: Vec<Sketch>,
 }
 
+/// Moves rows into a section that was begun for them, until it is as large as merged sections are made.
+pub(crate) fn fill(section: &mut Section, rows: &mut impl Iterator<Item = (Box<[u8]>, Partial)>) {
+    let mut weight = 0;
+    while section.rows() < BATCH_DELTAS_MAX / 4 && weight < SECTION_WEIGHT_TARGET {
+        let Some((key, partial)) = rows.next() else { break };
+        weight += partial.sketches.iter().map(Sketch::weight).sum::<usize>();
+        section.keys.push(&key);
+        section.readings.push(partial.readings);
+        section.stats.extend(partial.stats);
+        section.sketches.extend(partial.sketches);
+    }
+}
+
 /// Where a reading belongs.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'k> {

@@ -7,9 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::limits::{BATCH_DELTAS_MAX, SECTION_WEIGHT_TARGET};
 use catchment_common::pane::kept;
-use catchment_common::sketch::{Sketch, empty_row, merge_rows};
+use catchment_common::sketch::{empty_row, merge_rows};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::{AgentPlan, Section};
@@ -18,7 +17,7 @@ use crate::disk::{Disk, DiskFault};
 use crate::intake::{Intake, Limits};
 use crate::journal::record::Record;
 use crate::journal::{Replayed, Segments};
-use crate::panes::{Measured, Partial};
+use crate::panes::{Measured, Partial, fill};
 use crate::redelivery::Tail;
 use crate::sketches::TagValues;
 use crate::tally::Tally;
@@ -182,15 +181,7 @@ impl Recovery {
             while rows.peek().is_some() {
                 section.reset(*id, pane, kept(&running.fields));
                 section.set_sketches(running.sketch_kinds());
-                let mut weight = 0;
-                while section.rows() < BATCH_DELTAS_MAX / 4 && weight < SECTION_WEIGHT_TARGET {
-                    let Some((key, partial)) = rows.next() else { break };
-                    weight += partial.sketches.iter().map(Sketch::weight).sum::<usize>();
-                    section.keys.push(&key);
-                    section.readings.push(partial.readings);
-                    section.stats.extend(partial.stats);
-                    section.sketches.extend(partial.sketches);
-                }
+                fill(&mut section, &mut rows);
                 sink(slice, &section);
             }
         }

@@ -9,9 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_common::limits::{
-    BATCH_BYTES_TARGET, BATCH_DELTAS_MAX, BATCH_SECTIONS_MAX, SECTION_WEIGHT_TARGET,
-};
+use catchment_common::limits::{BATCH_BYTES_TARGET, BATCH_DELTAS_MAX, BATCH_SECTIONS_MAX};
 use catchment_common::plan::{Components, SliceId};
 use catchment_common::sketch::{Sketch, SketchKind, merge_rows};
 use catchment_common::time::{Span, Timestamp};
@@ -20,7 +18,7 @@ use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Section, StatsScratc
 use super::incoming::{Freed, RECORD_HEAD_MAX};
 use super::{Held, Slot, Spool};
 use crate::disk::Disk;
-use crate::panes::Partial;
+use crate::panes::{Partial, fill};
 
 /// Source bytes of one pass; of a small spool fewer, so that there is room for what becomes of them.
 const PASS_BYTES_MAX: u64 = 256 << 10;
@@ -170,15 +168,7 @@ impl Pass<'_> {
             while rows.peek().is_some() {
                 section.reset(slice, pane, merged.keep.iter().copied());
                 section.set_sketches(merged.kinds.iter().copied());
-                let mut weight = 0;
-                while section.rows() < BATCH_DELTAS_MAX / 4 && weight < SECTION_WEIGHT_TARGET {
-                    let Some((key, partial)) = rows.next() else { break };
-                    weight += partial.sketches.iter().map(Sketch::weight).sum::<usize>();
-                    section.keys.push(&key);
-                    section.readings.push(partial.readings);
-                    section.stats.extend(partial.stats);
-                    section.sketches.extend(partial.sketches);
-                }
+                fill(&mut section, &mut rows);
                 if self.writer.sections() == BATCH_SECTIONS_MAX
                     || self.writer.deltas() + section.rows() > BATCH_DELTAS_MAX
                     || self.writer.bytes() > BATCH_BYTES_TARGET
