@@ -45,7 +45,7 @@ use crate::intake::{Closable, Intake, Limits};
 use crate::journal::{GROUP_BYTES_MAX, Journal};
 use crate::outbox::Outbox;
 use crate::redelivery::{Packet, Tail};
-use crate::settings::{IDLE_CHECK, LATE_SEAL_DELAY, Settings};
+use crate::settings::{COUNT_SEAL_DELAY, IDLE_CHECK, LATE_SEAL_DELAY, Settings};
 use crate::spool::{Lane, Name, Spool};
 use crate::tally::{AGENT, Tally};
 use crate::uplink::Uplink;
@@ -132,6 +132,7 @@ impl Agent {
             on_time,
             late,
             spilled,
+            full,
         } = intake.handle_publish(now, topic, payload, tally, journal, spill);
         if spilled {
             self.out.finish();
@@ -140,6 +141,10 @@ impl Agent {
         self.close_now |= on_time;
         if late && self.close_late_at.is_none() {
             self.close_late_at = Some(now.monotonic + LATE_SEAL_DELAY);
+        }
+        if full {
+            let at = now.monotonic + COUNT_SEAL_DELAY;
+            self.close_late_at = Some(self.close_late_at.map_or(at, |late| late.min(at)));
         }
     }
 
@@ -182,6 +187,10 @@ impl Agent {
     /// as good as any.
     pub fn handle_plan(&mut self, now: Now, plan: &AgentPlan) {
         self.close_all();
+        for (slice, windows) in self.intake.cut_short_by(plan) {
+            let place = self.out.tally.place(slice);
+            self.out.tally.add(place, Counter::CutShort, windows);
+        }
         let Self { intake, out, .. } = self;
         let limits = limits(&self.settings, self.seed);
         *intake = Intake::new(plan, Some(intake), limits, now, &mut out.tally);
@@ -455,8 +464,9 @@ fn push(outbox: &mut Outbox, spool: &mut Spool, lane: Lane, section: &Section, t
     }
 }
 
-fn limits(settings: &Settings, seed: u64) -> Limits {
+fn limits(settings: &Settings, seed: u64) -> Limits<'_> {
     Limits {
+        agent: &settings.name,
         memory_bytes: settings.memory_bytes,
         payload_bytes_max: settings.payload_bytes_max,
         seed,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use catchment_common::counter::{Counter, Reason};
 use catchment_common::key::SEPARATOR;
+use catchment_common::limits::BATCH_DELTAS_MAX;
 use catchment_common::pane::PaneKey;
 use catchment_common::plan::{Compression, Format, Slice, SliceId};
 use catchment_common::time::{Now, Timestamp};
@@ -17,6 +18,7 @@ use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{AgentPlan, Section};
 
 use self::view::{Seen, View};
+use crate::counts::{Counts, Window};
 use crate::decode::{self, Births, Command, Context, Decoded, Decoder};
 use crate::devices::{Devices, IDENTITY_BYTES_MAX};
 use crate::journal::Journal;
@@ -29,6 +31,11 @@ use crate::watermark::Watermark;
 
 /// Most devices that number their messages.
 const DEVICES_MAX: usize = 65_536;
+/// One part in so many of the memory is for the windows of so many readings that keys are in, if a query has such: about
+/// as many as can be open, so that no key is forgotten for want of room here while there is room for its partial.
+const COUNTS_PART: usize = 4;
+/// Full windows that gather before they are closed in any case: a batch of the largest size.
+const FULL_MAX: usize = BATCH_DELTAS_MAX;
 /// One part in so many of the memory is for knowing keys, if a query caps new ones: about as many as can be open.
 const KNOWN_KEYS_PART: usize = 16;
 
@@ -43,6 +50,9 @@ pub struct Intake {
     unpacked: Vec<u8>,
     births: Births,
     devices: Devices,
+    counts: Counts,
+    /// Open panes that are full windows.
+    full: Vec<PaneKey>,
     identity: Vec<u8>,
     messages: u64,
     payload_bytes_max: usize,
@@ -68,6 +78,8 @@ pub struct Closable {
     pub on_time: bool,
     /// A reading came behind the watermark.
     pub late: bool,
+    /// A window of so many readings is full.
+    pub full: bool,
 }
 
 impl Intake {
@@ -76,7 +88,7 @@ impl Intake {
     pub fn new(
         plan: &AgentPlan,
         mut before: Option<&mut Self>,
-        limits: Limits,
+        limits: Limits<'_>,
         now: Now,
         tally: &mut Tally,
     ) -> Self {
@@ -102,12 +114,21 @@ impl Intake {
         } else {
             0
         };
+        let counts_bytes = if plan.slices.iter().any(|(_, slice)| slice.count.is_some()) {
+            memory_bytes / COUNTS_PART
+        } else {
+            0
+        };
         let numbered = plan.slices.iter().any(|(_, slice)| slice.dedupe.is_some());
         let mut intake = Self {
             sources: Vec::new(),
             views: Vec::new(),
             slices: plan.slices.clone(),
-            panes: OpenPanes::new(memory_bytes - known_bytes, &plan.slices, limits.seed),
+            panes: OpenPanes::new(
+                memory_bytes - known_bytes - counts_bytes,
+                &plan.slices,
+                limits.seed,
+            ),
             decoded: Decoded::default(),
             unpacked: Vec::new(),
             births: Births::default(),
@@ -119,6 +140,8 @@ impl Intake {
                 },
                 limits.seed.rotate_left(16),
             ),
+            counts: Counts::new(counts_bytes, limits.seed.rotate_left(40)),
+            full: Vec::with_capacity(if counts_bytes > 0 { FULL_MAX } else { 0 }),
             identity: Vec::new(),
             messages: 0,
             payload_bytes_max: limits.payload_bytes_max,
@@ -126,12 +149,15 @@ impl Intake {
         };
         if let Some(before) = before {
             intake.devices.adopt(&before.devices);
+            let runs = |id| plan.slices.iter().any(|(held, _)| *held == id);
+            intake.counts.adopt(&before.counts, runs);
             intake.births = before.births.clone();
         }
         for (id, slice) in &plan.slices {
             let watermark = before.and_then(|before| before.watermark(*id));
             intake.add_view(
                 slice,
+                limits.agent,
                 watermark.unwrap_or_else(|| Watermark::new(slice, now)),
                 tally.place(*id),
             );
@@ -154,7 +180,7 @@ impl Intake {
             .collect()
     }
 
-    fn add_view(&mut self, slice: &Slice, watermark: Watermark, place: Place) {
+    fn add_view(&mut self, slice: &Slice, agent: &str, watermark: Watermark, place: Place) {
         let shape = slice.topic.shape();
         let alike = |source: &Source| {
             (&source.format, source.compression) == (&slice.format, slice.compression)
@@ -173,7 +199,7 @@ impl Intake {
         let Source { decoder, views, .. } = &mut self.sources[home];
         views.push(self.views.len());
         self.views
-            .push(View::new(slice, watermark, place, &mut decoder.tree));
+            .push(View::new(slice, agent, watermark, place, &mut decoder.tree));
     }
 
     /// The MQTT filters to subscribe to.
@@ -229,6 +255,8 @@ impl Intake {
             unpacked,
             births,
             devices,
+            counts,
+            full,
             identity,
             messages,
             ..
@@ -287,9 +315,21 @@ impl Intake {
                     let (at, late) = view.count(&read, now, tally);
                     view.admit(now, slice, tally);
                     let key = view.key_buffer.as_bytes();
+                    let step = slice.count.map(|limit| {
+                        let id = counts.place(slices[index].0, key, |of, key, window| {
+                            let cut = leave_early(slices, (of, key, window), panes, |index, section| {
+                                journal.taken(index, section.pane, section.keys.iter());
+                                spilled(section, tally);
+                            });
+                            let place = tally.place(of);
+                            tally.add(place, Counter::CutShort, u64::from(cut));
+                            closable.spilled = true;
+                        });
+                        counts.take(id, limit, now.wall, journal)
+                    });
                     let place = PanePlace {
                         slice: index as u16,
-                        pane: at.pane_start(slice.pane),
+                        pane: step.map_or_else(|| at.pane_start(slice.pane), |step| step.number),
                         key,
                     };
                     let lifted = loop {
@@ -308,6 +348,17 @@ impl Intake {
                     }
                     let values = (slice.fields.as_slice(), view.values.as_slice());
                     journal.reading(index as u16, (lifted.key, key), at, values, &view.tags);
+                    if let Some(step) = step {
+                        if step.is_last {
+                            closable.full = true;
+                            full.push(place.pane_key(lifted.key));
+                        }
+                        if full.len() >= FULL_MAX {
+                            close_full(full, panes, slices, journal, |section| spilled(section, tally));
+                            closable.spilled = true;
+                        }
+                        continue;
+                    }
                     closable.late |= late;
                     closable.on_time |= view.watermark.value() >= view.next_close;
                 }
@@ -327,17 +378,23 @@ impl Intake {
             .fold(false, |moved, view| view.watermark.follow_clock(now) | moved)
     }
 
-    /// Closes every pane that its slice's watermark has passed and hands it to `sink`.
+    /// Closes every pane that its slice's watermark has passed, and every full window; hands them to `sink`.
     pub fn close_due(&mut self, journal: &mut Journal, mut sink: impl FnMut(&Section)) {
         let Self {
-            views, slices, panes, ..
+            views,
+            slices,
+            panes,
+            full,
+            ..
         } = self;
+        close_full(full, panes, slices, journal, &mut sink);
         for (view, (_, slice)) in views.iter_mut().zip(slices.iter()) {
             view.next_close = close_after(view.watermark.value(), slice);
         }
         let is_due = |key: &PaneKey, _| {
             let index = usize::from(key.slice);
-            key.pane.plus(slices[index].1.pane) <= views[index].watermark.value()
+            let slice = &slices[index].1;
+            slice.count.is_none() && key.pane.plus(slice.pane) <= views[index].watermark.value()
         };
         let mut closed = None;
         panes.close(slices, is_due, |index, section| {
@@ -385,11 +442,25 @@ impl Intake {
     pub fn devices(&mut self) -> &mut Devices {
         &mut self.devices
     }
+
+    /// The windows of so many readings.
+    pub fn counts(&mut self) -> &mut Counts {
+        &mut self.counts
+    }
+
+    /// For each slice that another plan does not run the windows that stay short of readings.
+    pub fn cut_short_by(&self, plan: &AgentPlan) -> Vec<(SliceId, u64)> {
+        let gone = { self.slices.iter() }.filter(|(id, _)| plan.slices.iter().all(|(held, _)| held != id));
+        gone.filter_map(|(id, slice)| Some((*id, self.counts.unfinished(*id, slice.count?))))
+            .collect()
+    }
 }
 
 /// The bounds of an intake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct Limits<'a> {
+    /// The agent's name.
+    pub agent: &'a str,
     /// Bytes for open panes.
     pub memory_bytes: usize,
     /// Largest payload that is looked at.
@@ -429,6 +500,44 @@ fn identify(identity: &mut Vec<u8>, topic: &str, key: &[u8]) -> Result<(), Reaso
     Ok(())
 }
 
+/// Hands out the open partial of a window that is no longer known of; returns whether it stays short of readings.
+fn leave_early(
+    slices: &[(SliceId, Slice)],
+    (of, key, window): (SliceId, &[u8], Window),
+    panes: &mut OpenPanes,
+    sink: impl FnMut(u16, &Section),
+) -> bool {
+    let Some(index) = slices.iter().position(|(id, _)| *id == of) else {
+        return false;
+    };
+    let place = PanePlace {
+        slice: index as u16,
+        pane: window.number,
+        key,
+    };
+    panes.close_one(slices, place, sink);
+    slices[index].1.count.is_some_and(|limit| window.readings < limit)
+}
+
+/// Hands out the windows that are full.
+fn close_full(
+    full: &mut Vec<PaneKey>,
+    panes: &mut OpenPanes,
+    slices: &[(SliceId, Slice)],
+    journal: &mut Journal,
+    mut sink: impl FnMut(&Section),
+) {
+    if full.is_empty() {
+        return;
+    }
+    // One that has left before, for want of room, is not there any more.
+    panes.close_each(slices, full, |index, section| {
+        journal.taken(index, section.pane, section.keys.iter());
+        sink(section);
+    });
+    full.clear();
+}
+
 fn reject(tally: &mut Tally, place: Place, reason: Reason) {
     tally.add(place, Counter::Received, 1);
     tally.add(place, Counter::Rejected(reason), 1);
@@ -436,6 +545,10 @@ fn reject(tally: &mut Tally, place: Place, reason: Reason) {
 
 /// The end of the pane that `watermark` lies in.
 fn close_after(watermark: Timestamp, slice: &Slice) -> Timestamp {
+    if slice.count.is_some() {
+        // No watermark closes these.
+        return Timestamp::MAX;
+    }
     watermark.pane_start(slice.pane).plus(slice.pane)
 }
 

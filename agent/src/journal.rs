@@ -31,6 +31,7 @@ use catchment_common::wire::CounterSample;
 use catchment_common::wire::cursor::put_varint;
 
 use self::record::{put_tag, put_time, put_value};
+use crate::counts::Window;
 use crate::devices::Numbers;
 use crate::disk::{File, Step, frame};
 use crate::sketches::TagValues;
@@ -268,6 +269,39 @@ impl Journal {
             out.push(record::SEQUENCE);
             put_varint(out, device);
             put_varint(out, number);
+        }
+    }
+
+    /// A key's newest window of so many readings, before the next reading of that key.
+    pub fn window(&mut self, id: u64, window: Window, identity: &[u8]) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::WINDOW);
+            put_varint(out, id);
+            record::put_number(out, window.number);
+            put_varint(out, u64::from(window.readings));
+            put_varint(out, identity.len() as u64);
+            out.extend_from_slice(identity);
+        }
+    }
+
+    /// The window after that, with the next reading of its key as its first.
+    #[inline]
+    pub fn next_window(&mut self, id: u64, number: Timestamp) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::NEXT);
+            put_varint(out, id);
+            record::put_number(out, number);
+        }
+    }
+
+    /// The highest number of a window that was forgotten.
+    pub fn window_floor(&mut self, number: Timestamp) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::FLOOR);
+            record::put_number(out, number);
         }
     }
 

@@ -27,6 +27,8 @@ pub mod devices;
 
 pub mod known_keys;
 
+pub mod counts;
+
 pub mod redelivery;
 
 pub mod sketches;

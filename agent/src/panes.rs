@@ -101,7 +101,7 @@ pub struct Lifted {
 }
 
 impl Place<'_> {
-    fn pane_key(&self, key: KeyId) -> PaneKey {
+    pub(crate) fn pane_key(&self, key: KeyId) -> PaneKey {
         PaneKey {
             slice: self.slice,
             pane: self.pane,
@@ -332,6 +332,27 @@ impl OpenPanes {
             self.selected.extend(self.table.find(&pane_key).map(|_| pane_key));
         }
         self.hand_out(slices, sink);
+    }
+
+    /// Closes these partials, as far as they are open.
+    pub fn close_each(
+        &mut self,
+        slices: &[(SliceId, Slice)],
+        keys: &[PaneKey],
+        sink: impl FnMut(u16, &Section),
+    ) {
+        let Self { selected, table, .. } = self;
+        selected.clear();
+        selected.extend(keys.iter().filter(|key| table.find(key).is_some()));
+        // One that has left, and whose key's number came to mean another key of the same window, stands twice.
+        selected.sort_unstable();
+        selected.dedup();
+        self.hand_out(slices, sink);
+    }
+
+    /// Where all open partials are.
+    pub fn places(&self) -> impl Iterator<Item = PaneKey> {
+        self.table.keys()
     }
 
     /// The marks of all open partials.

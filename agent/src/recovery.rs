@@ -13,6 +13,7 @@ use catchment_common::stats::Stats;
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::{AgentPlan, Section};
 
+use crate::counts::{Window, identify};
 use crate::disk::{Disk, DiskFault};
 use crate::intake::{Intake, Limits};
 use crate::journal::record::Record;
@@ -30,7 +31,7 @@ type Row = (Box<[u8]>, Partial);
 
 /// What a journal gives back.
 #[derive(Debug)]
-pub(crate) struct Recovery {
+pub(crate) struct Recovery<'a> {
     pub(crate) intake: Intake,
     pub(crate) tail: Tail,
     pub(crate) tally: Tally,
@@ -41,15 +42,15 @@ pub(crate) struct Recovery {
     pub(crate) segments: Segments,
     pub(crate) readings: u64,
     overflow: Overflow,
-    limits: Limits,
+    limits: Limits<'a>,
     now: Now,
 }
 
-impl Recovery {
+impl<'a> Recovery<'a> {
     /// Replays the journal on this disk.
     pub(crate) fn replay(
         disk: &impl Disk,
-        limits: Limits,
+        limits: Limits<'a>,
         window: usize,
         now: Now,
     ) -> Result<Self, DiskFault> {
@@ -113,6 +114,18 @@ impl Recovery {
                     self.intake.devices().replay(identity, number);
                 }
             }
+            Record::Window { id, window, bytes } => {
+                names.windows.insert(bytes.into(), window);
+                names.window_ids.insert(id, bytes.into());
+                self.intake.counts().restore(bytes, window, segment);
+            }
+            Record::Next { id, number } => {
+                if let Some(identity) = names.window_ids.get(&id) {
+                    let window = Window { number, readings: 0 };
+                    names.windows.insert(identity.clone(), window);
+                }
+            }
+            Record::Floor(number) => self.intake.counts().restore_floor(number, segment),
             Record::Message { id, hash } => self.tail.restore(id, hash, segment),
             Record::Session => self.tail.clear(),
             Record::Reading {
@@ -126,6 +139,18 @@ impl Recovery {
                     self.replayed.damaged += 1;
                     return;
                 };
+                let (id, running) = &plan.slices[usize::from(slice)];
+                let mut window = None;
+                if running.count.is_some() {
+                    identify(&mut names.identity, *id, key);
+                    let Some(held) = names.windows.get_mut(&names.identity[..]) else {
+                        self.replayed.damaged += 1;
+                        return;
+                    };
+                    held.readings += 1;
+                    window = Some(held.number);
+                    self.intake.counts().restore(&names.identity, *held, segment);
+                }
                 self.readings += 1;
                 let mark = segment as u16;
                 let mut tags = TagValues::default();
@@ -137,7 +162,11 @@ impl Recovery {
                     values: &values,
                     tags: &tags,
                 };
-                while self.intake.replay(slice, key, reading, mark, self.now).is_err() {
+                while self
+                    .intake
+                    .replay((slice, key), window, reading, mark, self.now)
+                    .is_err()
+                {
                     let overflow = &mut self.overflow;
                     self.intake
                         .spill(|index, section| keep(overflow, index, section, segment));
@@ -194,6 +223,11 @@ struct Names {
     segment: u32,
     keys: BTreeMap<u64, Box<[u8]>>,
     devices: BTreeMap<u64, Box<[u8]>>,
+    /// Windows of so many readings: by slice and key, and these by number.
+    windows: BTreeMap<Box<[u8]>, Window>,
+    window_ids: BTreeMap<u64, Box<[u8]>>,
+    /// Room to put an identity together.
+    identity: Vec<u8>,
 }
 
 impl Names {

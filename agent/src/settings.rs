@@ -54,6 +54,9 @@ pub const READINGS_PER_MESSAGE_MAX: usize = 10_000;
 /// Readings that come behind the watermark are gathered this long before they leave as late deltas, so that a burst
 /// of them is one batch and not many.
 pub const LATE_SEAL_DELAY: Span = Span::from_millis(500);
+/// Windows with `count` that are full are gathered this long, so that many keys whose windows fill one after another
+/// cost a batch and a sync for all of them and not for each.
+pub const COUNT_SEAL_DELAY: Span = Span::from_millis(100);
 /// How long after a lost link the first attempt to make it again is made, at most.
 pub const RETRY_MIN: Span = Span::from_millis(250);
 /// Longest wait between two attempts to reach the aggregator.

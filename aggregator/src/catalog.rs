@@ -124,7 +124,7 @@ fn reader(query: &Query, id: SliceId, slice: &Slice) -> Option<Reader> {
             .position(|held| (&held.source, held.resolution) == (&field.source, field.resolution))
     };
     let fields: Vec<Option<usize>> = query.fields.iter().map(place).collect();
-    (slice.key.len() == query.key.len()).then_some(Reader {
+    ((slice.key.len(), slice.count) == (query.key.len(), query.window.count())).then_some(Reader {
         slice: id,
         pane: slice.pane,
         sketches: slice.sketch_places(&query.slice(), &fields),

@@ -71,6 +71,10 @@ pub enum Why {
     LateData,
     /// A coarser pane has new data.
     CoarsePane,
+    /// It has all its readings.
+    Full,
+    /// A part of it left the agent early.
+    Part,
     /// Others have passed its end, or are expected, than before.
     Coverage,
 }
@@ -83,6 +87,8 @@ impl Why {
             Self::Patience => "patience is over",
             Self::LateData => "late data",
             Self::CoarsePane => "a coarser pane",
+            Self::Full => "it is full",
+            Self::Part => "a part of it",
             Self::Coverage => "coverage has changed",
         }
     }
@@ -133,6 +139,23 @@ pub struct QueryResults {
     pub windows: Vec<WindowRows>,
     /// Windows whose status changes without new data.
     pub statuses: Vec<WindowStatus>,
+    /// New and revised rows of windows of so many readings.
+    pub counted: Vec<CountedRow>,
+}
+
+/// A window of so many readings of one key and agent.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CountedRow {
+    /// Its number: whole milliseconds.
+    pub number: Timestamp,
+    /// The earliest time of its readings.
+    pub start: Timestamp,
+    /// The latest time of its readings, which is in it.
+    pub end: Timestamp,
+    /// Whether it has all its readings.
+    pub is_final: bool,
+    /// The row. The agent is the last tag of its key.
+    pub row: Row,
 }
 
 /// Rows of one window, or of one coarser pane.

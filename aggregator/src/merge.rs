@@ -220,6 +220,8 @@ pub enum Refused {
     OtherSlice,
     /// The pane's start is no multiple of the slice's pane width.
     BadPane,
+    /// A key names another agent.
+    OtherAgent,
 }
 
 impl Panes {
@@ -271,12 +273,13 @@ impl Panes {
             return Ok(());
         }
         view.read_keys(keys, stats).map_err(Refused::Wire)?;
-        let fits = |key: &[u8]| catchment_common::key::tags_of(key, slice.key.len()).is_some();
-        if keys.iter().all(fits) {
-            Ok(())
-        } else {
-            Err(Refused::OtherSlice)
+        for key in keys.iter() {
+            let tags = catchment_common::key::tags_of(key, slice.key_tags()).ok_or(Refused::OtherSlice)?;
+            if slice.count.is_some() && tags.last() != Some(agent) {
+                return Err(Refused::OtherAgent);
+            }
         }
+        Ok(())
     }
 
     /// Merges the batch's `nth` section, which [`Panes::check`] has passed, on behalf of `agent`; returns the numbers

@@ -8,9 +8,12 @@
 //! apart again: it gives rows of its own beside the windows' rows, each time that it has new data, so that totals over
 //! the table stay exact and every row says which readings it is made of.
 //!
-//! Windows with fixed bounds are in [`grid`], sessions in [`session`].
+//! Windows with fixed bounds are in [`grid`], sessions in [`session`], and windows of so many readings, which have no
+//! horizon, in [`count`].
 
 mod calendar;
+
+mod count;
 
 mod grid;
 
@@ -25,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use catchment_common::plan::{SliceId, Window};
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 
+use self::count::Counted;
 use self::grid::Touched;
 use self::rows::Cut;
 use self::session::Sessions;
@@ -54,6 +58,8 @@ enum Changes {
     Fixed(Touched),
     /// Sessions.
     Sessions(Sessions),
+    /// Windows of so many readings.
+    Counted(Counted),
 }
 
 /// What has been shown.
@@ -87,7 +93,7 @@ impl Horizon {
         let due = low.max(exhausted).unwrap_or(Timestamp::MIN);
         let due = match query.query.window {
             Window::Session { gap } => session::horizon(gap, due),
-            Window::Hopping(_) | Window::Calendar { .. } => due,
+            Window::Hopping(_) | Window::Calendar { .. } | Window::Count { .. } => due,
         };
         self.through.max(due)
     }
@@ -125,6 +131,7 @@ impl QueryWindows {
             changes: match query.query.window {
                 Window::Hopping(_) | Window::Calendar { .. } => Changes::Fixed(Touched::default()),
                 Window::Session { .. } => Changes::Sessions(Sessions::default()),
+                Window::Count { .. } => Changes::Counted(Counted::default()),
             },
             touched_coarse: BTreeMap::new(),
         }
@@ -133,7 +140,8 @@ impl QueryWindows {
     /// A query that passes over windows that start before `from`, if there is such an instant: earlier panes may have
     /// left memory. Data that still comes for them shows them all the same.
     pub fn starting(query: &RunningQuery, from: Option<Timestamp>) -> Self {
-        let Some(from) = from.filter(|from| *from > Timestamp::MIN) else {
+        let has_horizon = query.query.window.count().is_none();
+        let Some(from) = from.filter(|from| has_horizon && *from > Timestamp::MIN) else {
             return Self::new(query);
         };
         let through = match (&query.grid, &query.query.window) {
@@ -166,6 +174,8 @@ impl QueryWindows {
         match window {
             Window::Session { gap } => session::needed_from(*gap, self.horizon.through),
             Window::Hopping(_) | Window::Calendar { .. } => self.horizon.through.minus(window.longest()),
+            // A part that comes loads the others.
+            Window::Count { .. } => Timestamp::MAX,
         }
     }
 
@@ -175,6 +185,7 @@ impl QueryWindows {
         match (&mut self.changes, &query.grid) {
             (Changes::Fixed(touched), Some(grid)) => touched.touch(grid, through, slice, pane, keys),
             (Changes::Sessions(sessions), _) => sessions.touch(through, slice, pane, keys),
+            (Changes::Counted(counted), _) => counted.touch(slice, pane, keys),
             (Changes::Fixed(_), None) => {}
         }
     }
@@ -212,6 +223,7 @@ impl QueryWindows {
                 let due = self.horizon.due(query, &query.slices(), frontier, now);
                 sessions.prepare(query, query.query.window.longest(), (through, due), loader)
             }
+            (Changes::Counted(counted), _) => counted.prepare(query, loader),
             (Changes::Fixed(_), None) => Ok(()),
         }
     }
@@ -226,6 +238,23 @@ impl QueryWindows {
         frontier: &Frontier,
         now: Now,
     ) -> Option<QueryResults> {
+        if let (Changes::Counted(counted), Some(limit)) = (&mut self.changes, query.query.window.count()) {
+            let coverage = |_| Coverage {
+                passed: 0,
+                expected: 0,
+            };
+            let view = View {
+                query,
+                panes,
+                coverage: &coverage,
+            };
+            let mut results = QueryResults {
+                query: index,
+                ..QueryResults::default()
+            };
+            counted.show(&view, limit, &mut results);
+            return (!results.counted.is_empty()).then_some(results);
+        }
         let slices = query.slices();
         let due = self.horizon.due(query, &slices, frontier, now);
         let mut results = QueryResults {
@@ -249,7 +278,7 @@ impl QueryWindows {
                 grid::show_due(&view, grid, &mut self.horizon, due, &mut results);
             }
             (Changes::Sessions(sessions), _) => sessions.show(&view, &mut self.horizon, &mut results),
-            (Changes::Fixed(_), None) => {}
+            (Changes::Counted(_), _) | (Changes::Fixed(_), None) => {}
         }
         if due > self.horizon.through {
             self.horizon.through = due;

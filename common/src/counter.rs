@@ -170,6 +170,9 @@ pub enum Counter {
     Arrived,
     /// Sparkplug edge nodes that were asked for their births.
     RebirthRequests,
+    /// Windows with `count` that stay short of readings: how far their keys had come was forgotten for want of room, or
+    /// their query is gone.
+    CutShort,
     /// A reading that does not count.
     Rejected(Reason),
 }
@@ -179,7 +182,7 @@ const REASON_CODE: u8 = 64;
 
 impl Counter {
     /// The counters that are not rejections, by code.
-    pub const PLAIN: [Self; 26] = [
+    pub const PLAIN: [Self; 27] = [
         Self::Messages,
         Self::RawBytes,
         Self::Received,
@@ -206,6 +209,7 @@ impl Counter {
         Self::Overflowed,
         Self::Arrived,
         Self::RebirthRequests,
+        Self::CutShort,
     ];
 
     /// Every counter.
@@ -263,6 +267,7 @@ impl Counter {
             Self::Overflowed => "overflowed",
             Self::Arrived => "arrived",
             Self::RebirthRequests => "rebirth_requests",
+            Self::CutShort => "cut_short",
             Self::Rejected(reason) => reason.name(),
         }
     }

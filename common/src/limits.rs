@@ -47,6 +47,9 @@ pub const PLAN_BYTES_MAX: usize = 1 << 20;
 pub const WINDOW_STEP_MIN: Span = Span::from_millis(1);
 /// Longest window: a leap year.
 pub const WINDOW_SIZE_MAX: Span = Span::from_days(366);
+/// Most readings of one window with `count`: an agent has to remember how far each key has come, and a window that takes
+/// more than a million is better cut by time.
+pub const COUNT_MAX: u32 = 1_000_000;
 /// Longest `lateness`, `max_late`, `idle`, `patience` and `retention`: one hundred years, so that sums of two of
 /// them and an instant never overflow.
 pub const SPAN_MAX: Span = Span::from_days(36_525);
@@ -102,6 +105,8 @@ const _: () = assert!(KEY_BYTES_MAX >= TAGS_MAX * 2);
 const _: () = assert!(BATCH_BYTES_TARGET < FRAME_BYTES_MAX);
 const _: () = assert!(WINDOW_STEP_MIN.as_micros() << LADDER_MAX > WINDOW_SIZE_MAX.as_micros());
 const _: () = assert!(LOSSES_MAX == 4_096);
+// An agent's name is part of the keys of windows with `count`, and leaves room for more.
+const _: () = assert!(KEY_BYTES_MAX >= 2 * (AGENT_NAME_BYTES_MAX + 1));
 const _: () = assert!(SPAN_MAX.as_micros() < i64::MAX / 4);
 const _: () = assert!(TIMESTAMP_MAX_US < i64::MAX / 4);
 // One delta at its widest: every column of every field at its longest form, and its key.

@@ -47,6 +47,8 @@ pub fn lower(
                 field.resolution,
             )?)))
         }
+        // Readings of one instant: a window with `count` may have no others.
+        (Aggregate::Rate, ..) if window <= Span::ZERO => None,
         (_, None, Some((_, stats))) => stats.lower(aggregate, window),
         _ => None,
     }

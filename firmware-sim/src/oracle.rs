@@ -8,6 +8,8 @@
 
 mod calendar;
 
+pub mod count;
+
 pub mod decimal;
 
 pub mod expression;
@@ -50,6 +52,8 @@ pub struct Expected {
     /// By key (tags joined by NUL), then by the window's start: its end and contents.
     keys: HashMap<Box<str>, BTreeMap<i64, (i64, Contents)>>,
     keeps_windows: bool,
+    /// Of windows of so many readings: by agent and key (`""` stands for any agent) the readings in their order.
+    sequences: BTreeMap<(String, String), Vec<Reading>>,
     /// Of each device (topic and key) that numbers its readings: the numbers so far.
     numbers: HashMap<Box<str>, Numbers>,
 }
@@ -100,6 +104,7 @@ impl Oracle {
             reader: Reader::new(query),
             keys: HashMap::new(),
             keeps_windows,
+            sequences: BTreeMap::new(),
             numbers: HashMap::new(),
         };
         Self {
@@ -110,6 +115,12 @@ impl Oracle {
 
     /// Takes in one published message.
     pub fn handle(&mut self, entry: &Entry<'_>) {
+        self.handle_of("", entry);
+    }
+
+    /// Takes in one published message that this agent took, and no other; `""` says that every agent did, or that it
+    /// does not matter.
+    pub fn handle_of(&mut self, agent: &str, entry: &Entry<'_>) {
         let matching = |expected: &&mut Expected| expected.query.topic.matches(entry.topic()).is_some();
         let mut queries = self.queries.iter_mut().filter(matching).peekable();
         if queries.peek().is_none() {
@@ -120,7 +131,7 @@ impl Oracle {
             Entry::Good { topic, payload } => {
                 self.payload_bytes += payload.len() as u64;
                 let message = Message::parse(topic, payload);
-                queries.for_each(|expected| expected.handle(&message));
+                queries.for_each(|expected| expected.handle(agent, &message));
             }
         }
     }
@@ -193,6 +204,19 @@ impl Expected {
         before.is_some_and(|(_, (end, _))| at_us < *end)
     }
 
+    /// By agent and key, the readings that windows of so many are made of, in their order.
+    pub fn sequences(&self) -> impl Iterator<Item = (&(String, String), &[Reading])> {
+        self.sequences
+            .iter()
+            .map(|(name, readings)| (name, readings.as_slice()))
+    }
+
+    /// Those of one agent and key.
+    pub fn sequence(&self, agent: &str, key: &str) -> &[Reading] {
+        let of = |agent: &str| self.sequences.get(&(agent.to_owned(), key.to_owned()));
+        of(agent).or_else(|| of("")).map_or(&[], Vec::as_slice)
+    }
+
     /// The windows that have not been taken.
     pub fn remaining(&self) -> impl Iterator<Item = Window<'_>> {
         self.keys.iter().flat_map(|(key, windows)| {
@@ -214,7 +238,7 @@ impl Expected {
         !self.numbers.entry(device.into()).or_default().insert(number)
     }
 
-    fn handle(&mut self, message: &Result<Message<'_>, Reason>) {
+    fn handle(&mut self, agent: &str, message: &Result<Message<'_>, Reason>) {
         let message = match message {
             Ok(message) => message,
             Err(reason) => return self.tally.reject(short_name(*reason)),
@@ -229,6 +253,11 @@ impl Expected {
                     self.tally.accepted += 1;
                     self.tally.row_readings += covering.len() as u64;
                     if !self.keeps_windows {
+                        continue;
+                    }
+                    if self.query.window.count().is_some() {
+                        let name = (agent.to_owned(), reading.key.clone());
+                        self.sequences.entry(name).or_default().push(reading);
                         continue;
                     }
                     if !self.keys.contains_key(&*reading.key) {

@@ -3,6 +3,8 @@
 //! Rows come one by one, coarse ones first and otherwise in any order; each takes its window out of the oracle, and what
 //! is left at the end is missing, unless a [`region`] says where it is. Only the first differences are kept for showing.
 
+mod count;
+
 mod region;
 
 use catchment_common::plan::{self, Query};
@@ -22,12 +24,16 @@ pub struct Row {
     pub start: String,
     /// `window_end`.
     pub end: String,
-    /// The key's tags, in the key's order.
+    /// The key's tags, in the key's order; the agent behind them for windows of so many readings.
     pub tags: Vec<String>,
     /// `coarse`: not a window but a coarser pane.
     pub is_coarse: bool,
     /// `status` is `merged`: a session that has become part of an earlier one.
     pub is_merged: bool,
+    /// `status` is `final`.
+    pub is_final: bool,
+    /// `window_number`, of windows of so many readings.
+    pub number: Option<i64>,
     /// `readings`.
     pub readings: Cell,
     /// The value columns: fields outermost, in the plan's order.
@@ -50,6 +56,8 @@ pub enum Cell {
 /// How a table compares with the truth.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Comparison {
+    /// Readings of windows of so many that are not full yet, and of which the table has no row.
+    pub open: u64,
     /// Rows of windows in the table.
     pub rows: u64,
     /// Of these, rows of which every column is right.
@@ -88,6 +96,7 @@ pub struct Verifier {
     regions: Regions,
     /// Coarse rows, until the first window's row.
     coarse: Vec<(Row, i64)>,
+    counted: count::Table,
 }
 
 impl Verifier {
@@ -103,12 +112,15 @@ impl Verifier {
             losses,
             expected,
             coarse: Vec::new(),
+            counted: count::Table::default(),
         }
     }
 
     /// Takes in a row. Coarse rows must come before all others, and merged ones before those of windows.
     pub fn handle_row(&mut self, row: &Row) {
-        if row.is_coarse {
+        if self.expected.query.window.count().is_some() {
+            self.counted.add(row, &mut self.comparison);
+        } else if row.is_coarse {
             self.handle_coarse(row);
         } else if row.is_merged {
             self.handle_merged(row);
@@ -212,6 +224,11 @@ impl Verifier {
 
     /// Ends the comparison: windows that no row has claimed and no region explains are missing.
     pub fn finish(mut self) -> Comparison {
+        if self.expected.query.window.count().is_some() {
+            self.counted
+                .finish(&self.expected, &self.losses, &mut self.comparison);
+            return self.comparison;
+        }
         self.settle_coarse();
         let query = &self.expected.query;
         let mut missing: Vec<Window<'_>> = Vec::new();
@@ -258,6 +275,7 @@ impl Comparison {
     /// Adds another table's comparison.
     pub fn add(&mut self, other: &Self) {
         self.rows += other.rows;
+        self.open += other.open;
         self.equal += other.equal;
         self.partial += other.partial;
         self.different += other.different;
@@ -307,6 +325,9 @@ impl std::fmt::Display for Comparison {
                 f,
                 ", {partial} partial, {coarse} coarse covering {coarse_readings} readings, {lost} lost"
             )?;
+        }
+        if self.open > 0 {
+            write!(f, ", {} readings in open windows", self.open)?;
         }
         if self.merged > 0 {
             write!(f, ", {} merged", self.merged)?;

@@ -165,6 +165,8 @@ impl Direct {
                 tags: tags.into_iter().flatten().map(String::from).collect(),
                 is_coarse: *is_coarse,
                 is_merged: stored.is_merged,
+                is_final: stored.is_final,
+                number: None,
                 readings: Cell::Integer(stored.row.readings.cast_signed()),
                 values: stored
                     .row
@@ -174,15 +176,36 @@ impl Direct {
                     .collect(),
             }
         });
-        let mut rows: Vec<Row> = rows.collect();
+        let counted = table.counted.iter().map(|((key, number), (counted, _))| {
+            let tags = catchment_common::key::tags_of(key, query.row_tags().len());
+            Row {
+                start: format_time(counted.start.as_micros()),
+                end: format_time(counted.end.as_micros()),
+                tags: tags.into_iter().flatten().map(String::from).collect(),
+                is_coarse: false,
+                is_merged: false,
+                is_final: counted.is_final,
+                number: Some(number.as_micros() / 1_000),
+                readings: Cell::Integer(counted.row.readings.cast_signed()),
+                values: counted
+                    .row
+                    .values
+                    .iter()
+                    .map(|value| cell(value.as_ref()))
+                    .collect(),
+            }
+        });
+        let mut rows: Vec<Row> = rows.chain(counted).collect();
         rows.sort_by_key(|row| (!row.is_coarse, !row.is_merged));
         rows
     }
 
     /// How many rows of a query have been written more than once.
     pub fn revised(&self, query: &Query) -> usize {
-        let rows = self.store.tables[&query.name].rows.values();
-        rows.filter(|stored| stored.revision > 1).count()
+        let table = &self.store.tables[&query.name];
+        let counted = table.counted.values().filter(|(_, revision)| *revision > 1);
+        let rows = table.rows.values().filter(|stored| stored.revision > 1);
+        rows.count() + counted.count()
     }
 }
 

@@ -32,6 +32,8 @@ mod world;
 
 mod check;
 
+mod count;
+
 mod shrink;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -81,6 +83,8 @@ impl Figures {
         self.crashes += other.crashes;
         self.redelivered += other.redelivered;
         self.resent += other.resent;
+        self.counted_rows += other.counted_rows;
+        self.cut_short += other.cut_short;
         self.lost += other.lost;
         self.disk_bytes_max = self.disk_bytes_max.max(other.disk_bytes_max);
         self.disk_faults += other.disk_faults;

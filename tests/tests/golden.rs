@@ -88,6 +88,7 @@ fn slice() -> Slice {
         ],
         filter: Some(expression("$.temp < 125 && site != 'test'", Kind::Truth)),
         pane: Span::from_secs(10),
+        count: None,
         lateness: Span::from_secs(30),
         max_late: Span::from_days(1),
         max_ahead: Span::from_secs(300),

@@ -1,7 +1,9 @@
 //! The whole system under simulated fire. A failing seed is replayed, shrunk and shown by
 //! `cargo run --release -p catchment-tests --bin simulate -- --start SEED --seeds 1`, with `--drawn` for a drawn one.
 
-use catchment_tests::sim::case::{Case, Fault, KINDS_FROM, PARTED_FROM, Publish, SECOND, START_US};
+use catchment_tests::sim::case::{
+    COUNTS_FROM, Case, Fault, KINDS_FROM, PARTED_FROM, Publish, SECOND, START_US,
+};
 use catchment_tests::sim::{self, Figures, plans::Variant};
 
 fn run(seed: u64) -> Figures {
@@ -63,6 +65,12 @@ fn drawn_seeds_0_to_499_equal_the_oracle() {
 #[test]
 fn seeds_20000_to_20074_end_with_the_truth() {
     sweep(KINDS_FROM, KINDS_FROM + 75);
+}
+
+/// With windows of so many readings.
+#[test]
+fn seeds_30000_to_30074_end_with_the_truth() {
+    sweep(COUNTS_FROM, COUNTS_FROM + 75);
 }
 
 /// Seeds that once found a bug.

@@ -7,6 +7,7 @@ use catchment_common::wire::AgentPlan;
 use super::{Agent, Out, limits};
 use crate::commit::{Commits, Marks};
 use crate::disk::{Disk, DiskFault, File, Job, Step};
+use crate::intake::Limits;
 use crate::journal::{Journal, Snapshot};
 use crate::outbox::Outbox;
 use crate::recovery::Recovery;
@@ -39,9 +40,15 @@ impl Agent {
         now: Now,
         disk: &impl Disk,
     ) -> Result<(Self, Started), DiskFault> {
-        let mut recovery = Recovery::replay(disk, limits(&settings, seed), settings.redelivery_window, now)?;
+        let name = settings.name.clone();
+        let limits = Limits {
+            agent: &name,
+            ..limits(&settings, seed)
+        };
+        let mut recovery = Recovery::replay(disk, limits, settings.redelivery_window, now)?;
         let mut rest = Vec::new();
         recovery.settle_overflow(|slice, section| rest.push((slice, section.clone())));
+        recovery.intake.find_full();
         let spool_limits = spool::Limits {
             bytes: settings.spool_bytes,
             retain: settings.retain_acked,
@@ -162,6 +169,7 @@ impl Agent {
         let needed = self.needed_segment();
         if let Some(needed) = needed {
             self.intake.devices().carry(needed, &mut self.journal);
+            self.intake.counts().carry(needed, &mut self.journal);
             self.tail.carry(needed, &mut self.journal);
         }
         let is_full = self.journal.wants_segment();

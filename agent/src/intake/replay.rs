@@ -9,11 +9,11 @@ use super::Intake;
 use crate::panes::{Measured, Partial, Place as PanePlace};
 
 impl Intake {
-    /// Lifts a reading that was taken before the restart.
+    /// Lifts a reading that was taken before the restart. `window` is its window's number, if that is how the slice cuts.
     pub(crate) fn replay(
         &mut self,
-        slice: u16,
-        key: &[u8],
+        (slice, key): (u16, &[u8]),
+        window: Option<Timestamp>,
         reading: Measured<'_>,
         mark: u16,
         now: Now,
@@ -25,12 +25,31 @@ impl Intake {
         );
         let place = PanePlace {
             slice,
-            pane: at.pane_start(running.pane),
+            pane: window.unwrap_or_else(|| at.pane_start(running.pane)),
             key,
         };
         self.panes.lift(place, running, reading, mark)?;
         view.watermark.observe(at, now);
         Ok(())
+    }
+
+    /// Finds the open panes that are full windows, or that nothing is known of any more: they leave next.
+    pub(crate) fn find_full(&mut self) {
+        let Self {
+            slices,
+            panes,
+            counts,
+            full,
+            ..
+        } = self;
+        full.clear();
+        full.extend(panes.places().filter(|place| {
+            let (id, slice) = &slices[usize::from(place.slice)];
+            slice.count.is_some_and(|limit| {
+                let window = counts.window(*id, panes.key(place.key));
+                window.is_none_or(|window| window.number != place.pane || window.readings >= limit)
+            })
+        }));
     }
 
     /// Lets the coldest partials go.

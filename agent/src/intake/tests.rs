@@ -51,6 +51,7 @@ fn slice(filter: Option<&str>, computed: Option<&str>) -> Slice {
         fields,
         filter: filter.map(|text| expression(text, Kind::Truth)),
         pane: Span::from_secs(10),
+        count: None,
         lateness: Span::ZERO,
         max_late: Span::from_days(1),
         max_ahead: Span::from_secs(300),
@@ -77,6 +78,7 @@ impl Bench {
             coarser: Vec::new(),
         };
         let limits = Limits {
+            agent: "gw-1",
             memory_bytes: 64 << 10,
             payload_bytes_max: 64 << 10,
             seed: 7,

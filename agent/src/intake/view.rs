@@ -35,6 +35,8 @@ pub(super) struct View {
     watched: Vec<TextFrom>,
     pub(super) tags: TagValues,
     pub(super) known_keys: Option<KnownKeys>,
+    /// The agent's name, if it is a tag.
+    agent: Option<Box<str>>,
 }
 
 /// Where the event time is in the payload.
@@ -97,7 +99,13 @@ impl<'m> Seen<'m> {
 }
 
 impl View {
-    pub(super) fn new(slice: &Slice, watermark: Watermark, place: Place, tree: &mut PathTree) -> Self {
+    pub(super) fn new(
+        slice: &Slice,
+        agent: &str,
+        watermark: Watermark,
+        place: Place,
+        tree: &mut PathTree,
+    ) -> Self {
         Self {
             place,
             time: match &slice.time {
@@ -135,6 +143,7 @@ impl View {
                 .collect(),
             tags: TagValues::default(),
             known_keys: None,
+            agent: slice.count.map(|_| agent.into()),
         }
     }
 
@@ -146,6 +155,10 @@ impl View {
         };
         if !known.admits(self.key_buffer.as_bytes(), now) {
             known_keys::overflow(&mut self.key_buffer, slice.key.len());
+            if let Some(agent) = &self.agent {
+                // It fitted behind a key of the same slice before, and its length is bounded.
+                let _ = self.key_buffer.push(agent);
+            }
             tally.add(self.place, Counter::Overflowed, 1);
         }
     }
@@ -174,6 +187,9 @@ impl View {
                 TextFrom::Path(path) => self.key_buffer.push(&reading::tag(seen.raw(path))?),
             };
             pushed.map_err(|_| Reason::BadKey)?;
+        }
+        if let Some(agent) = &self.agent {
+            self.key_buffer.push(agent).map_err(|_| Reason::BadKey)?;
         }
         let mut read = Read {
             at,

@@ -14,6 +14,9 @@
 //! SNAPSHOT   := 10 version:u8  counting:u64  number  length plan  count (slice code:u8 value) × count
 //! DEVICE     := 11 number  last  window:u64  length  bytes
 //! SEQUENCE   := 12 number  sequence               of the reading that follows
+//! WINDOW     := 13 number  window:zigzag ms  readings  length  bytes     the newest window of a slice's key
+//! NEXT       := 14 number  window:zigzag ms       the key's next window
+//! FLOOR      := 15 window:zigzag ms               the highest window that was forgotten
 //!
 //! value := 0                       absent
 //!        | 1 + scale  zigzag n     n · 10^scale units of 10⁻¹⁸
@@ -25,12 +28,13 @@
 
 use catchment_common::counter::Counter;
 use catchment_common::decimal::Value;
-use catchment_common::limits::{KEY_BYTES_MAX, PLAN_BYTES_MAX};
+use catchment_common::limits::{KEY_BYTES_MAX, PLAN_BYTES_MAX, WINDOW_STEP_MIN};
 use catchment_common::plan::SliceId;
 use catchment_common::time::Timestamp;
 use catchment_common::wire::cursor::{Cursor, put_varint, unzigzag, zigzag};
 use catchment_common::wire::{AgentPlan, CounterSample, Message, WireFault};
 
+use crate::counts::{self, Window};
 use crate::devices::{IDENTITY_BYTES_MAX, Numbers};
 
 pub(super) const KEY: u8 = 1;
@@ -45,6 +49,9 @@ pub(super) const SPOOLED: u8 = 9;
 pub(super) const SNAPSHOT: u8 = 10;
 pub(super) const DEVICE: u8 = 11;
 pub(super) const SEQUENCE: u8 = 12;
+pub(super) const WINDOW: u8 = 13;
+pub(super) const NEXT: u8 = 14;
+pub(super) const FLOOR: u8 = 15;
 
 /// The version of these records, in each snapshot.
 const VERSION: u8 = 1;
@@ -99,6 +106,16 @@ pub enum Record<'b> {
         device: u64,
         number: u64,
     },
+    Window {
+        id: u64,
+        window: Window,
+        bytes: &'b [u8],
+    },
+    Next {
+        id: u64,
+        number: Timestamp,
+    },
+    Floor(Timestamp),
 }
 
 /// What a segment begins with, so that it needs none before it.
@@ -182,6 +199,22 @@ fn take_samples(cursor: &mut Cursor<'_>) -> Result<Vec<CounterSample>, WireFault
 
 fn take_u32(cursor: &mut Cursor<'_>) -> Result<u32, WireFault> {
     u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("number above 32 bits"))
+}
+
+/// Appends a window's number.
+#[inline]
+pub(super) fn put_number(out: &mut Vec<u8>, number: Timestamp) {
+    put_varint(
+        out,
+        zigzag(number.as_micros().div_euclid(WINDOW_STEP_MIN.as_micros())),
+    );
+}
+
+fn take_number(cursor: &mut Cursor<'_>) -> Result<Timestamp, WireFault> {
+    unzigzag(cursor.varint()?)
+        .checked_mul(WINDOW_STEP_MIN.as_micros())
+        .and_then(Timestamp::from_micros)
+        .ok_or(WireFault::Invalid("window"))
 }
 
 #[inline]
@@ -341,6 +374,21 @@ impl<'b> Records<'b> {
                 device: cursor.varint()?,
                 number: cursor.varint()?,
             },
+            WINDOW => {
+                let (id, number) = (cursor.varint()?, take_number(cursor)?);
+                let readings = take_u32(cursor)?;
+                let length = cursor.length(counts::IDENTITY_BYTES_MAX, "window")?;
+                Record::Window {
+                    id,
+                    window: Window { number, readings },
+                    bytes: cursor.take(length)?,
+                }
+            }
+            NEXT => Record::Next {
+                id: cursor.varint()?,
+                number: take_number(cursor)?,
+            },
+            FLOOR => Record::Floor(take_number(cursor)?),
             other => return Err(WireFault::Kind(other)),
         }))
     }

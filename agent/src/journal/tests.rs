@@ -28,6 +28,7 @@ fn plan() -> AgentPlan {
         fields: vec![field("a", None), field("b", Some(10_i128.pow(16)))],
         filter: None,
         pane: Span::from_secs(10),
+        count: None,
         lateness: Span::ZERO,
         max_late: Span::from_days(1),
         max_ahead: Span::from_secs(1),

@@ -30,6 +30,7 @@ fn plan() -> AgentPlan {
         }],
         filter: None,
         pane: Span::from_secs(10),
+        count: None,
         lateness: Span::ZERO,
         max_late: Span::from_days(1),
         max_ahead: Span::from_secs(1),

@@ -82,6 +82,7 @@ impl Aggregator {
                     Refused::Wire(fault) => reason_of(fault),
                     Refused::OtherSlice => RejectReason::UnknownSlice,
                     Refused::BadPane => RejectReason::BadPane,
+                    Refused::OtherAgent => RejectReason::OtherAgent,
                 })?;
         }
         Ok(())

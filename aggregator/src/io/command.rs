@@ -91,6 +91,7 @@ fn show_query(
     };
     if let Some(since) = selection.since {
         let since = Span::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+        // The end of a window with `count` is its last reading.
         add("window_end >", time_text(now.wall.minus(since)));
     }
     if let Some(from) = &selection.from {
@@ -104,18 +105,22 @@ fn show_query(
             .split_once('=')
             .with_context(|| format!("`{condition}` is not tag=value"))?;
         ensure!(
-            query.key.iter().any(|known| known == tag),
+            query.row_tags().contains(&tag),
             "`{tag}` is no tag of `{name}`; its key is {:?}",
-            query.key
+            query.row_tags()
         );
         add(&format!("\"{tag}\" ="), value.to_owned());
     }
     // The newest rows, shown oldest first.
     let mut order = String::from("window_start, window_end");
-    for tag in &query.key {
+    for tag in query.row_tags() {
         let _ = write!(order, ", \"{tag}\"");
     }
-    order.push_str(", coarse");
+    order.push_str(if query.window.count().is_some() {
+        ", window_number"
+    } else {
+        ", coarse"
+    });
     let _ = write!(sql, " ORDER BY window_start DESC LIMIT {}", selection.limit);
     let sql = format!("SELECT * FROM ({sql}) ORDER BY {order}");
     let mut statement = store.connection().prepare(&sql)?;
@@ -268,6 +273,7 @@ fn window_text(window: &Window) -> String {
             text
         }
         Window::Session { gap } => format!("session {gap}"),
+        Window::Count { readings } => format!("{readings} readings"),
         Window::Calendar { period, zone, .. } => format!("{} in {zone}", period.name()),
     }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use catchment_common::key::KeyBuffer;
+use catchment_common::limits::WINDOW_STEP_MIN;
 use catchment_common::plan::{Query, SliceId};
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::Batch;
@@ -72,25 +73,32 @@ fn tags(query: &Query, key: &str) -> Result<Vec<String>> {
             .split_once('=')
             .with_context(|| format!("`{part}` is not tag=value"))?;
         ensure!(
-            query.key.iter().any(|known| known == tag),
+            query.row_tags().contains(&tag),
             "`{tag}` is no tag of `{}`; its key is {}",
             query.name,
-            or_none(&query.key)
+            or_none(&query.row_tags())
         );
         given.push((tag, value));
     }
-    let value = |tag: &String| {
-        let given = given.iter().find(|(given, _)| given == tag);
-        let missing = || format!("the key lacks `{tag}`; give --key {}=…", query.key.join("=…,"));
+    let value = |tag: &str| {
+        let given = given.iter().find(|(given, _)| *given == tag);
+        let missing = || {
+            format!(
+                "the key lacks `{tag}`; give --key {}=…",
+                query.row_tags().join("=…,")
+            )
+        };
         given.map(|(_, value)| (*value).to_owned()).with_context(missing)
     };
-    query.key.iter().map(value).collect()
+    query.row_tags().into_iter().map(value).collect()
 }
 
 /// A result row, as far as it matters here.
 struct Row {
     start: Timestamp,
     end: Timestamp,
+    /// The number of a window of so many readings, which stands for its pane and names it.
+    number: Option<Timestamp>,
     is_coarse: bool,
     revision: i64,
     status: String,
@@ -98,10 +106,19 @@ struct Row {
     readings: i64,
 }
 
+impl Row {
+    /// Where its panes are.
+    fn range(&self) -> (Timestamp, Timestamp) {
+        self.number.map_or((self.start, self.end), |number| {
+            (number, number.plus(WINDOW_STEP_MIN))
+        })
+    }
+}
+
 /// The condition that a row is of a key: tags as parameters from `first` on.
 fn of_key(query: &Query, first: usize) -> String {
     let mut condition = String::new();
-    for (index, tag) in query.key.iter().enumerate() {
+    for (index, tag) in query.row_tags().iter().enumerate() {
         // Writing to a string cannot fail.
         let _ = write!(condition, " AND \"{tag}\" = ?{}", first + index);
     }
@@ -109,9 +126,16 @@ fn of_key(query: &Query, first: usize) -> String {
 }
 
 fn rows(store: &Store, query: &Query, tags: &[String], at: Timestamp) -> Result<Vec<Row>> {
+    let is_counted = query.window.count().is_some();
+    // Its last reading is in a window of so many.
+    let (number, after) = if is_counted {
+        ("window_number", ">=")
+    } else {
+        ("NULL", ">")
+    };
     let sql = format!(
-        "SELECT window_start, window_end, coarse, revision, status, coverage, readings FROM \"{}\"
-         WHERE window_start <= ?1 AND window_end > ?1{} ORDER BY window_start, window_end",
+        "SELECT window_start, window_end, coarse, revision, status, coverage, readings, {number} FROM \"{}\"
+         WHERE window_start <= ?1 AND window_end {after} ?1{} ORDER BY window_start, window_end",
         query.name,
         of_key(query, 2)
     );
@@ -127,6 +151,9 @@ fn rows(store: &Store, query: &Query, tags: &[String], at: Timestamp) -> Result<
         rows.push(Row {
             start: time(0)?,
             end: time(1)?,
+            number: row
+                .get::<_, Option<i64>>(7)?
+                .map(|number| Timestamp::clamped(number.saturating_mul(WINDOW_STEP_MIN.as_micros()))),
             is_coarse: row.get(2)?,
             revision: row.get(3)?,
             status: row.get(4)?,
@@ -190,11 +217,13 @@ fn show_row(
         .collect();
     writeln!(out, "\nits panes, and who shipped them (deltas of all keys):")?;
     writeln!(out, "{}", panes_table(store, &slices, tags, row)?)?;
-    writeln!(
-        out,
-        "\nagents that run it, and how far they were when last heard:"
-    )?;
-    writeln!(out, "{}", agents_table(store, &slices, row)?)?;
+    if row.number.is_none() {
+        writeln!(
+            out,
+            "\nagents that run it, and how far they were when last heard:"
+        )?;
+        writeln!(out, "{}", agents_table(store, &slices, row)?)?;
+    }
     writeln!(out, "\nwhen rows of this window were written:")?;
     writeln!(out, "{}\n", history_table(store, query, row)?)?;
     Ok(())
@@ -220,11 +249,12 @@ fn panes_table(
         let Some(id) = held.find(buffer.as_bytes()) else {
             continue;
         };
-        for (start, pane) in held.range(row.start.minus(width)..row.end) {
+        let (from, to) = row.range();
+        for (start, pane) in held.range(from.minus(width)..to) {
             let Some((readings, _)) = pane.row(id) else {
                 continue;
             };
-            if start.plus(width) <= row.start {
+            if start.plus(width) <= from {
                 continue;
             }
             let mut statement = store.connection().prepare_cached(
@@ -251,7 +281,8 @@ fn panes_table(
 /// The panes of a slice that may be part of a row: as stored, and what was appended since.
 fn load(store: &Store, slice: SliceId, width: Span, row: &Row) -> Result<Panes> {
     let mut panes = Panes::default();
-    let (from, to) = (row.start.minus(width), row.end);
+    let (from, to) = row.range();
+    let from = from.minus(width);
     for start in store.starts(slice, from, to)? {
         for chunk in store.chunks(slice, start)? {
             panes
@@ -312,7 +343,11 @@ fn history_table(store: &Store, query: &RunningQuery, row: &Row) -> Result<comfy
         "SELECT at_us, reason, status, coverage, rows FROM catchment_shown
          WHERE query = ?1 AND start_us = ?2 AND coarse = ?3 ORDER BY id",
     )?;
-    let mut times = statement.query(params![query.query.name, row.start.as_micros(), row.is_coarse])?;
+    let mut times = statement.query(params![
+        query.query.name,
+        row.range().0.as_micros(),
+        row.is_coarse
+    ])?;
     while let Some(time) = times.next()? {
         shown.add_row([
             time_text(Timestamp::clamped(time.get(0)?)),

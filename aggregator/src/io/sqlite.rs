@@ -21,7 +21,7 @@ use catchment_common::time::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 pub use self::numbers::Numbers;
-use super::tables::{KEY_AFTER_TAGS, KEY_BEFORE_TAGS, TableSql, time_text};
+use super::tables::{TableSql, time_text};
 use crate::catalog::Catalog;
 use crate::commit::{Commit, PaneSource, SourceFault};
 
@@ -315,7 +315,7 @@ impl Store {
                 for &(query, before) in &checkpoint.expired.rows {
                     transaction
                         .prepare_cached(&tables[query].expire)?
-                        .execute([time_text(before)])?;
+                        .execute([tables[query].horizon(before)])?;
                     transaction
                         .prepare_cached(
                             "DELETE FROM catchment_shown WHERE query = ?1 AND start_us < ?2 AND end_us <= ?2",
@@ -426,17 +426,16 @@ fn make_table(transaction: &Transaction<'_>, query: &Query, path: &Path) -> Resu
         columns.collect::<rusqlite::Result<BTreeMap<String, i64>>>()
     };
     let columns = columns().map_err(at(path))?;
-    let wanted = KEY_BEFORE_TAGS
-        .into_iter()
-        .chain(query.key.iter().map(String::as_str))
-        .chain(KEY_AFTER_TAGS);
     let mut key: Vec<(i64, &str)> = columns
         .iter()
         .filter(|(_, place)| **place > 0)
         .map(|(name, place)| (*place, name.as_str()))
         .collect();
     key.sort_unstable();
-    let same_key = key.into_iter().map(|(_, name)| name).eq(wanted);
+    let same_key = key
+        .into_iter()
+        .map(|(_, name)| name)
+        .eq(sql.key.iter().map(String::as_str));
     if !same_key || !columns.contains_key("revision") {
         return Err(plan_fault(
             query,

@@ -7,12 +7,16 @@ use std::fmt::Write as _;
 
 use catchment_common::plan::{Column, ColumnType, Query, Window};
 use catchment_common::time::Timestamp;
+use rusqlite::types::Value;
 
 /// The primary key's columns before and after the query's tags. A coarser pane may begin and end as a window does and
 /// is not the same thing: `coarse` tells their rows apart.
-pub const KEY_BEFORE_TAGS: [&str; 2] = ["window_start", "window_end"];
+const KEY_BEFORE_TAGS: [&str; 2] = ["window_start", "window_end"];
 /// See [`KEY_BEFORE_TAGS`].
-pub const KEY_AFTER_TAGS: [&str; 1] = ["coarse"];
+const KEY_AFTER_TAGS: [&str; 1] = ["coarse"];
+
+/// The column of a window's number.
+const NUMBER: &str = "window_number";
 
 /// The statements of one query's table.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,8 +33,13 @@ pub struct TableSql {
     pub session: Option<SessionSql>,
     /// Changes the status of a window's rows.
     pub set_status: String,
-    /// Deletes windows that start before an instant, and sessions and coarser panes that end by then.
+    /// Deletes windows that start before an instant, and sessions and coarser panes that end by then; of windows of so
+    /// many readings those that the agent began before it.
     pub expire: String,
+    /// Whether rows are known by the number of their window, which stands behind the tags; see [`Self::horizon`].
+    pub is_counted: bool,
+    /// The primary key's columns, in their order.
+    pub key: Vec<String>,
     /// Lists provisional windows.
     pub provisional: String,
     /// How many tags a key has.
@@ -60,18 +69,30 @@ impl TableSql {
             ColumnType::Text => (column.name, "TEXT"),
         };
         let values: Vec<(String, &'static str)> = query.columns().into_iter().map(typed).collect();
-        let tags: Vec<String> = query.key.iter().map(|tag| format!("\"{tag}\"")).collect();
-        let key = KEY_BEFORE_TAGS
-            .into_iter()
-            .chain(tags.iter().map(String::as_str))
-            .chain(KEY_AFTER_TAGS)
-            .collect::<Vec<_>>()
-            .join(", ");
+        let row_tags = query.row_tags();
+        let mut tags: Vec<String> = row_tags.iter().map(|tag| format!("\"{tag}\"")).collect();
+        let is_counted = query.window.count().is_some();
+        let (before, after): (&[&str], &[&str]) = if is_counted {
+            (&[NUMBER], &[])
+        } else {
+            (&KEY_BEFORE_TAGS, &KEY_AFTER_TAGS)
+        };
         let mut create = format!(
             "CREATE TABLE IF NOT EXISTS \"{name}\" (window_start TEXT NOT NULL, window_end TEXT NOT NULL"
         );
         for tag in &tags {
             let _ = write!(create, ", {tag} TEXT NOT NULL");
+        }
+        let names = before.iter().chain(&row_tags).chain(after);
+        let names: Vec<String> = names.map(ToString::to_string).collect();
+        let quoted = before.iter().copied().chain(tags.iter().map(String::as_str));
+        let key = quoted.chain(after.iter().copied()).collect::<Vec<_>>().join(", ");
+        let mut conflict = format!("({key}) DO UPDATE SET");
+        if is_counted {
+            let _ = write!(create, ", {NUMBER} INTEGER NOT NULL");
+            // A part that comes may move both.
+            conflict.push_str(" window_start = excluded.window_start, window_end = excluded.window_end,");
+            tags.push(NUMBER.into());
         }
         create.push_str(
             ", coarse INTEGER NOT NULL, revision INTEGER NOT NULL, status TEXT NOT NULL, coverage REAL NOT NULL, readings INTEGER NOT NULL",
@@ -84,9 +105,19 @@ impl TableSql {
             create,
             create_index: format!(
                 "CREATE INDEX IF NOT EXISTS \"catchment_provisional_{name}\" ON \"{name}\" (window_start, coverage) \
-                 WHERE status = 'provisional'"
+                 WHERE status = 'provisional'{}",
+                if is_counted {
+                    // Which is what rows of other tables are found by with their key.
+                    format!(
+                        "; CREATE INDEX IF NOT EXISTS \"catchment_start_{name}\" ON \"{name}\" (window_start)"
+                    )
+                } else {
+                    String::new()
+                }
             ),
-            upsert: upsert(name, &tags, &format!("({key}) DO UPDATE SET"), &values),
+            upsert: upsert(name, &tags, &conflict, &values),
+            is_counted,
+            key: names,
             session: session(query, &tags, &values),
             set_status: format!(
                 "UPDATE \"{name}\" SET status = ?1, coverage = ?2, revision = revision + 1 \
@@ -99,15 +130,33 @@ impl TableSql {
                 Window::Hopping(_) | Window::Calendar { .. } => format!(
                     "DELETE FROM \"{name}\" WHERE window_start < ?1 AND (coarse = 0 OR window_end <= ?1)"
                 ),
+                // As its panes do. With those gone, a part that came later would be taken for the whole.
+                Window::Count { .. } => format!("DELETE FROM \"{name}\" WHERE {NUMBER} < ?1"),
             },
             provisional: format!(
                 "SELECT DISTINCT window_start, window_end, coverage FROM \"{name}\" WHERE status = 'provisional'"
             ),
-            tags: tags.len(),
+            tags: row_tags.len(),
             values,
             name: name.clone(),
         }
     }
+}
+
+impl TableSql {
+    /// An instant as [`Self::expire`] takes it.
+    pub fn horizon(&self, before: Timestamp) -> Value {
+        if self.is_counted {
+            Value::Integer(number_of(before))
+        } else {
+            Value::Text(time_text(before))
+        }
+    }
+}
+
+/// The number of a window of so many readings, as tables show it: milliseconds since the Unix epoch.
+pub fn number_of(number: Timestamp) -> i64 {
+    number.as_micros().div_euclid(1_000)
 }
 
 /// A session's row keeps its name, its start, while its end moves: the primary key, which every table has alike, cannot

@@ -28,7 +28,7 @@ impl Grid {
     pub fn new(window: &Window) -> Option<Self> {
         match window {
             Window::Hopping(hopping) => Some(Self::Hopping(*hopping)),
-            Window::Session { .. } => None,
+            Window::Session { .. } | Window::Count { .. } => None,
             Window::Calendar { period, zone, pane } => {
                 let zone = Zone::find(zone).ok()?;
                 Some(Self::Calendar(Calendar::new(zone, *period, *pane)))

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use catchment_common::limits::WINDOW_STEP_MIN;
 use catchment_common::lower::lower;
 use catchment_common::plan::{Column, SliceId};
-use catchment_common::sketch::empty_row;
+use catchment_common::sketch::{Sketch, empty_row};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 
-use super::session::ends;
+use super::session::{Part, ends};
 use super::{View, status};
 use crate::catalog::{Reader, RunningQuery};
 use crate::commit::{Row, Why, WindowRows};
@@ -49,6 +50,11 @@ impl Cut {
         }
     }
 
+    /// One window of so many readings, whose number stands for its pane.
+    pub(super) fn number(number: Timestamp) -> Self {
+        Self::window(number, number.plus(WINDOW_STEP_MIN))
+    }
+
     pub(super) fn coarse(start: Timestamp, size: Span) -> Self {
         Self {
             start,
@@ -82,6 +88,15 @@ impl Cut {
         self.kind != Kind::Session
             || ends(stats).is_some_and(|(first, last)| self.start <= first && last < self.end)
     }
+}
+
+/// What a key has over a cut.
+struct Merged {
+    readings: u64,
+    /// For each field of the query.
+    stats: Vec<Stats>,
+    /// For each sketch of the query.
+    sketches: Vec<Sketch>,
 }
 
 /// The keys behind these numbers, in order.
@@ -129,11 +144,24 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
         }
     }
 
-    /// Merges a key's panes over the cut, from all slices that it is assembled from, and lowers the result.
+    /// The row of a key and window of so many readings, and the times of its first and last.
+    pub(super) fn counted(&self, cut: Cut, key: Box<[u8]>) -> Option<(Row, Part)> {
+        let merged = self.merge(cut, &key);
+        let (first, last) = ends(&merged.stats)?;
+        let row = self.lower(key, &merged, last.since(first))?;
+        Some((row, (first, last)))
+    }
+
+    /// The row of a key over the cut.
     fn row(&self, cut: Cut, key: Box<[u8]>) -> Option<Row> {
+        let merged = self.merge(cut, &key);
+        self.lower(key, &merged, cut.size())
+    }
+
+    /// Merges a key's panes over the cut, from all slices that it is assembled from.
+    fn merge(&self, cut: Cut, key: &[u8]) -> Merged {
         let RunningQuery {
             query,
-            columns,
             sketches: kinds,
             ..
         } = self.query;
@@ -144,7 +172,7 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
             let Some(slice) = self.panes.slice(reader.slice) else {
                 continue;
             };
-            let Some(id) = slice.find(&key) else { continue };
+            let Some(id) = slice.find(key) else { continue };
             for (_, pane) in slice.range(cut.earliest(reader.pane)..cut.end) {
                 let Some((count, partials)) = pane.row(id).filter(|(_, partials)| cut.has(partials)) else {
                     continue;
@@ -166,10 +194,20 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
                 }
             }
         }
-        let answer = |column: &Column| lower(query, column, &stats, &sketches, cut.size());
-        (readings > 0).then(|| Row {
-            key,
+        Merged {
             readings,
+            stats,
+            sketches,
+        }
+    }
+
+    /// What stands in a row that covers so much time; none without readings.
+    fn lower(&self, key: Box<[u8]>, merged: &Merged, span: Span) -> Option<Row> {
+        let RunningQuery { query, columns, .. } = self.query;
+        let answer = |column: &Column| lower(query, column, &merged.stats, &merged.sketches, span);
+        (merged.readings > 0).then(|| Row {
+            key,
+            readings: merged.readings,
             values: columns.iter().map(answer).collect(),
         })
     }

@@ -37,7 +37,7 @@ pub(super) struct Sessions {
 }
 
 /// A part of a session: its first and last reading.
-type Part = (Timestamp, Timestamp);
+pub(super) type Part = (Timestamp, Timestamp);
 /// Parts by key.
 type Parts = BTreeSet<(Box<[u8]>, Part)>;
 

@@ -30,7 +30,8 @@ pub struct PlanCost {
 pub struct SliceCost {
     /// Panes of one key that are open at once: that of now, and those that `lateness` holds back.
     pub open_panes: u64,
-    /// Deltas shipped in an hour for each key that always has readings.
+    /// Deltas shipped in an hour for each key that always has readings; 0 for windows with `count`, whose deltas are as
+    /// many as the windows that fill.
     pub deltas_per_hour: u64,
 }
 
@@ -64,6 +65,13 @@ impl SlicedPlan {
     pub fn cost(&self) -> PlanCost {
         let fields = self.slices.iter().map(|slice| slice.fields.len()).max();
         let slice_cost = |slice: &Slice| {
+            if slice.count.is_some() {
+                // One window is open, whatever the time. How often it fills is for the devices to say.
+                return SliceCost {
+                    open_panes: 1,
+                    deltas_per_hour: 0,
+                };
+            }
             let (lateness, pane) = (slice.lateness.as_micros(), slice.pane.as_micros());
             SliceCost {
                 open_panes: (lateness.unsigned_abs().div_ceil(pane.unsigned_abs())) + 1,
@@ -144,7 +152,7 @@ impl Plan {
 fn wanted(window: &Window) -> Span {
     match window {
         Window::Calendar { pane, .. } => *pane,
-        Window::Hopping(_) | Window::Session { .. } => window.step(),
+        Window::Hopping(_) | Window::Session { .. } | Window::Count { .. } => window.step(),
     }
 }
 

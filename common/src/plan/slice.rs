@@ -1,5 +1,6 @@
 //! Slices: what agents run. Queries that read the same messages, take the same key and treat time alike share one.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use super::{
 use crate::decimal::Value;
 use crate::expression::{Expression, Kind, captures_exist};
 use crate::limits::{
-    COLUMNS_MAX, FIELDS_MAX, PATH_DEPTH_MAX, SPAN_MAX, TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN,
+    COLUMNS_MAX, COUNT_MAX, FIELDS_MAX, PATH_DEPTH_MAX, SPAN_MAX, TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN,
 };
 use crate::time::Span;
 use crate::topic::TopicTemplate;
@@ -39,6 +40,9 @@ pub struct Slice {
     pub filter: Option<Expression>,
     /// The pane width.
     pub pane: Span,
+    /// If set, windows are so many readings of a key, and a pane is the number of a window: the instant at which the
+    /// agent began it. The agent's name is then one more tag, the last of the key.
+    pub count: Option<u32>,
     /// See [`Query::lateness`].
     pub lateness: Span,
     /// See [`Query::max_late`].
@@ -78,6 +82,11 @@ pub struct SliceField {
 }
 
 impl Slice {
+    /// How many tags its keys have, an agent's name included where that is one.
+    pub fn key_tags(&self) -> usize {
+        self.key.len() + usize::from(self.count.is_some())
+    }
+
     /// Checks what the rest of the code relies on, for slices that come over the wire. The text names what is wrong.
     pub fn check(&self) -> Result<(), &'static str> {
         let spans = [self.lateness, self.max_late, self.max_ahead, self.idle];
@@ -94,6 +103,10 @@ impl Slice {
         let paths = paths.chain(tags).chain(&self.dedupe);
         if self.pane < WINDOW_STEP_MIN || self.pane > WINDOW_SIZE_MAX {
             Err("pane width")
+        } else if self.count.is_some_and(|count| {
+            count == 0 || count > COUNT_MAX || self.pane != WINDOW_STEP_MIN || self.key_tags() > TAGS_MAX
+        }) {
+            Err("count")
         } else if spans.iter().any(|span| *span < Span::ZERO || *span > SPAN_MAX) {
             Err("span")
         } else if self
@@ -238,6 +251,12 @@ impl Query {
     pub fn slice(&self) -> Slice {
         slice_of(self)
     }
+
+    /// The tags of its rows: those of its key, and the agent's name for windows with `count`.
+    pub fn row_tags(&self) -> Vec<&str> {
+        let agent = self.window.count().map(|_| "agent");
+        self.key.iter().map(String::as_str).chain(agent).collect()
+    }
 }
 
 fn slice_of(query: &Query) -> Slice {
@@ -266,6 +285,7 @@ fn slice_of(query: &Query) -> Slice {
         fields,
         filter: query.filter.clone(),
         pane: query.window.pane(),
+        count: query.window.count(),
         lateness: query.lateness,
         max_late: query.max_late,
         max_ahead: query.max_ahead,
@@ -310,6 +330,7 @@ fn can_share(slice: &Slice, wanted: &Slice) -> bool {
             &slice.dedupe,
             &slice.filter,
             slice.new_keys,
+            slice.count,
         ) == (
             &wanted.format,
             wanted.compression,
@@ -318,6 +339,7 @@ fn can_share(slice: &Slice, wanted: &Slice) -> bool {
             &wanted.dedupe,
             &wanted.filter,
             wanted.new_keys,
+            wanted.count,
         )
         && (slice.lateness, slice.max_late, slice.max_ahead, slice.idle)
             == (wanted.lateness, wanted.max_late, wanted.max_ahead, wanted.idle)

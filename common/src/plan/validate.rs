@@ -30,6 +30,9 @@ pub(crate) const FIXED_COLUMNS: [&str; 7] = [
     "readings",
 ];
 
+/// The columns that windows with `count` have besides.
+pub(crate) const COUNT_COLUMNS: [&str; 2] = ["agent", "window_number"];
+
 /// One thing that is wrong with a plan, and where.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PlanFault {
@@ -375,7 +378,16 @@ impl Check<'_> {
                 );
             }
         }
-        let mut columns: Vec<String> = FIXED_COLUMNS.iter().map(ToString::to_string).collect();
+        let counted: &[&str] = if query.window.count().is_some() {
+            &COUNT_COLUMNS
+        } else {
+            &[]
+        };
+        let mut columns: Vec<String> = FIXED_COLUMNS
+            .iter()
+            .chain(counted)
+            .map(ToString::to_string)
+            .collect();
         for (index, name) in query.key.iter().enumerate() {
             if columns.contains(name) && !query.key[..index].contains(name) {
                 self.fault(

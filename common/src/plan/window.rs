@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::Components;
-use crate::limits::WINDOW_SIZE_MAX;
+use crate::limits::{WINDOW_SIZE_MAX, WINDOW_STEP_MIN};
 use crate::time::{Span, Timestamp};
 
 /// How a query cuts time.
@@ -31,6 +31,11 @@ pub enum Window {
         zone: String,
         /// The pane that no edge in this zone crosses: whole hours, or parts of an hour where the zone needs them.
         pane: Span,
+    },
+    /// For each key and agent so many readings at a time, in the order in which the agent takes them.
+    Count {
+        /// How many readings make a window: 1 to [`COUNT_MAX`](crate::limits::COUNT_MAX).
+        readings: u32,
     },
 }
 
@@ -95,7 +100,7 @@ impl Window {
     pub fn is_disjoint(&self) -> bool {
         match self {
             Self::Hopping(hopping) => hopping.size == hopping.every,
-            Self::Session { .. } | Self::Calendar { .. } => true,
+            Self::Session { .. } | Self::Calendar { .. } | Self::Count { .. } => true,
         }
     }
 
@@ -106,6 +111,16 @@ impl Window {
             // Readings in one pane are less than its width apart, so no pane can hide a pause.
             Self::Session { gap } => *gap,
             Self::Calendar { pane, .. } => *pane,
+            // No stretch of event time: the window's number, which is an instant of the agent's clock.
+            Self::Count { .. } => WINDOW_STEP_MIN,
+        }
+    }
+
+    /// How many readings make a window, if that is what does.
+    pub const fn count(&self) -> Option<u32> {
+        match self {
+            Self::Count { readings } => Some(*readings),
+            Self::Hopping(_) | Self::Session { .. } | Self::Calendar { .. } => None,
         }
     }
 
@@ -115,15 +130,18 @@ impl Window {
             Self::Hopping(hopping) => hopping.pane().is_multiple_of(width),
             Self::Session { gap } => width <= *gap,
             Self::Calendar { pane, .. } => pane.is_multiple_of(width),
+            Self::Count { .. } => width == WINDOW_STEP_MIN,
         }
     }
 
-    /// How much event time a window covers at most; of a session, which may go on for ever, its gap.
+    /// How much event time a window covers at most; of a session, which may go on for ever, its gap; of a window of so
+    /// many readings, which has no such bound, the width of its pane.
     pub fn longest(&self) -> Span {
         match self {
             Self::Hopping(hopping) => hopping.size,
             Self::Session { gap } => *gap,
             Self::Calendar { period, .. } => period.longest(),
+            Self::Count { .. } => WINDOW_STEP_MIN,
         }
     }
 
@@ -132,7 +150,7 @@ impl Window {
     pub fn step(&self) -> Span {
         match self {
             Self::Hopping(hopping) => hopping.every,
-            Self::Session { .. } | Self::Calendar { .. } => self.longest(),
+            Self::Session { .. } | Self::Calendar { .. } | Self::Count { .. } => self.longest(),
         }
     }
 
@@ -141,14 +159,18 @@ impl Window {
         match self {
             Self::Hopping(_) | Self::Calendar { .. } => Components::COUNT,
             // A reading has at least one field, so the fields' ends together are the readings'.
-            Self::Session { .. } => Components::ENDS,
+            Self::Session { .. } | Self::Count { .. } => Components::ENDS,
         }
     }
 
     /// The coarsening ladder of a query that names none: 6, 60, 360 and 8,640 panes, so that panes of ten seconds go
     /// to a minute, ten minutes, an hour and a day. Rungs above [`WINDOW_SIZE_MAX`] are left out. Sessions are coarsened
-    /// up to their gap, which matters where they share narrower panes.
+    /// up to their gap, which matters where they share narrower panes. Windows of so many readings cannot be coarsened:
+    /// two of them in one would be no window.
     pub fn default_ladder(&self) -> Vec<Span> {
+        if self.count().is_some() {
+            return Vec::new();
+        }
         if let Self::Session { gap } = self {
             return alloc::vec![*gap];
         }

@@ -131,6 +131,8 @@ pub enum RejectReason {
     UnknownSlice,
     /// A pane that does not fit its slice.
     BadPane,
+    /// A key that names another agent, in a slice whose keys name the agent.
+    OtherAgent,
 }
 
 /// A batch that will never be taken.

@@ -58,6 +58,9 @@ const FIRST: usize = 6;
 const LAST: usize = 7;
 const COLUMNS: usize = 8;
 
+/// Beside the index of the tick: first times are zigzag. Only a pane that is the number of a window has any before it.
+const TICK_SIGNED: u8 = 0x80;
+
 /// What the times of ends are multiples of: microseconds, milliseconds, seconds.
 const TICKS: [i64; 3] = [1, 1_000, 1_000_000];
 

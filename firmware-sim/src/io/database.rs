@@ -135,7 +135,8 @@ impl Database {
         let fixed = ["window_start", "window_end", "readings", "coarse", "status"].map(String::from);
         let columns: Vec<String> = fixed
             .into_iter()
-            .chain(query.key.iter().cloned())
+            .chain(query.row_tags().into_iter().map(String::from))
+            .chain(query.window.count().map(|_| "window_number".to_owned()))
             .chain(query.value_columns())
             .collect();
         let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
@@ -146,16 +147,17 @@ impl Database {
         );
         let mut statement = self.connection.prepare(&sql).map_err(fault)?;
         let mut rows = statement.query([]).map_err(fault)?;
-        let tags = query.key.len();
+        let (tags, is_counted) = (query.row_tags().len(), query.window.count().is_some());
         while let Some(row) = rows.next().map_err(fault)? {
-            handle(&read_row(row, tags, columns.len()).map_err(fault)?);
+            handle(&read_row(row, tags, is_counted, columns.len()).map_err(fault)?);
         }
         Ok(())
     }
 }
 
-/// Columns: start, end, readings, coarse, status, tags, values.
-fn read_row(row: &SqlRow<'_>, tags: usize, columns: usize) -> rusqlite::Result<Row> {
+/// Columns: start, end, readings, coarse, status, tags, the number if there is one, values.
+fn read_row(row: &SqlRow<'_>, tags: usize, is_counted: bool, columns: usize) -> rusqlite::Result<Row> {
+    let values = 5 + tags + usize::from(is_counted);
     let text = |index| Ok::<_, rusqlite::Error>(cell_text(row.get_ref(index)?));
     Ok(Row {
         start: text(0)?,
@@ -163,8 +165,10 @@ fn read_row(row: &SqlRow<'_>, tags: usize, columns: usize) -> rusqlite::Result<R
         readings: cell(row.get_ref(2)?),
         is_coarse: row.get(3)?,
         is_merged: text(4)? == "merged",
+        is_final: text(4)? == "final",
+        number: if is_counted { row.get(5 + tags)? } else { None },
         tags: (5..5 + tags).map(text).collect::<rusqlite::Result<_>>()?,
-        values: (5 + tags..columns)
+        values: (values..columns)
             .map(|index| Ok(cell(row.get_ref(index)?)))
             .collect::<rusqlite::Result<_>>()?,
     })

@@ -29,6 +29,8 @@ pub fn covering(window: &Window, at_us: i64) -> Vec<(i64, i64)> {
         }
         // One reading alone; what overlaps is joined when all are known.
         Window::Session { gap } => vec![(at_us, at_us + gap.as_micros())],
+        // In one, but its bounds are not known from the time.
+        Window::Count { .. } => vec![(at_us, at_us)],
     }
 }
 
@@ -213,6 +215,8 @@ impl Contents {
         let count = values.map_or(0, |values| values.count);
         match (aggregate, values) {
             (Aggregate::Count, _) => Answer::Count(count),
+            // All at one instant.
+            (Aggregate::Rate, _) if size == Span::ZERO => Answer::None,
             (Aggregate::Rate, _) => {
                 Answer::Fraction(BigInt::from(count) * 1_000_000, size.as_micros().into())
             }

@@ -22,6 +22,8 @@ fn row(readings: i64, mean: f64) -> Row {
         end: "1970-01-01T00:02:00.000Z".into(),
         tags: vec!["oslo".into(), "dev-1".into()],
         is_merged: false,
+        is_final: true,
+        number: None,
         is_coarse: false,
         readings: Cell::Integer(readings),
         values: vec![
@@ -134,6 +136,8 @@ fn plain(is_coarse: bool, minutes: (i64, i64), readings: i64, temp: (f64, f64, f
     let (mean, min, max) = temp;
     Row {
         is_merged: false,
+        is_final: true,
+        number: None,
         start: format_time(minutes.0 * 60_000_000),
         end: format_time(minutes.1 * 60_000_000),
         tags: vec!["oslo".into(), "dev-1".into()],

@@ -109,6 +109,7 @@ pub fn slice() -> Slice {
 /// An intake that runs `plan` in so much memory.
 pub fn intake(plan: &AgentPlan, memory_bytes: usize, tally: &mut Tally) -> Intake {
     let limits = Limits {
+        agent: "bench",
         memory_bytes,
         payload_bytes_max: 1 << 16,
         seed: 7,

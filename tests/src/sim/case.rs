@@ -162,6 +162,9 @@ pub const PARTED_FROM: u64 = 10_000;
 /// Seeds from here on have other kinds of windows.
 pub const KINDS_FROM: u64 = 20_000;
 
+/// Seeds from here on have windows of so many readings.
+pub const COUNTS_FROM: u64 = 30_000;
+
 impl Case {
     /// The case of a seed.
     pub fn new(seed: u64) -> Self {
@@ -222,7 +225,9 @@ impl Case {
         if seed >= PARTED_FROM {
             case.part_queries();
         }
-        if seed >= KINDS_FROM {
+        if seed >= COUNTS_FROM {
+            case.count_readings();
+        } else if seed >= KINDS_FROM {
             case.mix_kinds();
         }
         case
@@ -237,6 +242,18 @@ impl Case {
         });
         for variant in changes.skip(1).step_by(2) {
             *variant = plans::Variant::Kinds;
+        }
+    }
+
+    /// All begins with windows of so many readings, and changes of plan keep them.
+    fn count_readings(&mut self) {
+        self.plan = plans::Variant::Counts;
+        let changes = self.faults.iter_mut().filter_map(|(_, fault)| match fault {
+            Fault::Plan(variant) => Some(variant),
+            _ => None,
+        });
+        for (number, variant) in changes.enumerate() {
+            *variant = [plans::Variant::CountsToo, plans::Variant::Counts][number % 2];
         }
     }
 

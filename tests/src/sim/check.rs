@@ -39,7 +39,7 @@ impl World<'_> {
     }
 
     /// What the messages that were taken under a plan with one of these slices say about a query.
-    fn truth(&self, running: &RunningQuery) -> Expected {
+    pub(super) fn truth(&self, running: &RunningQuery) -> Expected {
         let slices: BTreeSet<SliceId> = running
             .readers
             .iter()
@@ -51,21 +51,45 @@ impl World<'_> {
             queries: vec![running.query.clone()],
         };
         let mut oracle = Oracle::new(&plan);
-        for (publish, taken) in self.case.publishes.iter().zip(&self.taken) {
+        for (gateway, publish) in self.in_order() {
+            let taken = self.taken[publish];
+            let publish = &self.case.publishes[publish];
             let Some(plan) = taken.and_then(|version| self.plans.get(&version)) else {
                 continue;
             };
             if plan.slices.iter().any(|(id, _)| slices.contains(id)) {
-                oracle.handle(&Entry::Good {
+                let entry = Entry::Good {
                     topic: publish.topic.as_str().into(),
                     payload: publish.payload.as_str().into(),
-                });
+                };
+                oracle.handle_of(self.gateways[gateway].name(), &entry);
             }
         }
         oracle.into_queries().remove(0)
     }
 
+    /// Each publish that was lifted, with its gateway and in the order in which that lifted it: the last time, if a crash
+    /// took it back before.
+    fn in_order(&self) -> Vec<(usize, usize)> {
+        let mut all = Vec::new();
+        for (gateway, order) in self.order.iter().enumerate() {
+            let mut seen = BTreeSet::new();
+            let mut last: Vec<usize> = order
+                .iter()
+                .rev()
+                .copied()
+                .filter(|&publish| seen.insert(publish))
+                .collect();
+            last.reverse();
+            all.extend(last.into_iter().map(|publish| (gateway, publish)));
+        }
+        all
+    }
+
     fn check_query(&mut self, running: &RunningQuery) -> Result<(), String> {
+        if running.query.window.count().is_some() {
+            return self.check_counted(running);
+        }
         let name = &running.query.name;
         let expected = self.truth(running);
         let table = &self.centre.store.tables[name];
@@ -252,7 +276,7 @@ fn check_totals(query: &Query, expected: &Expected, table: &Table, lost: u64, fa
     let widest = match query.window {
         // They may be torn anywhere.
         Window::Session { .. } => SPAN_MAX,
-        Window::Hopping(_) | Window::Calendar { .. } => {
+        Window::Hopping(_) | Window::Calendar { .. } | Window::Count { .. } => {
             query.coarsen.last().copied().unwrap_or(query.window.longest())
         }
     };
@@ -350,7 +374,7 @@ fn check_statuses(table: &Table, faults: &mut Vec<String>) {
     }
 }
 
-fn differences(query: &Query, row: &Row, contents: &Contents, size: Span) -> Vec<String> {
+pub(super) fn differences(query: &Query, row: &Row, contents: &Contents, size: Span) -> Vec<String> {
     let mut faults = Vec::new();
     if row.readings != contents.readings {
         faults.push(format!("{} readings, truth {}", row.readings, contents.readings));

@@ -267,6 +267,10 @@ fn query(number: u32, first: &Shape, dice: &mut Dice) -> String {
 }
 
 fn window(dice: &mut Dice) -> String {
+    if dice.below(6) == 0 {
+        let count = pick(dice, &[1, 2, 3, 7, 20, 100]);
+        return format!("{{ count = {count} }}");
+    }
     if dice.below(4) == 0 {
         let gap = pick(dice, &["20ms", "500ms", "1s", "2s", "5s", "12s", "30s"]);
         return format!("{{ session = \"{gap}\" }}");

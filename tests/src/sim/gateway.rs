@@ -162,6 +162,24 @@ impl World<'_> {
         self.at(self.now + down + 1, Event::Restart(index));
     }
 
+    /// Windows of so many readings stay open for ever when no more come: all that is open now leaves early, as when a
+    /// gateway is shut down. What time closes must close by itself.
+    pub(super) fn send_open_windows(&mut self) {
+        for index in 0..self.gateways.len() {
+            let Some(agent) = &mut self.gateways[index].agent else {
+                continue;
+            };
+            let intake = agent.intake();
+            let is_counted = |slice: u16| intake.slices()[usize::from(slice)].1.count.is_some();
+            let panes = intake.panes();
+            if !panes.is_empty() && panes.places().all(|place| is_counted(place.slice)) {
+                agent.handle_shutdown();
+                self.log(|| format!("gw-{index} sends its open windows"));
+                self.after(index);
+            }
+        }
+    }
+
     /// The machine after an event, as in the rim's loop.
     fn after(&mut self, index: usize) {
         let now = self.gateway_clock(index);
@@ -267,6 +285,7 @@ impl World<'_> {
                 let is_lifted = passed(agent) == before;
                 if is_lifted {
                     self.taken[publish] = Some(agent.plan().version);
+                    self.order[index].push(publish);
                 }
                 self.log(|| {
                     format!("gw-{index} message {publish} as {id}, again: {duplicate}, lifted: {is_lifted}")

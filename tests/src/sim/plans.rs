@@ -20,6 +20,10 @@ pub enum Variant {
     Fine,
     /// Sessions, alone and with others on their slice, and windows with an offset.
     Kinds,
+    /// Windows of so many readings, alone and beside others.
+    Counts,
+    /// The same, but one of them is another slice, and others stand before them.
+    CountsToo,
     /// Readings may be coarsened.
     Ladder,
     /// Readings may be coarsened a little.
@@ -77,7 +81,7 @@ impl Variant {
                 late + &quick + &sites + &rooms + &power
             }
             Self::Fine => climate + &fine + &power,
-            Self::Kinds => {
+            Self::Kinds | Self::Counts | Self::CountsToo => {
                 let with = |base: &str, name: &str, window: &str| {
                     let old = base
                         .split("window = ")
@@ -89,6 +93,32 @@ impl Variant {
                         1,
                     )
                 };
+                let counted = |base: &str, name: &str, count: u32, key: &str| {
+                    let text = with(base, name, &format!("{{ count = {count} }}"));
+                    text.replacen("[\"site\", \"device\"]", key, 1)
+                };
+                let sketched = climate.replacen(
+                    "\"last\"",
+                    "\"last\", \"p50\", \"distinct(device)\", \"top(2, room)\"",
+                    1,
+                );
+                let tens = counted(&climate, "tens", 10, "[\"site\", \"device\"]");
+                let counts = counted(&climate, "pairs", 2, "[\"room\"]")
+                    + &counted(&sketched, "many", 300, "[]")
+                    + &with(&power, "ones", "{ count = 1 }");
+                if self == Self::Counts {
+                    let text = climate + &tens + &counts;
+                    return plan_toml::parse(&text, "simulated")
+                        .expect("the plan is good")
+                        .queries;
+                }
+                if self == Self::CountsToo {
+                    let text =
+                        rooms + &counts + &tens.replace("lateness = \"2s\"", "lateness = \"4s\"") + &sites;
+                    return plan_toml::parse(&text, "simulated")
+                        .expect("the plan is good")
+                        .queries;
+                }
                 let visits = with(&rooms, "visits", "{ session = \"3s\" }");
                 let trips = with(&climate, "trips", "{ session = \"12s\" }");
                 let runs = with(&power, "runs", "{ session = \"700ms\" }");

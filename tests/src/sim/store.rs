@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use catchment_aggregator::aggregator::{Aggregator, Settings};
 use catchment_aggregator::catalog::{Catalog, Slices, keeps_its_number};
 use catchment_aggregator::commit::{
-    AgentRow, AppendedBatch, Commit, PaneSource, QueryResults, Row, SourceFault, WindowStatus,
+    AgentRow, AppendedBatch, Commit, CountedRow, PaneSource, QueryResults, Row, SourceFault, WindowStatus,
 };
 use catchment_aggregator::frontier::{About, Standing};
 use catchment_common::counter::Counter;
@@ -39,6 +39,9 @@ pub struct Table {
     pub through: Option<Timestamp>,
     /// The rows.
     pub rows: BTreeMap<RowName, Stored>,
+    /// The rows of windows of so many readings: by key, whose last tag is the agent, and number; and how often each was
+    /// written.
+    pub counted: BTreeMap<(Box<[u8]>, Timestamp), (CountedRow, u64)>,
     own: SliceId0,
     readers: BTreeSet<SliceId>,
 }
@@ -332,6 +335,11 @@ impl Table {
                 };
                 self.rows.insert(name, stored);
             }
+        }
+        for row in &results.counted {
+            let held = self.counted.entry((row.row.key.clone(), row.number));
+            let revision = held.or_insert_with(|| (row.clone(), 0));
+            *revision = (row.clone(), revision.1 + 1);
         }
         for status in &results.statuses {
             for ((start, end, coarse, _), stored) in &mut self.rows {

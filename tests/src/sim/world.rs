@@ -82,6 +82,10 @@ pub struct Figures {
     pub redelivered: u64,
     /// Batches sent again to an aggregator that had lost them.
     pub resent: u64,
+    /// Rows of windows of so many readings, and of these such that stay short of readings with others behind them.
+    pub counted_rows: u64,
+    /// See there.
+    pub cut_short: u64,
     /// Readings given up and reported.
     pub lost: u64,
     /// Most bytes that a gateway's files took.
@@ -104,6 +108,9 @@ pub(super) struct World<'c> {
     /// For each publish whether a broker took it, and under which plan it was last lifted.
     pub(super) accepted: Vec<bool>,
     pub(super) taken: Vec<Option<u64>>,
+    /// For each gateway the publishes that it lifted, in that order. One that a crash took back stands here again when it
+    /// was delivered again.
+    pub(super) order: Vec<Vec<usize>>,
     pub(super) plans: BTreeMap<u64, AgentPlan>,
     pub(super) healed: bool,
     pub(super) figures: Figures,
@@ -126,6 +133,7 @@ impl<'c> World<'c> {
             next_link: 1,
             accepted: vec![false; case.publishes.len()],
             taken: vec![None; case.publishes.len()],
+            order: vec![Vec::new(); case.gateways],
             plans: BTreeMap::new(),
             healed: false,
             figures: Figures::default(),
@@ -302,6 +310,7 @@ impl<'c> World<'c> {
         if self.settled_at.is_some() {
             return;
         }
+        self.send_open_windows();
         let busy = self.gateways.iter().find_map(Gateway::busy);
         let busy = busy.or_else(|| self.centre.busy());
         let Some(busy) = busy else {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
@@ -68,8 +68,7 @@ pub(super) struct RawWindow {
     pub(super) every: Option<Spanned<String>>,
     pub(super) offset: Option<Spanned<String>>,
     pub(super) session: Option<Spanned<String>>,
-    // Known, and refused for now with an error of their own.
-    pub(super) count: Option<Spanned<IgnoredAny>>,
+    pub(super) count: Option<Spanned<i64>>,
     pub(super) timezone: Option<Spanned<String>>,
 }
 

@@ -1,5 +1,6 @@
 //! `window = { … }`: which kind it is, and its lengths.
 
+use catchment_common::limits::COUNT_MAX;
 use catchment_common::plan::{Hopping, Period, Window};
 use catchment_common::time::Span;
 use toml::Spanned;
@@ -16,9 +17,27 @@ pub(super) fn convert(raw: &Spanned<RawWindow>, faults: &mut Faults) -> Window {
     let place = raw.span().start;
     let raw = raw.get_ref();
     if let Some(count) = &raw.count {
-        let message = "windows with `count` are not supported yet; use `size` and `every`, or `session`";
-        faults.push((count.span().start, message.into()));
-        return NOTHING;
+        let others = [
+            ("size", &raw.size),
+            ("every", &raw.every),
+            ("offset", &raw.offset),
+            ("session", &raw.session),
+            ("timezone", &raw.timezone),
+        ];
+        let why = "it ends when it has so many readings";
+        refuse(&others, "a window with `count` has no", why, faults);
+        let readings = u32::try_from(*count.get_ref()).ok();
+        let readings = readings.filter(|readings| (1..=COUNT_MAX).contains(readings));
+        if readings.is_none() {
+            let message = format!(
+                "a window has 1 to {COUNT_MAX} readings, not {}; write window = {{ count = 100 }}, or cut by time with `size`",
+                count.get_ref()
+            );
+            faults.push((count.span().start, message));
+        }
+        return Window::Count {
+            readings: readings.unwrap_or(1),
+        };
     }
     if let Some(gap) = &raw.session {
         let others = [
@@ -38,7 +57,7 @@ pub(super) fn convert(raw: &Spanned<RawWindow>, faults: &mut Faults) -> Window {
         };
     }
     let Some(size) = &raw.size else {
-        let message = "the window has no `size`; write window = { size = \"60s\" }, or { session = \"5m\" }";
+        let message = "the window has no `size`; write window = { size = \"60s\" }, { session = \"5m\" } or { count = 100 }";
         faults.push((place, message.into()));
         return NOTHING;
     };

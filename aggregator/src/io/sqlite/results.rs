@@ -6,8 +6,8 @@ use catchment_common::time::Timestamp;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue};
 use rusqlite::{ToSql, Transaction, params};
 
-use crate::commit::{Commit, QueryResults, Why, WindowRows, WindowStatus};
-use crate::io::tables::{TableSql, time_text};
+use crate::commit::{Commit, CountedRow, QueryResults, Why, WindowRows, WindowStatus};
+use crate::io::tables::{TableSql, number_of, time_text};
 
 pub(super) fn append_batches(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
     let mut append = transaction
@@ -49,6 +49,9 @@ pub(super) fn write(
             time_text(status.start),
             time_text(status.end)
         ])?;
+    }
+    for row in &results.counted {
+        write_counted(transaction, row, table, at)?;
     }
     if let Some(through) = results.emitted_through {
         transaction
@@ -99,6 +102,41 @@ fn write_window(
         }
     }
     Ok(())
+}
+
+/// Writes the row of a window of so many readings. Coverage is of agents, and its one agent is there.
+fn write_counted(
+    transaction: &Transaction<'_>,
+    counted: &CountedRow,
+    table: &TableSql,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    let status = status_text(counted.is_final);
+    let mut upsert = transaction.prepare_cached(&table.upsert)?;
+    upsert.raw_bind_parameter(1, time_text(counted.start))?;
+    upsert.raw_bind_parameter(2, time_text(counted.end))?;
+    let mut next = 3;
+    for tag in tags_of(&counted.row.key, table.tags).into_iter().flatten() {
+        upsert.raw_bind_parameter(next, tag)?;
+        next += 1;
+    }
+    upsert.raw_bind_parameter(next, number_of(counted.number))?;
+    upsert.raw_bind_parameter(next + 1, false)?;
+    upsert.raw_bind_parameter(next + 2, status)?;
+    upsert.raw_bind_parameter(next + 3, 1.0)?;
+    upsert.raw_bind_parameter(next + 4, counted.row.readings.cast_signed())?;
+    for (index, value) in counted.row.values.iter().enumerate() {
+        upsert.raw_bind_parameter(next + 5 + index, Column(value.as_ref()))?;
+    }
+    upsert.raw_execute()?;
+    let name = WindowStatus {
+        start: counted.number,
+        end: counted.number,
+        is_final: counted.is_final,
+        coverage: 1.0,
+    };
+    let why = if counted.is_final { Why::Full } else { Why::Part };
+    note(transaction, table, &name, (false, why, status, 1), at)
 }
 
 fn shown_status(window: &WindowRows) -> &'static str {

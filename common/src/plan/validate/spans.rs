@@ -4,7 +4,8 @@ use alloc::format;
 
 use super::{Check, Part};
 use crate::limits::{
-    LADDER_MAX, PANES_PER_WINDOW_MAX, SPAN_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN, ZONE_BYTES_MAX,
+    COUNT_MAX, LADDER_MAX, PANES_PER_WINDOW_MAX, SPAN_MAX, TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN,
+    ZONE_BYTES_MAX,
 };
 use crate::plan::{Hopping, Query, Window};
 use crate::time::Span;
@@ -15,6 +16,38 @@ impl Check<'_> {
             Window::Hopping(hopping) => self.hopping(*hopping),
             Window::Session { gap } => self.session(query, *gap),
             Window::Calendar { zone, pane, .. } => self.calendar(zone, *pane),
+            Window::Count { readings } => self.count(query, *readings),
+        }
+    }
+
+    fn count(&mut self, query: &Query, readings: u32) {
+        if readings == 0 || readings > COUNT_MAX {
+            self.fault(
+                Part::Window,
+                format!("a window has 1 to {COUNT_MAX} readings, not {readings}"),
+                "write window = { count = 100 }, or cut by time with `size`",
+            );
+        }
+        if query.fields.is_empty() {
+            self.fault(
+                Part::Window,
+                "a window with `count` needs at least one field: the times of its values are its start and end",
+                "name one under `fields`",
+            );
+        }
+        if query.key.len() == TAGS_MAX {
+            self.fault(
+                Part::Key(TAGS_MAX - 1),
+                format!("with `count` the agent is one of at most {TAGS_MAX} tags of the key: one too many"),
+                "leave one out",
+            );
+        }
+        if !query.coarsen.is_empty() {
+            self.fault(
+                Part::Coarsen(None),
+                "windows with `count` cannot be coarsened: two of them in one would be no window",
+                "leave it out",
+            );
         }
     }
 
@@ -99,6 +132,10 @@ impl Check<'_> {
             // The window has its own fault, and no pane.
             return;
         }
+        if query.window.count().is_some() {
+            // One fault is enough, and it is the window's.
+            return;
+        }
         if query.coarsen.len() > LADDER_MAX {
             self.fault(
                 Part::Coarsen(None),
@@ -109,7 +146,7 @@ impl Check<'_> {
         }
         let gap = match query.window {
             Window::Session { gap } => Some(gap),
-            Window::Hopping(_) | Window::Calendar { .. } => None,
+            Window::Hopping(_) | Window::Calendar { .. } | Window::Count { .. } => None,
         };
         // Sessions take any pane up to their gap: only what they share may be narrower.
         let mut below = gap.map_or(query.window.pane(), |_| WINDOW_STEP_MIN);

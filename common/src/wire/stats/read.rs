@@ -6,7 +6,7 @@ use super::scale::Scale;
 use super::write::floor_div;
 use super::{
     COLUMNS, FIRST, FIRST_AT, LAST, LAST_AT, MAX, MIN, NARROW, Previous, SQUARES, SQUARES_BITS_MAX, SUM,
-    StatsScratch, TICKS, WIDE, kept_columns,
+    StatsScratch, TICK_SIGNED, TICKS, WIDE, kept_columns,
 };
 use crate::decimal::Value;
 use crate::plan::Components;
@@ -65,11 +65,13 @@ fn take_narrow(
 ) -> Result<(), WireFault> {
     let scale = Scale::of(cursor.byte()?).ok_or(WireFault::Invalid("scale"))?;
     let StatsScratch { present, columns, .. } = scratch;
-    let mut tick = 0;
+    let (mut tick, mut is_signed) = (0, false);
     for column in kept_columns(keep) {
         if column == FIRST_AT {
+            let code = cursor.byte()?;
+            is_signed = code & TICK_SIGNED != 0;
             tick = *TICKS
-                .get(cursor.byte()? as usize)
+                .get(usize::from(code & !TICK_SIGNED))
                 .ok_or(WireFault::Invalid("tick"))?;
         }
         take_column(cursor, present.len(), &mut columns[column])?;
@@ -79,6 +81,7 @@ fn take_narrow(
         keep,
         pane,
         tick,
+        is_signed,
         scale,
     };
     for (row, &at) in present.iter().enumerate() {
@@ -95,6 +98,7 @@ struct RowReader {
     keep: Components,
     pane: Timestamp,
     tick: i64,
+    is_signed: bool,
     scale: &'static Scale,
 }
 
@@ -154,9 +158,13 @@ impl RowReader {
         previous: &mut Previous,
         stats: &mut Stats,
     ) -> Option<()> {
-        let first_at = i64::try_from(columns[FIRST_AT][row])
-            .ok()?
-            .checked_mul(self.tick)?;
+        let first_at = columns[FIRST_AT][row];
+        let first_at = if self.is_signed {
+            unzigzag(first_at)
+        } else {
+            i64::try_from(first_at).ok()?
+        };
+        let first_at = first_at.checked_mul(self.tick)?;
         let last_at = i64::try_from(columns[LAST_AT][row])
             .ok()?
             .checked_mul(self.tick)?

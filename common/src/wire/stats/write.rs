@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::scale::{SCALE_MAX, Scale};
 use super::{
     COLUMNS, FIRST, FIRST_AT, LAST, LAST_AT, MAX, MIN, NARROW, NARROW_SUM_MAX, NARROW_VALUE_MAX, Previous,
-    SQUARES, SUM, StatsScratch, TICKS, WIDE, kept_columns,
+    SQUARES, SUM, StatsScratch, TICK_SIGNED, TICKS, WIDE, kept_columns,
 };
 use crate::plan::Components;
 use crate::stats::Stats;
@@ -145,9 +145,9 @@ fn fill_row(
         columns[SQUARES].push(u64::try_from(distances).ok()?);
     }
     if keep.contains(Components::ENDS) {
-        let offset = |at: Timestamp| u64::try_from(at.since(pane).as_micros()).ok();
-        columns[FIRST_AT].push(offset(stats.first.at)?);
-        columns[LAST_AT].push(offset(stats.last.at)? - offset(stats.first.at)?);
+        // Before the pane when that is the number of a window; [`shrink_times`] sees to the sign.
+        columns[FIRST_AT].push(stats.first.at.since(pane).as_micros().cast_unsigned());
+        columns[LAST_AT].push(u64::try_from(stats.last.at.since(stats.first.at).as_micros()).ok()?);
         let (first, last) = (
             small(stats.first.value.units())?,
             small(stats.last.value.units())?,
@@ -173,20 +173,27 @@ pub(super) fn floor_div(sum: i128, count: i128) -> i128 {
     }
 }
 
-/// Divides the times of ends by the largest tick that leaves them whole; returns the tick's index.
+/// Divides the times of ends by the largest tick that leaves them whole; returns the tick's index, with [`TICK_SIGNED`]
+/// if first times are zigzag because some are before the pane.
 fn shrink_times(scratch: &mut StatsScratch) -> u8 {
     let [_, _, _, _, first, last, _, _] = &mut scratch.columns;
     let fits = |tick: &&i64| {
         first
             .iter()
             .chain(last.iter())
-            .all(|&time| time.is_multiple_of(**tick as u64))
+            .all(|time| time.cast_signed() % **tick == 0)
     };
     let index = TICKS.iter().rposition(|tick| fits(&tick)).unwrap_or(0);
     for time in first.iter_mut().chain(last.iter_mut()) {
-        *time /= TICKS[index] as u64;
+        *time = (time.cast_signed() / TICKS[index]).cast_unsigned();
     }
-    index as u8
+    if first.iter().all(|time| !time.cast_signed().is_negative()) {
+        return index as u8;
+    }
+    for time in first {
+        *time = zigzag(time.cast_signed());
+    }
+    index as u8 | TICK_SIGNED
 }
 
 fn put_wide(out: &mut Vec<u8>, stats: &Stats, keep: Components, pane: Timestamp) {

@@ -1,0 +1,270 @@
+//! Windows of so many readings (`count`): for each key the number of its open window, and how many readings that has.
+//!
+//! **Numbers.** A window's number is the instant, in whole milliseconds of the agent's clock, at which its first reading
+//! was taken, and at least one more than the number of the window of that key before it. So the numbers of a key rise,
+//! whatever becomes of what is known of it: a key that is not known begins at the clock, and would need more than a
+//! thousand windows in each second, for as long as it had been known, to have been there before. A clock that stepped back
+//! changes nothing for keys that are known, and what has been forgotten leaves the highest of its numbers behind, above
+//! which every unknown key begins.
+//!
+//! **Bounds.** The table has a fixed size. When it is full, the key that was silent longest (by a clock hand) is
+//! forgotten: its open window leaves as it is, stays short of readings, and is counted.
+//!
+//! **Restarts.** The journal is told of a key's window before the first reading that each of its segments has of the key,
+//! and of each window that begins. A replay therefore asks no clock: it knows the window of every reading. What would be
+//! forgotten with old segments is told again.
+
+use catchment_common::key::{KeyId, Keys};
+use catchment_common::limits::{KEY_BYTES_MAX, WINDOW_STEP_MIN};
+use catchment_common::pane::KEY_BYTES_TYPICAL;
+use catchment_common::plan::SliceId;
+use catchment_common::time::Timestamp;
+
+use crate::journal::Journal;
+
+/// Bytes of a slice's number before the key.
+const SLICE_BYTES: usize = size_of::<u32>();
+/// Longest identity: slice and key.
+pub const IDENTITY_BYTES_MAX: usize = SLICE_BYTES + KEY_BYTES_MAX;
+
+/// A key's newest window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Window {
+    /// Its number: whole milliseconds.
+    pub number: Timestamp,
+    /// How many readings it has, those that have left included.
+    pub readings: u32,
+}
+
+/// Where a reading goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// Its window's number.
+    pub number: Timestamp,
+    /// Whether it is the window's last.
+    pub is_last: bool,
+}
+
+/// The newest windows of all keys.
+#[derive(Debug)]
+pub struct Counts {
+    identities: Keys,
+    places: Box<[Place]>,
+    identity: Vec<u8>,
+    hand: usize,
+    /// The highest number of a window that was forgotten, and the segment of the journal that last told of it.
+    floor: (Timestamp, u32),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    window: Window,
+    /// The segment of the journal that last told of it; 0 for a place not in use.
+    segment: u32,
+    /// Whether it was used since the hand passed.
+    is_recent: bool,
+}
+
+impl Place {
+    const VACANT: Self = Self {
+        window: Window {
+            number: Timestamp::MIN,
+            readings: 0,
+        },
+        segment: 0,
+        is_recent: false,
+    };
+}
+
+impl Counts {
+    /// Knows so many keys as fit into `memory_bytes`; none with 0. `seed` should be random.
+    pub fn new(memory_bytes: usize, seed: u64) -> Self {
+        let each = Keys::entry_bytes() + KEY_BYTES_TYPICAL + SLICE_BYTES + size_of::<Place>();
+        let capacity = if memory_bytes == 0 {
+            0
+        } else {
+            (memory_bytes / each).max(1)
+        };
+        let bytes = capacity * (KEY_BYTES_TYPICAL + SLICE_BYTES);
+        Self {
+            identities: Keys::new(
+                capacity,
+                bytes.max(capacity.min(1) * 4 * IDENTITY_BYTES_MAX),
+                seed,
+            ),
+            places: vec![Place::VACANT; capacity].into_boxed_slice(),
+            identity: Vec::with_capacity(IDENTITY_BYTES_MAX),
+            hand: 0,
+            floor: (Timestamp::MIN, 0),
+        }
+    }
+
+    /// How many keys it knows at most.
+    pub fn capacity(&self) -> usize {
+        self.places.len()
+    }
+
+    /// A key's newest window, if it is known.
+    pub fn window(&mut self, slice: SliceId, key: &[u8]) -> Option<Window> {
+        self.identify(slice, key);
+        let id = self.identities.find(&self.identity)?;
+        Some(self.places[id as usize].window)
+    }
+
+    /// The place of a key, made if need be. What has to be forgotten for it is handed to `gone`. The table must have been
+    /// made with memory.
+    #[inline]
+    pub fn place(&mut self, slice: SliceId, key: &[u8], gone: impl FnMut(SliceId, &[u8], Window)) -> KeyId {
+        self.identify(slice, key);
+        match self.identities.find(&self.identity) {
+            Some(id) => id,
+            None => self.make(gone),
+        }
+    }
+
+    fn make(&mut self, mut gone: impl FnMut(SliceId, &[u8], Window)) -> KeyId {
+        loop {
+            if let Ok(id) = self.identities.insert(&self.identity) {
+                self.identities.retain(id);
+                self.places[id as usize] = Place {
+                    // The next window begins above it.
+                    window: Window {
+                        number: self.floor.0,
+                        readings: 0,
+                    },
+                    segment: u32::MAX,
+                    is_recent: true,
+                };
+                return id;
+            }
+            // An empty table has room for any key.
+            self.forget(&mut gone);
+        }
+    }
+
+    /// Forgets the key that was silent longest.
+    fn forget(&mut self, gone: &mut impl FnMut(SliceId, &[u8], Window)) {
+        let count = self.places.len();
+        // After one round none is recent any more.
+        let victim = (0..2 * count).find_map(|_| {
+            let at = self.hand;
+            self.hand = (self.hand + 1) % count;
+            let place = &mut self.places[at];
+            let was_recent = std::mem::take(&mut place.is_recent);
+            (place.segment > 0 && !was_recent).then_some(at)
+        });
+        let Some(victim) = victim else { return };
+        let place = std::mem::replace(&mut self.places[victim], Place::VACANT);
+        if place.window.number > self.floor.0 {
+            self.floor = (place.window.number, 0);
+        }
+        if let Some((slice, key)) = parts(self.identities.bytes(victim as KeyId)) {
+            gone(slice, key, place.window);
+        }
+        self.identities.release(victim as KeyId);
+    }
+
+    /// Takes a key's next reading into its window, or into a new one of `limit` readings, and tells the journal.
+    #[inline]
+    pub fn take(&mut self, id: KeyId, limit: u32, wall: Timestamp, journal: &mut Journal) -> Step {
+        let place = &mut self.places[id as usize];
+        place.is_recent = true;
+        let begins = place.window.readings == 0 || place.window.readings >= limit;
+        if begins {
+            let after = place.window.number.plus(WINDOW_STEP_MIN);
+            place.window = Window {
+                number: wall.pane_start(WINDOW_STEP_MIN).max(after),
+                readings: 0,
+            };
+        }
+        if place.segment != journal.segment() {
+            place.segment = journal.segment();
+            journal.window(u64::from(id), place.window, self.identities.bytes(id));
+        } else if begins {
+            journal.next_window(u64::from(id), place.window.number);
+        }
+        place.window.readings += 1;
+        Step {
+            number: place.window.number,
+            is_last: place.window.readings >= limit,
+        }
+    }
+
+    /// Puts back what a journal says of a key.
+    pub fn restore(&mut self, identity: &[u8], window: Window, segment: u32) {
+        let Some((slice, key)) = parts(identity).filter(|_| !self.places.is_empty()) else {
+            return;
+        };
+        let id = self.place(slice, key, |_, _, _| {});
+        self.places[id as usize] = Place {
+            window,
+            segment,
+            is_recent: true,
+        };
+    }
+
+    /// Puts back what a journal says of the forgotten.
+    pub fn restore_floor(&mut self, number: Timestamp, segment: u32) {
+        if number >= self.floor.0 {
+            self.floor = (number, segment);
+        }
+    }
+
+    /// Tells the journal again of every key that it would forget with the segments before `needed`.
+    pub fn carry(&mut self, needed: u32, journal: &mut Journal) {
+        for (id, place) in self.places.iter_mut().enumerate() {
+            if place.segment > 0 && place.segment < needed {
+                place.segment = journal.segment();
+                journal.window(id as u64, place.window, self.identities.bytes(id as KeyId));
+            }
+        }
+        let (number, segment) = &mut self.floor;
+        if *number > Timestamp::MIN && *segment < needed {
+            *segment = journal.segment();
+            journal.window_floor(*number);
+        }
+    }
+
+    /// Takes over what another table knows of slices that run, as far as there is room.
+    pub fn adopt(&mut self, before: &Self, runs: impl Fn(SliceId) -> bool) {
+        self.floor = self.floor.max(before.floor);
+        for (id, place) in before.in_use() {
+            let identity = before.identities.bytes(id);
+            match parts(identity) {
+                Some((slice, _)) if runs(slice) => self.restore(identity, place.window, place.segment),
+                // Should the slice run again, it goes on above.
+                _ => self.floor = self.floor.max((place.window.number, 0)),
+            }
+        }
+    }
+
+    /// How many windows of a slice have fewer than `limit` readings.
+    pub fn unfinished(&self, slice: SliceId, limit: u32) -> u64 {
+        let is_of = |id| parts(self.identities.bytes(id)).is_some_and(|(of, _)| of == slice);
+        self.in_use()
+            .filter(|&(id, place)| place.window.readings < limit && is_of(id))
+            .count() as u64
+    }
+
+    fn in_use(&self) -> impl Iterator<Item = (KeyId, Place)> {
+        let places = (0..).zip(&self.places).map(|(id, place)| (id, *place));
+        places.filter(|(_, place)| place.segment > 0)
+    }
+
+    fn identify(&mut self, slice: SliceId, key: &[u8]) {
+        identify(&mut self.identity, slice, key);
+    }
+}
+
+/// Puts a key's identity together.
+pub(crate) fn identify(identity: &mut Vec<u8>, slice: SliceId, key: &[u8]) {
+    identity.clear();
+    identity.extend_from_slice(&slice.0.to_le_bytes());
+    identity.extend_from_slice(key);
+}
+
+/// Slice and key of an identity.
+fn parts(identity: &[u8]) -> Option<(SliceId, &[u8])> {
+    let (slice, key) = identity.split_first_chunk()?;
+    Some((SliceId(u32::from_le_bytes(*slice)), key))
+}

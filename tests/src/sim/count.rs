@@ -1,0 +1,119 @@
+//! What must hold of windows of so many readings: laid along the readings in the order in which a gateway took them, each
+//! row is what the next of them make.
+
+use std::collections::BTreeMap;
+
+use catchment_aggregator::catalog::RunningQuery;
+use catchment_aggregator::commit::CountedRow;
+use catchment_common::counter::Counter;
+use catchment_common::key::tags_of;
+use catchment_common::time::Timestamp;
+use catchment_firmware_sim::oracle::Expected;
+use catchment_firmware_sim::oracle::count::Counted;
+use catchment_firmware_sim::oracle::reading::Reading;
+
+use super::check::differences;
+use super::world::World;
+
+/// The rows of one gateway and key, by number.
+type Rows<'r> = BTreeMap<Timestamp, &'r CountedRow>;
+
+impl World<'_> {
+    pub(super) fn check_counted(&mut self, running: &RunningQuery) -> Result<(), String> {
+        let query = &running.query;
+        let expected = self.truth(running);
+        let table = &self.centre.store.tables[&query.name];
+        let family = self.centre.store.family(&query.name);
+        let of_family = self
+            .centre
+            .store
+            .losses
+            .iter()
+            .filter(|((_, _, _, slice), _)| family.contains(slice));
+        let lost: u64 = of_family.map(|(_, readings)| readings).sum();
+        self.figures.counted_rows += table.counted.len() as u64;
+        self.figures.readings += expected.tally.accepted;
+        self.figures.lost += lost;
+        if self.centre.removed.contains(&query.name) {
+            // What was shown while a query was away is not promised.
+            return Ok(());
+        }
+        let mut rows: BTreeMap<(String, String), Rows<'_>> = BTreeMap::new();
+        for ((key, number), (row, _)) in &table.counted {
+            let tags: Vec<&str> = tags_of(key, query.row_tags().len())
+                .into_iter()
+                .flatten()
+                .collect();
+            let Some((agent, tags)) = tags.split_last() else {
+                return Err(format!("{}: a row has no agent", query.name));
+            };
+            let of = rows.entry(((*agent).to_owned(), tags.join("\0"))).or_default();
+            of.insert(*number, row);
+        }
+        let shown: u64 = table.counted.values().map(|(row, _)| row.row.readings).sum();
+        if shown + lost != expected.tally.accepted {
+            return Err(format!(
+                "{}: {shown} readings are shown, {lost} reported lost, of {}",
+                query.name, expected.tally.accepted
+            ));
+        }
+        if lost > 0 {
+            return Ok(());
+        }
+        let mut short = BTreeMap::<&str, u64>::new();
+        for ((agent, key), rows) in &rows {
+            let readings = expected.sequence(agent, key);
+            let cut = lay(&expected, rows, readings)
+                .map_err(|fault| format!("{} {key:?} of {agent}: {fault}", query.name))?;
+            *short.entry(agent).or_default() += cut;
+        }
+        self.figures.cut_short += short.values().sum::<u64>();
+        for gateway in &self.gateways {
+            let Some(agent) = &gateway.agent else { continue };
+            let told: u64 = { family.iter() }
+                .map(|&slice| agent.tally().value(slice, Counter::CutShort))
+                .sum();
+            let found = short.get(gateway.name()).copied().unwrap_or(0);
+            if found > told {
+                return Err(format!(
+                    "{}: {} cut {found} windows short and tells of {told}",
+                    query.name,
+                    gateway.name()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lays rows along readings; returns how many stay short of readings although others follow.
+fn lay(expected: &Expected, rows: &Rows<'_>, readings: &[Reading]) -> Result<u64, String> {
+    let query = &expected.query;
+    let limit = query.window.count().map_or(0, u64::from);
+    let (mut rest, mut short) = (readings, 0);
+    let last = rows.keys().next_back();
+    for (number, row) in rows {
+        let count = row.row.readings;
+        let Some((these, after)) = rest.split_at_checked(count as usize).filter(|_| count > 0) else {
+            return Err(format!("{number:?} has {count} readings of {}", rest.len()));
+        };
+        rest = after;
+        let window = Counted::new(query, these);
+        let mut faults = differences(query, &row.row, &window.contents, row.end.since(row.start));
+        if (row.start.as_micros(), row.end.as_micros()) != (window.start_us, window.end_us) {
+            faults.push(format!("from {:?} to {:?}", row.start, row.end));
+        }
+        if count > limit || row.is_final != (count == limit) {
+            faults.push(format!("{count} readings of {limit}, final: {}", row.is_final));
+        }
+        short += u64::from(count < limit && Some(number) != last);
+        if !faults.is_empty() {
+            return Err(format!("{number:?}: {}", faults.join("; ")));
+        }
+    }
+    if rest.is_empty() {
+        Ok(short)
+    } else {
+        Err(format!("{} readings are in no row", rest.len()))
+    }
+}
