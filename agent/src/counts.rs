@@ -11,8 +11,8 @@
 //! forgotten: its open window leaves as it is, stays short of readings, and is counted.
 //!
 //! **Restarts.** The journal is told of a key's window before the first reading that each of its segments has of the key,
-//! and of each window that begins. A replay therefore asks no clock: it knows the window of every reading. What would be
-//! forgotten with old segments is told again.
+//! of each window that begins, and of what is forgotten. A replay therefore asks no clock: it knows the window of every
+//! reading, and what the table held. What would be forgotten with old segments is told again.
 
 use catchment_common::key::{KeyId, Keys};
 use catchment_common::limits::{KEY_BYTES_MAX, WINDOW_STEP_MIN};
@@ -111,10 +111,10 @@ impl Counts {
         Some(self.places[id as usize].window)
     }
 
-    /// The place of a key, made if need be. What has to be forgotten for it is handed to `gone`. The table must have been
-    /// made with memory.
+    /// The place of a key, made if need be. What has to be forgotten for it is handed to `gone`, for the journal to be
+    /// told of its identity. The table must have been made with memory.
     #[inline]
-    pub fn place(&mut self, slice: SliceId, key: &[u8], gone: impl FnMut(SliceId, &[u8], Window)) -> KeyId {
+    pub fn place(&mut self, slice: SliceId, key: &[u8], gone: impl FnMut(&[u8], Window)) -> KeyId {
         self.identify(slice, key);
         match self.identities.find(&self.identity) {
             Some(id) => id,
@@ -122,7 +122,7 @@ impl Counts {
         }
     }
 
-    fn make(&mut self, mut gone: impl FnMut(SliceId, &[u8], Window)) -> KeyId {
+    fn make(&mut self, mut gone: impl FnMut(&[u8], Window)) -> KeyId {
         loop {
             if let Ok(id) = self.identities.insert(&self.identity) {
                 self.identities.retain(id);
@@ -133,7 +133,7 @@ impl Counts {
                         readings: 0,
                     },
                     segment: u32::MAX,
-                    is_recent: true,
+                    is_recent: false,
                 };
                 return id;
             }
@@ -143,7 +143,7 @@ impl Counts {
     }
 
     /// Forgets the key that was silent longest.
-    fn forget(&mut self, gone: &mut impl FnMut(SliceId, &[u8], Window)) {
+    fn forget(&mut self, gone: &mut impl FnMut(&[u8], Window)) {
         let count = self.places.len();
         // After one round none is recent any more.
         let victim = (0..2 * count).find_map(|_| {
@@ -154,21 +154,32 @@ impl Counts {
             (place.segment > 0 && !was_recent).then_some(at)
         });
         let Some(victim) = victim else { return };
-        let place = std::mem::replace(&mut self.places[victim], Place::VACANT);
+        let victim = victim as KeyId;
+        gone(self.identities.bytes(victim), self.places[victim as usize].window);
+        self.remove(victim);
+    }
+
+    fn remove(&mut self, id: KeyId) {
+        let place = std::mem::replace(&mut self.places[id as usize], Place::VACANT);
         if place.window.number > self.floor.0 {
             self.floor = (place.window.number, 0);
         }
-        if let Some((slice, key)) = parts(self.identities.bytes(victim as KeyId)) {
-            gone(slice, key, place.window);
+        self.identities.release(id);
+    }
+
+    /// Forgets what the journal says was forgotten.
+    pub fn replay_gone(&mut self, identity: &[u8]) {
+        if let Some(id) = self.identities.find(identity) {
+            self.remove(id);
         }
-        self.identities.release(victim as KeyId);
     }
 
     /// Takes a key's next reading into its window, or into a new one of `limit` readings, and tells the journal.
     #[inline]
     pub fn take(&mut self, id: KeyId, limit: u32, wall: Timestamp, journal: &mut Journal) -> Step {
         let place = &mut self.places[id as usize];
-        place.is_recent = true;
+        // Not with its first reading: who comes once leaves before those who come again.
+        place.is_recent = place.segment != u32::MAX;
         let begins = place.window.readings == 0 || place.window.readings >= limit;
         if begins {
             let after = place.window.number.plus(WINDOW_STEP_MIN);
@@ -190,12 +201,18 @@ impl Counts {
         }
     }
 
-    /// Puts back what a journal says of a key.
-    pub fn restore(&mut self, identity: &[u8], window: Window, segment: u32) {
+    /// Puts back what a journal says of a key. With less room than there was, some are handed to `gone`.
+    pub fn restore(
+        &mut self,
+        identity: &[u8],
+        window: Window,
+        segment: u32,
+        gone: impl FnMut(&[u8], Window),
+    ) {
         let Some((slice, key)) = parts(identity).filter(|_| !self.places.is_empty()) else {
             return;
         };
-        let id = self.place(slice, key, |_, _, _| {});
+        let id = self.place(slice, key, gone);
         self.places[id as usize] = Place {
             window,
             segment,
@@ -231,7 +248,9 @@ impl Counts {
         for (id, place) in before.in_use() {
             let identity = before.identities.bytes(id);
             match parts(identity) {
-                Some((slice, _)) if runs(slice) => self.restore(identity, place.window, place.segment),
+                Some((slice, _)) if runs(slice) => {
+                    self.restore(identity, place.window, place.segment, |_, _| {});
+                }
                 // Should the slice run again, it goes on above.
                 _ => self.floor = self.floor.max((place.window.number, 0)),
             }
@@ -264,7 +283,89 @@ pub(crate) fn identify(identity: &mut Vec<u8>, slice: SliceId, key: &[u8]) {
 }
 
 /// Slice and key of an identity.
-fn parts(identity: &[u8]) -> Option<(SliceId, &[u8])> {
+pub(crate) fn parts(identity: &[u8]) -> Option<(SliceId, &[u8])> {
     let (slice, key) = identity.split_first_chunk()?;
     Some((SliceId(u32::from_le_bytes(*slice)), key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLICE: SliceId = SliceId(3);
+
+    fn ms(ms: i64) -> Timestamp {
+        Timestamp::clamped(1_800_000_000_000_000 + ms * 1_000)
+    }
+
+    fn journal() -> Journal {
+        Journal::new(1 << 20, 1, 1, 1)
+    }
+
+    /// Takes a reading at an instant into windows of two; returns the number of its window, in milliseconds.
+    fn take(counts: &mut Counts, key: &str, at: i64, journal: &mut Journal) -> i64 {
+        let id = counts.place(SLICE, key.as_bytes(), |_, _| {});
+        let step = counts.take(id, 2, ms(at), journal);
+        step.number.since(ms(0)).as_micros() / 1_000
+    }
+
+    #[test]
+    fn a_window_is_named_by_the_instant_of_its_first_reading() {
+        let (mut counts, mut journal) = (Counts::new(1 << 16, 7), journal());
+        let mut take = |key: &str, at| take(&mut counts, key, at, &mut journal);
+        assert_eq!([take("a", 10), take("b", 11), take("a", 500)], [10, 11, 10]);
+        assert_eq!([take("a", 501), take("a", 502), take("b", 502)], [501, 501, 11]);
+        // Faster than the clock, or with a clock that stepped back.
+        assert_eq!([take("a", 501), take("a", 501), take("a", 501)], [502, 502, 503]);
+        assert_eq!([take("b", -9_000), take("b", -9_000), take("b", 9)], [12, 12, 13]);
+    }
+
+    #[test]
+    fn a_full_window_says_so_and_a_limit_of_one_makes_each_reading_a_window() {
+        let (mut counts, mut journal) = (Counts::new(1 << 16, 7), journal());
+        let id = counts.place(SLICE, b"a", |_, _| {});
+        let last: Vec<bool> = (0..7)
+            .map(|at| counts.take(id, 3, ms(at), &mut journal).is_last)
+            .collect();
+        assert_eq!(last, [false, false, true, false, false, true, false]);
+        assert_eq!(counts.unfinished(SLICE, 3), 1);
+        assert!((0..3).all(|_| counts.take(id, 1, ms(9), &mut journal).is_last));
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_a_number_behind_and_the_busy_stay() {
+        let (mut counts, mut journal) = (Counts::new(1, 7), journal());
+        assert_eq!(counts.capacity(), 1);
+        take(&mut counts, "a", 100, &mut journal);
+        let mut gone = Vec::new();
+        let id = counts.place(SLICE, b"b", |identity, window| {
+            let (slice, key) = parts(identity).unwrap();
+            gone.push((slice, key.to_vec(), window.readings));
+        });
+        assert_eq!(gone, [(SLICE, b"a".to_vec(), 1)]);
+        // The clock has stepped back: whoever is unknown still begins above all that was there before.
+        assert_eq!(counts.take(id, 2, ms(50), &mut journal).number, ms(101));
+        assert_eq!(take(&mut counts, "a", 60, &mut journal), 102);
+
+        let mut counts = Counts::new(1 << 12, 7);
+        let capacity = counts.capacity();
+        for number in 0..10 * capacity {
+            take(&mut counts, "busy", number as i64, &mut journal);
+            take(&mut counts, &format!("key-{number}"), number as i64, &mut journal);
+            assert!(counts.window(SLICE, b"busy").is_some());
+        }
+    }
+
+    #[test]
+    fn another_plan_keeps_what_goes_on_and_only_the_numbers_of_the_rest() {
+        let (mut before, mut journal) = (Counts::new(1 << 12, 7), journal());
+        take(&mut before, "a", 100, &mut journal);
+        let id = before.place(SliceId(9), b"a", |_, _| {});
+        before.take(id, 5, ms(900), &mut journal);
+        let mut after = Counts::new(1 << 12, 8);
+        after.adopt(&before, |slice| slice == SLICE);
+        assert_eq!(take(&mut after, "a", 950, &mut journal), 100, "it has one of two");
+        assert_eq!(after.window(SliceId(9), b"a"), None);
+        assert_eq!(take(&mut after, "z", 0, &mut journal), 901);
+    }
 }

@@ -3,13 +3,14 @@
 //! Slices that read the same topics share one decoding of the payload. From there each slice takes its own view: key,
 //! event time, values. Steady work allocates nothing.
 
+mod count;
+mod numbers;
 mod replay;
 mod view;
 
 use std::collections::BTreeMap;
 
 use catchment_common::counter::{Counter, Reason};
-use catchment_common::key::SEPARATOR;
 use catchment_common::limits::BATCH_DELTAS_MAX;
 use catchment_common::pane::PaneKey;
 use catchment_common::plan::{Compression, Format, Slice, SliceId};
@@ -17,14 +18,15 @@ use catchment_common::time::{Now, Timestamp};
 use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{AgentPlan, Section};
 
+use self::count::{close_full, count_cut, leave_early};
+use self::numbers::check_number;
 use self::view::{Seen, View};
-use crate::counts::{Counts, Window};
+use crate::counts::Counts;
 use crate::decode::{self, Births, Command, Context, Decoded, Decoder};
-use crate::devices::{Devices, IDENTITY_BYTES_MAX};
+use crate::devices::Devices;
 use crate::journal::Journal;
 use crate::known_keys::KnownKeys;
 use crate::panes::{OpenPanes, Place as PanePlace};
-use crate::reading;
 use crate::settings::READINGS_PER_MESSAGE_MAX;
 use crate::tally::{AGENT, Place, Tally};
 use crate::watermark::Watermark;
@@ -316,13 +318,13 @@ impl Intake {
                     view.admit(now, slice, tally);
                     let key = view.key_buffer.as_bytes();
                     let step = slice.count.map(|limit| {
-                        let id = counts.place(slices[index].0, key, |of, key, window| {
-                            let cut = leave_early(slices, (of, key, window), panes, |index, section| {
+                        let id = counts.place(slices[index].0, key, |identity, window| {
+                            journal.window_gone(identity);
+                            let cut = leave_early(slices, (identity, window), panes, |index, section| {
                                 journal.taken(index, section.pane, section.keys.iter());
                                 spilled(section, tally);
                             });
-                            let place = tally.place(of);
-                            tally.add(place, Counter::CutShort, u64::from(cut));
+                            count_cut(cut, tally);
                             closable.spilled = true;
                         });
                         counts.take(id, limit, now.wall, journal)
@@ -442,18 +444,6 @@ impl Intake {
     pub fn devices(&mut self) -> &mut Devices {
         &mut self.devices
     }
-
-    /// The windows of so many readings.
-    pub fn counts(&mut self) -> &mut Counts {
-        &mut self.counts
-    }
-
-    /// For each slice that another plan does not run the windows that stay short of readings.
-    pub fn cut_short_by(&self, plan: &AgentPlan) -> Vec<(SliceId, u64)> {
-        let gone = { self.slices.iter() }.filter(|(id, _)| plan.slices.iter().all(|(held, _)| held != id));
-        gone.filter_map(|(id, slice)| Some((*id, self.counts.unfinished(*id, slice.count?))))
-            .collect()
-    }
 }
 
 /// The bounds of an intake.
@@ -467,75 +457,6 @@ pub struct Limits<'a> {
     pub payload_bytes_max: usize,
     /// Sets the hashing; should be random.
     pub seed: u64,
-}
-
-/// Refuses a reading that its device's number says was taken before, if the slice asks for numbers.
-fn check_number(
-    seen: Seen<'_>,
-    view: &View,
-    (topic, stamp): (&str, u64),
-    identity: &mut Vec<u8>,
-    devices: &mut Devices,
-    journal: &mut Journal,
-) -> Result<(), Reason> {
-    let Some(path) = view.sequence else { return Ok(()) };
-    let number = reading::sequence(seen.raw(path))?;
-    identify(identity, topic, view.key_buffer.as_bytes())?;
-    if devices.take(identity, number, stamp, journal) {
-        Ok(())
-    } else {
-        Err(Reason::Repeated)
-    }
-}
-
-/// Puts a device's identity together: its topic and its key.
-fn identify(identity: &mut Vec<u8>, topic: &str, key: &[u8]) -> Result<(), Reason> {
-    if topic.len() + 1 + key.len() > IDENTITY_BYTES_MAX {
-        return Err(Reason::BadKey);
-    }
-    identity.clear();
-    identity.extend_from_slice(topic.as_bytes());
-    identity.push(SEPARATOR);
-    identity.extend_from_slice(key);
-    Ok(())
-}
-
-/// Hands out the open partial of a window that is no longer known of; returns whether it stays short of readings.
-fn leave_early(
-    slices: &[(SliceId, Slice)],
-    (of, key, window): (SliceId, &[u8], Window),
-    panes: &mut OpenPanes,
-    sink: impl FnMut(u16, &Section),
-) -> bool {
-    let Some(index) = slices.iter().position(|(id, _)| *id == of) else {
-        return false;
-    };
-    let place = PanePlace {
-        slice: index as u16,
-        pane: window.number,
-        key,
-    };
-    panes.close_one(slices, place, sink);
-    slices[index].1.count.is_some_and(|limit| window.readings < limit)
-}
-
-/// Hands out the windows that are full.
-fn close_full(
-    full: &mut Vec<PaneKey>,
-    panes: &mut OpenPanes,
-    slices: &[(SliceId, Slice)],
-    journal: &mut Journal,
-    mut sink: impl FnMut(&Section),
-) {
-    if full.is_empty() {
-        return;
-    }
-    // One that has left before, for want of room, is not there any more.
-    panes.close_each(slices, full, |index, section| {
-        journal.taken(index, section.pane, section.keys.iter());
-        sink(section);
-    });
-    full.clear();
 }
 
 fn reject(tally: &mut Tally, place: Place, reason: Reason) {

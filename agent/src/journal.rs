@@ -296,6 +296,16 @@ impl Journal {
         }
     }
 
+    /// A key's newest window was forgotten.
+    pub fn window_gone(&mut self, identity: &[u8]) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::GONE);
+            put_varint(out, identity.len() as u64);
+            out.extend_from_slice(identity);
+        }
+    }
+
     /// The highest number of a window that was forgotten.
     pub fn window_floor(&mut self, number: Timestamp) {
         if self.enabled {

@@ -41,6 +41,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) replayed: Replayed,
     pub(crate) segments: Segments,
     pub(crate) readings: u64,
+    /// Keys whose windows found no room any more.
+    pub(crate) gone: Vec<Box<[u8]>>,
     overflow: Overflow,
     limits: Limits<'a>,
     now: Now,
@@ -65,6 +67,7 @@ impl<'a> Recovery<'a> {
             replayed: Replayed::default(),
             segments: Segments::find(disk)?,
             readings: 0,
+            gone: Vec::new(),
             overflow: Overflow::new(),
             limits,
             now,
@@ -117,7 +120,7 @@ impl<'a> Recovery<'a> {
             Record::Window { id, window, bytes } => {
                 names.windows.insert(bytes.into(), window);
                 names.window_ids.insert(id, bytes.into());
-                self.intake.counts().restore(bytes, window, segment);
+                self.restore_count((bytes, window), segment);
             }
             Record::Next { id, number } => {
                 if let Some(identity) = names.window_ids.get(&id) {
@@ -125,6 +128,7 @@ impl<'a> Recovery<'a> {
                     names.windows.insert(identity.clone(), window);
                 }
             }
+            Record::Gone(identity) => self.intake.counts().replay_gone(identity),
             Record::Floor(number) => self.intake.counts().restore_floor(number, segment),
             Record::Message { id, hash } => self.tail.restore(id, hash, segment),
             Record::Session => self.tail.clear(),
@@ -149,7 +153,7 @@ impl<'a> Recovery<'a> {
                     };
                     held.readings += 1;
                     window = Some(held.number);
-                    self.intake.counts().restore(&names.identity, *held, segment);
+                    self.restore_count((&names.identity, *held), segment);
                 }
                 self.readings += 1;
                 let mark = segment as u16;
@@ -191,6 +195,13 @@ impl<'a> Recovery<'a> {
             Record::Counts(samples) => self.tally.restore(&samples),
             Record::Spooled(_) => {}
         }
+    }
+
+    fn restore_count(&mut self, window: (&[u8], Window), segment: u32) {
+        let Self {
+            intake, gone, tally, ..
+        } = self;
+        intake.restore_count(window, segment, gone, tally);
     }
 
     /// What did not fit: first back into open panes, where there is room now; the rest is handed to `sink` with its

@@ -96,6 +96,27 @@ pub(crate) fn batch_of(slice: SliceId, epoch: u64, seq: u64, pane: i64, rows: &[
     frame
 }
 
+/// A batch of windows of so many readings: number in milliseconds, key with the agent, and seconds with a value.
+pub(crate) fn counted(seq: u64, rows: &[(i64, &str, &[(i64, i64)])]) -> Vec<u8> {
+    let keep = Components::SUM | Components::ENDS;
+    let (mut writer, mut section) = (BatchWriter::default(), Section::default());
+    for &(number, key, readings) in rows {
+        section.reset(SLICE, Timestamp::clamped(number * 1_000), std::iter::once(keep));
+        let mut stats = Stats::IDENTITY;
+        for &(seconds, value) in readings {
+            let value = Value::from_units(i128::from(value) * 10_i128.pow(18)).unwrap();
+            stats.lift(keep, at(seconds), value);
+        }
+        section.keys.push(key.as_bytes());
+        section.readings.push(readings.len() as u64);
+        section.stats.push(stats);
+        writer.push(&section);
+    }
+    let mut frame = Vec::new();
+    writer.seal(1, seq, &mut frame);
+    frame
+}
+
 /// A batch of readings of one key each: key, event time and value; panes are of this width, in seconds.
 pub(crate) fn readings(seq: u64, width: i64, rows: &[(&str, i64, i64)]) -> Vec<u8> {
     let keep = Components::SUM | Components::ENDS;

@@ -154,6 +154,19 @@ impl Direct {
         busy
     }
 
+    /// An agent's name.
+    pub fn name(&self, agent: usize) -> String {
+        name(agent as u64)
+    }
+
+    /// All agents send what they have, as when they are shut down.
+    pub fn send_open(&mut self) {
+        for Gateway { agent, .. } in &mut self.gateways {
+            agent.handle_shutdown();
+        }
+        self.run();
+    }
+
     /// The rows of a query's table, as [`catchment_firmware_sim::verify::Verifier`] takes them.
     pub fn rows(&self, query: &Query) -> Vec<Row> {
         let table = &self.store.tables[&query.name];

@@ -112,6 +112,7 @@ fn slice() -> Slice {
         ],
         filter: Some(expression("$.temp > -40 && $.temp < 125", Kind::Truth)),
         pane: PANE,
+        count: None,
         lateness: Span::from_secs(2),
         max_late: Span::from_days(1),
         max_ahead: Span::from_secs(300),

@@ -108,6 +108,9 @@ impl Agent {
             &snapshot(&agent.out, agent.counting, &agent.plan),
             agent.out.spool.next_place(),
         );
+        for identity in &recovery.gone {
+            agent.journal.window_gone(identity);
+        }
         agent.out.count(Counter::Damaged, started.damaged as u64);
         // Batches without a journal that knows them: it was removed, and with it what was in no batch yet.
         let is_journal_gone = recovery.counting.is_none() && started.batches > 0;

@@ -6,7 +6,10 @@ use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::Section;
 
 use super::Intake;
+use super::count::{count_cut, is_cut};
+use crate::counts::{self, Window};
 use crate::panes::{Measured, Partial, Place as PanePlace};
+use crate::tally::Tally;
 
 impl Intake {
     /// Lifts a reading that was taken before the restart. `window` is its window's number, if that is how the slice cuts.
@@ -31,6 +34,22 @@ impl Intake {
         self.panes.lift(place, running, reading, mark)?;
         view.watermark.observe(at, now);
         Ok(())
+    }
+
+    /// Puts back how far a key has come; what is forgotten for it is noted in `gone`, and counted.
+    pub(crate) fn restore_count(
+        &mut self,
+        (identity, window): (&[u8], Window),
+        segment: u32,
+        gone: &mut Vec<Box<[u8]>>,
+        tally: &mut Tally,
+    ) {
+        let Self { slices, counts, .. } = self;
+        counts.restore(identity, window, segment, |identity, window| {
+            gone.push(identity.into());
+            let slice = counts::parts(identity).map(|(slice, _)| slice);
+            count_cut(slice.filter(|&slice| is_cut(slices, slice, window)), tally);
+        });
     }
 
     /// Finds the open panes that are full windows, or that nothing is known of any more: they leave next.

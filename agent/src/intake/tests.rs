@@ -9,6 +9,8 @@ use catchment_common::time::{Instant, Span};
 
 use super::*;
 
+mod counts;
+
 mod formats;
 
 const SLICE: SliceId = SliceId(1);
@@ -72,6 +74,10 @@ struct Bench {
 
 impl Bench {
     fn new(slice: Slice) -> Self {
+        Self::with(slice, 64 << 10)
+    }
+
+    fn with(slice: Slice, memory_bytes: usize) -> Self {
         let plan = AgentPlan {
             version: 1,
             slices: vec![(SLICE, slice)],
@@ -79,7 +85,7 @@ impl Bench {
         };
         let limits = Limits {
             agent: "gw-1",
-            memory_bytes: 64 << 10,
+            memory_bytes,
             payload_bytes_max: 64 << 10,
             seed: 7,
         };

@@ -17,6 +17,7 @@
 //! WINDOW     := 13 number  window:zigzag ms  readings  length  bytes     the newest window of a slice's key
 //! NEXT       := 14 number  window:zigzag ms       the key's next window
 //! FLOOR      := 15 window:zigzag ms               the highest window that was forgotten
+//! GONE       := 16 length  bytes                  a key whose newest window was forgotten
 //!
 //! value := 0                       absent
 //!        | 1 + scale  zigzag n     n · 10^scale units of 10⁻¹⁸
@@ -52,6 +53,7 @@ pub(super) const SEQUENCE: u8 = 12;
 pub(super) const WINDOW: u8 = 13;
 pub(super) const NEXT: u8 = 14;
 pub(super) const FLOOR: u8 = 15;
+pub(super) const GONE: u8 = 16;
 
 /// The version of these records, in each snapshot.
 const VERSION: u8 = 1;
@@ -116,6 +118,7 @@ pub enum Record<'b> {
         number: Timestamp,
     },
     Floor(Timestamp),
+    Gone(&'b [u8]),
 }
 
 /// What a segment begins with, so that it needs none before it.
@@ -389,6 +392,10 @@ impl<'b> Records<'b> {
                 number: take_number(cursor)?,
             },
             FLOOR => Record::Floor(take_number(cursor)?),
+            GONE => {
+                let length = cursor.length(counts::IDENTITY_BYTES_MAX, "window")?;
+                Record::Gone(cursor.take(length)?)
+            }
             other => return Err(WireFault::Kind(other)),
         }))
     }

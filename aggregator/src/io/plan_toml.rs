@@ -396,8 +396,9 @@ retention = "30d"
         );
         check(
             "size = \"60s\", every = \"10s\"",
-            "count = 100",
-            "plan.toml:8:20: windows with `count` are not supported yet; use `size` and `every`, or `session`",
+            "count = 0",
+            "plan.toml:8:20: a window has 1 to 1000000 readings, not 0; write window = { count = 100 }, or cut by time with \
+             `size`",
         );
         check(
             "\"60s\"",
@@ -522,6 +523,73 @@ retention = "30d"
         assert_eq!(
             zero.to_string(),
             "p:8:10: a window's size and step must be at least 1 ms"
+        );
+    }
+
+    #[test]
+    fn a_count_stands_alone_and_has_bounds() {
+        let with = |window: &str, more: &str| {
+            let text = GOOD.replace("size = \"60s\", every = \"10s\"", window);
+            parse(&format!("{text}{more}\n"), "p")
+        };
+        let fault = |window: &str, more: &str| with(window, more).unwrap_err().to_string();
+        let query = with("count = 100", "").unwrap().queries.remove(0);
+        assert_eq!(
+            (query.window.clone(), query.coarsen.clone()),
+            (Window::Count { readings: 100 }, Vec::new())
+        );
+        assert_eq!(query.row_tags(), ["site", "device", "agent"]);
+        for (count, text) in [
+            ("-7", "-7"),
+            ("1_000_001", "1000001"),
+            ("99999999999", "99999999999"),
+        ] {
+            assert_eq!(
+                fault(&format!("count = {count}"), ""),
+                format!(
+                    "p:8:20: a window has 1 to 1000000 readings, not {text}; write window = {{ count = 100 }}, or cut by time \
+                     with `size`"
+                )
+            );
+        }
+        assert!(with("count = 1", "").is_ok() && with("count = 1000000", "").is_ok());
+        for (other, at) in [
+            ("size = \"10s\"", "size"),
+            ("every = \"10s\"", "every"),
+            ("offset = \"1s\"", "offset"),
+            ("session = \"10s\"", "session"),
+            ("timezone = \"UTC\"", "timezone"),
+        ] {
+            assert_eq!(
+                fault(&format!("count = 5, {other}"), ""),
+                format!(
+                    "p:8:{}: a window with `count` has no `{at}`: it ends when it has so many readings; drop it",
+                    26 + at.len()
+                )
+            );
+        }
+        assert_eq!(
+            fault("count = 5", "coarsen = [\"1m\"]"),
+            "p:13:11: windows with `count` cannot be coarsened: two of them in one would be no window; leave it out"
+        );
+        let text = GOOD
+            .replace("size = \"60s\", every = \"10s\"", "count = 5")
+            .replace("{device}", "{agent}")
+            .replace("\"device\"", "\"agent\"");
+        assert!(
+            parse(&text, "p")
+                .unwrap_err()
+                .to_string()
+                .contains("tag `agent` takes the name of a fixed column"),
+        );
+        let fields = GOOD.split_once("fields = ").unwrap().1.lines().next().unwrap();
+        let text = GOOD
+            .replace(&format!("fields = {fields}"), "fields = {}")
+            .replace("size = \"60s\", every = \"10s\"", "count = 5");
+        assert!(
+            parse(&text, "p").unwrap_err().to_string().contains(
+                "p:8:10: a window with `count` needs at least one field: the times of its values are its start and end"
+            ),
         );
     }
 

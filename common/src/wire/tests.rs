@@ -39,6 +39,24 @@ fn section(keep: &[Components], rows: &[(Vec<u8>, Row)]) -> Section {
     section
 }
 
+#[test]
+fn readings_before_the_pane_stay_narrow() {
+    // The number of a window is an instant of the agent's clock, and its readings are mostly a little older.
+    let keep = Components::STATS | Components::ENDS;
+    let row = |offsets: [i64; 2]| alloc::vec![offsets.map(|offset| (offset, 21 * 10_i128.pow(18))).to_vec()];
+    let key = b"a".to_vec();
+    for (offsets, most) in [
+        ([-1_250_000, -250_000], 62),
+        ([-3_600_000_000, 7_000_000], 64),
+        ([-1, 1], 60),
+    ] {
+        let section = section(&[keep], &[(key.clone(), row(offsets))]);
+        let frame = frame(core::slice::from_ref(&section));
+        assert!(frame.len() <= most, "{offsets:?}: {} bytes", frame.len());
+        assert_eq!(read(&frame).unwrap(), [section]);
+    }
+}
+
 fn frame(sections: &[Section]) -> Vec<u8> {
     let mut writer = BatchWriter::default();
     for section in sections {
@@ -319,6 +337,7 @@ fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
         fields: Vec::new(),
         filter: None,
         pane: crate::time::Span::from_secs(pane),
+        count: None,
         lateness: crate::time::Span::ZERO,
         max_late: crate::time::Span::ZERO,
         max_ahead: crate::time::Span::ZERO,

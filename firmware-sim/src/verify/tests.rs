@@ -310,6 +310,85 @@ fn with_windows_that_overlap_all_rows_of_a_key_add_up() {
 }
 
 #[test]
+fn windows_of_so_many_readings_are_laid_along_the_order_of_publishing() {
+    let mut query = query(60, 60);
+    query.window = plan::Window::Count { readings: 2 };
+    query.aggregates = vec![Aggregate::Sum, Aggregate::Rate];
+    let times = [(100, 1), (90, 2), (104, 4), (104, 8), (70, 16)];
+    let row = |number, agent: &str, start, end, readings, values: [Option<f64>; 2]| Row {
+        start: format_time(start * 1_000_000),
+        end: format_time(end * 1_000_000),
+        tags: vec!["oslo".into(), "dev-1".into(), agent.into()],
+        is_coarse: false,
+        is_merged: false,
+        is_final: readings == 2,
+        number: Some(number),
+        readings: Cell::Integer(readings),
+        // Each aggregate of the two fields, of which `hum` is never there.
+        values: vec![
+            values[0].map_or(Cell::Null, Cell::Real),
+            values[1].map_or(Cell::Null, Cell::Real),
+            Cell::Null,
+            if values[1].is_some() {
+                Cell::Real(0.0)
+            } else {
+                Cell::Null
+            },
+        ],
+    };
+    let compare = |rows: &[Row]| {
+        let mut oracle = Oracle::new(&plan(vec![query.clone()]));
+        for (ts, temp) in times {
+            oracle.handle(&good(&format!(r#"{{"ts":{ts}000,"temp":{temp}}}"#)));
+        }
+        let mut verifier = Verifier::new(oracle.into_queries().remove(0), Losses::default());
+        rows.iter().for_each(|row| verifier.handle_row(row));
+        let comparison = verifier.finish();
+        (
+            comparison.is_equal() && comparison.extra == 0,
+            comparison.to_string(),
+        )
+    };
+    let first = row(7, "a", 90, 100, 2, [Some(3.0), Some(0.2)]);
+    let second = row(9, "a", 104, 104, 2, [Some(12.0), None]);
+    let third = row(10, "a", 70, 70, 1, [Some(16.0), None]);
+    let all = [second.clone(), third.clone(), first.clone()];
+    assert_eq!(
+        compare(&all),
+        (true, "3 rows, 3 equal, 0 different, 0 missing, 0 extra".into())
+    );
+    let (is_right, text) = compare(&[first.clone(), second.clone()]);
+    assert!(
+        is_right && text.ends_with(", 1 readings in open windows"),
+        "{text}"
+    );
+    // Two agents that both took everything.
+    let other = |row: &Row| Row {
+        tags: vec!["oslo".into(), "dev-1".into(), "b".into()],
+        ..row.clone()
+    };
+    let both = [first.clone(), second.clone(), third.clone(), other(&first)];
+    assert_eq!(
+        compare(&both).1,
+        "4 rows, 4 equal, 0 different, 1 missing, 0 extra, 1 readings in open windows"
+    );
+    let wrong = |change: &dyn Fn(&mut Row)| {
+        let mut rows = all.to_vec();
+        change(&mut rows[0]);
+        assert!(!compare(&rows).0, "{rows:?}");
+    };
+    wrong(&|row| row.number = Some(6));
+    wrong(&|row| row.number = Some(10));
+    wrong(&|row| row.number = None);
+    wrong(&|row| row.readings = Cell::Integer(1));
+    wrong(&|row| row.readings = Cell::Integer(3));
+    wrong(&|row| row.is_final = false);
+    wrong(&|row| row.end = format_time(105_000_000));
+    wrong(&|row| row.values[0] = Cell::Real(12.5));
+    wrong(&|row| row.values[1] = Cell::Real(0.0));
+}
+
+#[test]
 fn sessions_and_what_has_become_part_of_them() {
     let mut query = query(60, 60);
     query.window = plan::Window::Session {
@@ -322,6 +401,8 @@ fn sessions_and_what_has_become_part_of_them() {
         tags: vec!["oslo".into(), "dev-1".into()],
         is_coarse: false,
         is_merged,
+        is_final: true,
+        number: None,
         readings: Cell::Integer(readings),
         values: vec![sum.map_or(Cell::Null, Cell::Real), Cell::Null],
     };

@@ -8,6 +8,8 @@ mod bad_input;
 
 mod bounded;
 
+mod counts;
+
 mod fleet;
 
 mod modes;

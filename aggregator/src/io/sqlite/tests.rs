@@ -4,6 +4,8 @@ mod calendar;
 
 mod centre;
 
+mod counts;
+
 mod lineage;
 
 mod recovery;
@@ -13,7 +15,7 @@ mod sessions;
 use std::collections::BTreeSet;
 
 use catchment_common::plan::SliceId;
-use catchment_common::wire::{EpochRange, Heartbeat, Loss, LossEntry, Message, SeqRange};
+use catchment_common::wire::{EpochRange, Heartbeat, Loss, LossEntry, Message, RejectReason, SeqRange};
 
 use self::centre::Centre;
 use super::*;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::io::explain::explain;
 
-fn explained(centre: &Centre, query: &str, key: &str, at: &str) -> String {
+pub(super) fn explained(centre: &Centre, query: &str, key: &str, at: &str) -> String {
     let mut out = Vec::new();
     match explain(&centre.path, query, key, at, &mut out) {
         Ok(()) => String::from_utf8(out).unwrap(),
