@@ -43,6 +43,8 @@ pub struct Step {
     pub number: Timestamp,
     /// Whether it is the window's last.
     pub is_last: bool,
+    /// Whether another key's window left for it.
+    pub has_cut: bool,
 }
 
 /// The newest windows of all keys.
@@ -198,6 +200,7 @@ impl Counts {
         Step {
             number: place.window.number,
             is_last: place.window.readings >= limit,
+            has_cut: false,
         }
     }
 

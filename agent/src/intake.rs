@@ -4,6 +4,7 @@
 //! event time, values. Steady work allocates nothing.
 
 mod count;
+mod lift;
 mod numbers;
 mod replay;
 mod view;
@@ -18,8 +19,8 @@ use catchment_common::time::{Now, Timestamp};
 use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{AgentPlan, Section};
 
-use self::count::{close_full, count_cut, leave_early};
-use self::numbers::check_number;
+use self::count::close_full;
+use self::lift::Lift;
 use self::view::{Seen, View};
 use crate::counts::Counts;
 use crate::decode::{self, Births, Command, Context, Decoded, Decoder};
@@ -73,6 +74,7 @@ struct Source {
 
 /// What a message did that asks for closing panes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four things that may each be so")]
 pub struct Closable {
     /// Partials had to leave early.
     pub spilled: bool,
@@ -270,20 +272,14 @@ impl Intake {
                 continue;
             };
             matched = true;
+            let decoder = &mut source.decoder;
             let decoding = decode::unpack(source.compression, payload, self.payload_bytes_max, unpacked)
-                .and_then(|payload| {
-                    source
-                        .decoder
-                        .decode(payload, Context { topic, now }, births, decoded)
-                });
+                .and_then(|payload| decoder.decode(payload, Context { topic, now }, births, decoded));
             for &index in &source.views {
                 let view = &mut views[index];
-                let text = match decoding {
-                    Ok(body) => decoded.text(body),
-                    Err(reason) => {
-                        reject(tally, view.place, reason);
-                        continue;
-                    }
+                let text = decoding.map(|body| decoded.text(body));
+                let Ok(text) = text.map_err(|reason| reject(tally, view.place, reason)) else {
+                    continue;
                 };
                 for reading in 0..decoded.readings() {
                     let slice = &slices[index].1;
@@ -294,13 +290,8 @@ impl Intake {
                         reading,
                     };
                     let stamp = *messages * READINGS_PER_MESSAGE_MAX as u64 + reading as u64;
-                    let taken = view.read(seen, slice, now).and_then(|read| {
-                        if read.unwanted.is_none() {
-                            check_number(seen, view, (topic, stamp), identity, devices, journal)?;
-                        }
-                        Ok(read)
-                    });
-                    let read = match taken {
+                    let numbers = ((topic, stamp), &mut *identity, &mut *devices);
+                    let read = match view.read_new(seen, slice, now, numbers, journal) {
                         Ok(read) => read,
                         Err(reason) => {
                             reject(tally, view.place, reason);
@@ -317,48 +308,34 @@ impl Intake {
                     let (at, late) = view.count(&read, now, tally);
                     view.admit(now, slice, tally);
                     let key = view.key_buffer.as_bytes();
-                    let step = slice.count.map(|limit| {
-                        let id = counts.place(slices[index].0, key, |identity, window| {
-                            journal.window_gone(identity);
-                            let cut = leave_early(slices, (identity, window), panes, |index, section| {
-                                journal.taken(index, section.pane, section.keys.iter());
-                                spilled(section, tally);
-                            });
-                            count_cut(cut, tally);
-                            closable.spilled = true;
-                        });
-                        counts.take(id, limit, now.wall, journal)
-                    });
+                    let mut lift = Lift {
+                        slices,
+                        panes,
+                        journal,
+                        tally,
+                    };
+                    let step = lift.next_window(counts, (index, key), now.wall, &mut spilled);
                     let place = PanePlace {
                         slice: index as u16,
                         pane: step.map_or_else(|| at.pane_start(slice.pane), |step| step.number),
                         key,
                     };
-                    let lifted = loop {
-                        if let Ok(lifted) = panes.lift(place, slice, view.measured(at), mark) {
-                            break lifted;
-                        }
-                        let count = panes.spill(slices, |index, section| {
-                            journal.taken(index, section.pane, section.keys.iter());
-                            spilled(section, tally);
-                        });
-                        tally.add(view.place, Counter::Spilled, count as u64);
-                        closable.spilled = true;
-                    };
+                    let (lifted, left) = lift.lift(place, view.measured(at), mark, &mut spilled);
+                    tally.add(view.place, Counter::Spilled, left);
+                    closable.spilled |= left > 0;
                     if lifted.is_new {
                         journal.forget_key(lifted.key);
                     }
                     let values = (slice.fields.as_slice(), view.values.as_slice());
                     journal.reading(index as u16, (lifted.key, key), at, values, &view.tags);
                     if let Some(step) = step {
-                        if step.is_last {
-                            closable.full = true;
-                            full.push(place.pane_key(lifted.key));
-                        }
+                        closable.full |= step.is_last;
+                        full.extend(step.is_last.then(|| place.pane_key(lifted.key)));
                         if full.len() >= FULL_MAX {
                             close_full(full, panes, slices, journal, |section| spilled(section, tally));
                             closable.spilled = true;
                         }
+                        closable.spilled |= step.has_cut;
                         continue;
                     }
                     closable.late |= late;

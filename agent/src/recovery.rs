@@ -53,14 +53,14 @@ impl<'a> Recovery<'a> {
     pub(crate) fn replay(
         disk: &impl Disk,
         limits: Limits<'a>,
-        window: usize,
+        tail: Tail,
         now: Now,
     ) -> Result<Self, DiskFault> {
         let segments = Segments::find(disk)?;
         let mut tally = Tally::default();
         let mut recovery = Self {
             intake: Intake::new(&AgentPlan::default(), None, limits, now, &mut tally),
-            tail: Tail::new(window),
+            tail,
             tally,
             counting: None,
             plan: AgentPlan::default(),
@@ -132,50 +132,7 @@ impl<'a> Recovery<'a> {
             Record::Floor(number) => self.intake.counts().restore_floor(number, segment),
             Record::Message { id, hash } => self.tail.restore(id, hash, segment),
             Record::Session => self.tail.clear(),
-            Record::Reading {
-                slice,
-                key,
-                at,
-                values,
-                tags: texts,
-            } => {
-                let Some(key) = names.keys.get(&key) else {
-                    self.replayed.damaged += 1;
-                    return;
-                };
-                let (id, running) = &plan.slices[usize::from(slice)];
-                let mut window = None;
-                if running.count.is_some() {
-                    identify(&mut names.identity, *id, key);
-                    let Some(held) = names.windows.get_mut(&names.identity[..]) else {
-                        self.replayed.damaged += 1;
-                        return;
-                    };
-                    held.readings += 1;
-                    window = Some(held.number);
-                    self.restore_count((&names.identity, *held), segment);
-                }
-                self.readings += 1;
-                let mark = segment as u16;
-                let mut tags = TagValues::default();
-                for tag in texts {
-                    tags.push(tag);
-                }
-                let reading = Measured {
-                    at,
-                    values: &values,
-                    tags: &tags,
-                };
-                while self
-                    .intake
-                    .replay((slice, key), window, reading, mark, self.now)
-                    .is_err()
-                {
-                    let overflow = &mut self.overflow;
-                    self.intake
-                        .spill(|index, section| keep(overflow, index, section, segment));
-                }
-            }
+            reading @ Record::Reading { .. } => self.take_reading(segment, plan, reading, names),
             Record::Closed { slice, watermark } => {
                 let width = plan.slices[usize::from(slice)].1.pane;
                 self.intake.discard_due(slice, watermark);
@@ -194,6 +151,56 @@ impl<'a> Recovery<'a> {
             }
             Record::Counts(samples) => self.tally.restore(&samples),
             Record::Spooled(_) => {}
+        }
+    }
+
+    /// Takes a reading into its open pane, and what does not fit beside it.
+    fn take_reading(&mut self, segment: u32, plan: &AgentPlan, record: Record<'_>, names: &mut Names) {
+        let Record::Reading {
+            slice,
+            key,
+            at,
+            values,
+            tags: texts,
+        } = record
+        else {
+            return;
+        };
+        let Some(key) = names.keys.get(&key) else {
+            self.replayed.damaged += 1;
+            return;
+        };
+        let (id, running) = &plan.slices[usize::from(slice)];
+        let mut window = None;
+        if running.count.is_some() {
+            identify(&mut names.identity, *id, key);
+            let Some(held) = names.windows.get_mut(&names.identity[..]) else {
+                self.replayed.damaged += 1;
+                return;
+            };
+            held.readings += 1;
+            window = Some(held.number);
+            self.restore_count((&names.identity, *held), segment);
+        }
+        self.readings += 1;
+        let mark = segment as u16;
+        let mut tags = TagValues::default();
+        for tag in texts {
+            tags.push(tag);
+        }
+        let reading = Measured {
+            at,
+            values: &values,
+            tags: &tags,
+        };
+        while self
+            .intake
+            .replay((slice, key), window, reading, mark, self.now)
+            .is_err()
+        {
+            let overflow = &mut self.overflow;
+            self.intake
+                .spill(|index, section| keep(overflow, index, section, segment));
         }
     }
 

@@ -11,6 +11,7 @@ use crate::intake::Limits;
 use crate::journal::{Journal, Snapshot};
 use crate::outbox::Outbox;
 use crate::recovery::Recovery;
+use crate::redelivery::{self, Tail};
 use crate::settings::{IDLE_CHECK, Settings};
 use crate::spool::{self, Lane, Spool};
 use crate::uplink::Uplink;
@@ -45,7 +46,11 @@ impl Agent {
             agent: &name,
             ..limits(&settings, seed)
         };
-        let mut recovery = Recovery::replay(disk, limits, settings.redelivery_window, now)?;
+        let tail = Tail::new(
+            settings.redelivery_window,
+            redelivery::room(settings.journal_bytes),
+        );
+        let mut recovery = Recovery::replay(disk, limits, tail, now)?;
         let mut rest = Vec::new();
         recovery.settle_overflow(|slice, section| rest.push((slice, section.clone())));
         recovery.intake.find_full();

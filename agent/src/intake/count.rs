@@ -3,10 +3,12 @@
 use catchment_common::counter::Counter;
 use catchment_common::pane::PaneKey;
 use catchment_common::plan::{Slice, SliceId};
+use catchment_common::time::Timestamp;
 use catchment_common::wire::{AgentPlan, Section};
 
 use super::Intake;
-use crate::counts::{self, Counts, Window};
+use super::lift::Lift;
+use crate::counts::{self, Counts, Step, Window};
 use crate::journal::Journal;
 use crate::panes::{OpenPanes, Place as PanePlace};
 use crate::tally::Tally;
@@ -25,8 +27,41 @@ impl Intake {
     }
 }
 
+impl Lift<'_> {
+    /// The window of a key's next reading, if that is how its slice cuts. What must be forgotten for it leaves.
+    #[inline]
+    pub(super) fn next_window(
+        &mut self,
+        counts: &mut Counts,
+        (index, key): (usize, &[u8]),
+        wall: Timestamp,
+        mut spilled: impl FnMut(&Section, &mut Tally),
+    ) -> Option<Step> {
+        let Self {
+            slices,
+            panes,
+            journal,
+            tally,
+        } = self;
+        let (id, slice) = &slices[index];
+        let limit = slice.count?;
+        let mut has_cut = false;
+        let place = counts.place(*id, key, |identity, window| {
+            journal.window_gone(identity);
+            let cut = leave_early(slices, (identity, window), panes, |index, section| {
+                journal.taken(index, section.pane, section.keys.iter());
+                spilled(section, tally);
+            });
+            count_cut(cut, tally);
+            has_cut = true;
+        });
+        let step = counts.take(place, limit, wall, journal);
+        Some(Step { has_cut, ..step })
+    }
+}
+
 /// Hands out the open partial of a window that is no longer known of; returns its slice if it stays short of readings.
-pub(super) fn leave_early(
+fn leave_early(
     slices: &[(SliceId, Slice)],
     (identity, window): (&[u8], Window),
     panes: &mut OpenPanes,

@@ -2,28 +2,40 @@
 
 use catchment_common::counter::Reason;
 use catchment_common::key::SEPARATOR;
+use catchment_common::plan::Slice;
+use catchment_common::time::Now;
 
-use super::view::{Seen, View};
+use super::view::{Read, Seen, View};
 use crate::devices::{Devices, IDENTITY_BYTES_MAX};
 use crate::journal::Journal;
 use crate::reading;
 
-/// Refuses a reading that its device's number says was taken before, if the slice asks for numbers.
-pub(super) fn check_number(
-    seen: Seen<'_>,
-    view: &View,
-    (topic, stamp): (&str, u64),
-    identity: &mut Vec<u8>,
-    devices: &mut Devices,
-    journal: &mut Journal,
-) -> Result<(), Reason> {
-    let Some(path) = view.sequence else { return Ok(()) };
-    let number = reading::sequence(seen.raw(path))?;
-    identify(identity, topic, view.key_buffer.as_bytes())?;
-    if devices.take(identity, number, stamp, journal) {
-        Ok(())
-    } else {
-        Err(Reason::Repeated)
+/// A reading's topic and number of its own, room to put an identity together, and the devices.
+pub(super) type Numbers<'n> = ((&'n str, u64), &'n mut Vec<u8>, &'n mut Devices);
+
+impl View {
+    /// Reads one reading, and refuses it when its device's number says that it was taken before, if the slice asks for
+    /// numbers.
+    #[inline]
+    pub(super) fn read_new(
+        &mut self,
+        seen: Seen<'_>,
+        slice: &Slice,
+        now: Now,
+        ((topic, stamp), identity, devices): Numbers<'_>,
+        journal: &mut Journal,
+    ) -> Result<Read, Reason> {
+        let read = self.read(seen, slice, now)?;
+        let Some(path) = self.sequence.filter(|_| read.unwanted.is_none()) else {
+            return Ok(read);
+        };
+        let number = reading::sequence(seen.raw(path))?;
+        identify(identity, topic, self.key_buffer.as_bytes())?;
+        if devices.take(identity, number, stamp, journal) {
+            Ok(read)
+        } else {
+            Err(Reason::Repeated)
+        }
     }
 }
 

@@ -20,7 +20,9 @@ impl Counted {
     /// The window of these readings, of which there must be one.
     pub fn new(query: &Query, readings: &[Reading]) -> Self {
         let mut contents = Contents::new(query);
-        readings.iter().for_each(|reading| contents.add(reading));
+        for reading in readings {
+            contents.add(reading);
+        }
         let times = || readings.iter().map(|reading| reading.at_us);
         Self {
             start_us: times().min().unwrap_or(i64::MAX),

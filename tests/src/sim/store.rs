@@ -17,6 +17,9 @@ use catchment_common::wire::SeqRange;
 /// Names a row: start, end, whether coarse, key.
 pub type RowName = (Timestamp, Timestamp, bool, Box<[u8]>);
 
+/// Names a row of a window of so many readings: key and number.
+pub type CountedName = (Box<[u8]>, Timestamp);
+
 /// A result row as it stands in its table.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Stored {
@@ -41,7 +44,7 @@ pub struct Table {
     pub rows: BTreeMap<RowName, Stored>,
     /// The rows of windows of so many readings: by key, whose last tag is the agent, and number; and how often each was
     /// written.
-    pub counted: BTreeMap<(Box<[u8]>, Timestamp), (CountedRow, u64)>,
+    pub counted: BTreeMap<CountedName, (CountedRow, u64)>,
     own: SliceId0,
     readers: BTreeSet<SliceId>,
 }
