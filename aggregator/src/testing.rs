@@ -96,8 +96,11 @@ pub(crate) fn batch_of(slice: SliceId, epoch: u64, seq: u64, pane: i64, rows: &[
     frame
 }
 
-/// A batch of windows of so many readings: number in milliseconds, key with the agent, and seconds with a value.
-pub(crate) fn counted(seq: u64, rows: &[(i64, &str, &[(i64, i64)])]) -> Vec<u8> {
+/// A part of a window of so many readings: number in milliseconds, key with the agent, and seconds with a value.
+pub(crate) type Part<'p> = (i64, &'p str, &'p [(i64, i64)]);
+
+/// A batch of them.
+pub(crate) fn counted(seq: u64, rows: &[Part<'_>]) -> Vec<u8> {
     let keep = Components::SUM | Components::ENDS;
     let (mut writer, mut section) = (BatchWriter::default(), Section::default());
     for &(number, key, readings) in rows {

@@ -315,7 +315,7 @@ fn windows_of_so_many_readings_are_laid_along_the_order_of_publishing() {
     query.window = plan::Window::Count { readings: 2 };
     query.aggregates = vec![Aggregate::Sum, Aggregate::Rate];
     let times = [(100, 1), (90, 2), (104, 4), (104, 8), (70, 16)];
-    let row = |number, agent: &str, start, end, readings, values: [Option<f64>; 2]| Row {
+    let row = |number, agent: &str, start: i64, end: i64, readings, values: [Option<f64>; 2]| Row {
         start: format_time(start * 1_000_000),
         end: format_time(end * 1_000_000),
         tags: vec!["oslo".into(), "dev-1".into(), agent.into()],
@@ -342,7 +342,9 @@ fn windows_of_so_many_readings_are_laid_along_the_order_of_publishing() {
             oracle.handle(&good(&format!(r#"{{"ts":{ts}000,"temp":{temp}}}"#)));
         }
         let mut verifier = Verifier::new(oracle.into_queries().remove(0), Losses::default());
-        rows.iter().for_each(|row| verifier.handle_row(row));
+        for row in rows {
+            verifier.handle_row(row);
+        }
         let comparison = verifier.finish();
         (
             comparison.is_equal() && comparison.extra == 0,
