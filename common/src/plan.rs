@@ -35,7 +35,7 @@ use crate::topic::TopicTemplate;
 
 pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
 pub use cost::{PlanCost, SliceCost};
-pub use field::{Field, FieldSource};
+pub use field::{Field, FieldKind, FieldSource};
 pub use format::{Compression, Csv, Format};
 pub use new_keys::NewKeys;
 pub use sketch::{Column, ColumnType, Shown, SliceSketch};

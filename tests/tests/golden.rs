@@ -427,6 +427,7 @@ fn stored_forms_have_these_bytes_and_read_back() {
                 name: "hum".into(),
                 source: FieldSource::path("data.hum"),
                 resolution: Some(10_i128.pow(16)),
+                kind: catchment_common::plan::FieldKind::Gauge,
             }],
             filter: Some(expression("$.temp > -40", Kind::Truth)),
             window: Window::hopping(Span::from_secs(60), Span::from_secs(10)),

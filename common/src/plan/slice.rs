@@ -416,6 +416,7 @@ pub(crate) mod tests {
             name: name.to_string(),
             source: crate::plan::FieldSource::path(name),
             resolution: None,
+            kind: crate::plan::FieldKind::Gauge,
         };
         let with_fields = |mut query: Query| {
             query.fields = alloc::vec![field("a"), field("b")];

@@ -1,11 +1,12 @@
 //! Sketches of open panes, in fixed blocks of memory that is taken at the start and never grows.
 //!
-//! A block is 64 bytes, one cache line, and is one of three things:
+//! A block is 64 bytes, one cache line, and is one of four things:
 //!
 //! ```text
 //! heads     := (root  meta  others: 2 words) × 3   next  unused × 3      the sketches of one partial
 //! leaf      := (key: 2 words  count) × 5           next                  entries, in no order; a count of 0 is vacant
 //! directory := root × 16                                                 leaves, chained by the entry's key
+//! log       := points, packed                           next             those of a series; see [`log`]
 //! ```
 //!
 //! A sketch begins as a chain of leaves, which is searched from the front; with more than some tens of entries it gets a
@@ -13,12 +14,16 @@
 //! and on how much room there was; it never shows, because entries are sorted when they leave. Bounds that do show (the
 //! level of a histogram, which values a top list counts) follow the rules of the canonical state.
 
+mod log;
+
 use alloc::vec::Vec;
 
-use super::{Bucket, Shape, SketchKind};
+use super::{Bucket, SeriesPoint, Shape, SketchKind};
+use crate::decimal::Value;
 use crate::limits::{BUCKETS_MAX, SKETCHES_MAX, TOP_VALUES_MAX};
 use crate::pane::Use;
 use crate::table::Full;
+use crate::time::Timestamp;
 
 const WORDS: usize = 16;
 const END: u32 = u32::MAX;
@@ -56,10 +61,13 @@ pub struct Point {
     pub sketch: u8,
     /// The level that a histogram needs for this bucket.
     pub level: u8,
-    /// The bucket; the register; or a value's number in the lower half and its hash's upper half in the upper.
+    /// The bucket; the register; a value's number in the lower half and its hash's upper half in the upper; or the event
+    /// time of a series' point, in microseconds.
     pub key: i64,
     /// The register's rank; otherwise 1.
     pub count: u32,
+    /// The value of a series' point; otherwise 0.
+    pub value: Value,
 }
 
 /// The entries of a sketch that leaves the pool.
@@ -71,6 +79,10 @@ pub struct Drained<'p> {
     pub others: u64,
     /// Keys and counts, ascending.
     pub entries: &'p [Bucket],
+    /// The points of a series, in no order, some perhaps twice.
+    pub points: &'p [SeriesPoint],
+    /// Whether a series has had more points than it may have, and keeps none.
+    pub is_too_long: bool,
 }
 
 /// The head of a sketch, taken apart.
@@ -80,6 +92,7 @@ struct Head {
     entries: u32,
     level: u8,
     has_directory: bool,
+    has_log: bool,
     others: u64,
 }
 
@@ -97,6 +110,7 @@ pub struct Pool<B> {
     vacant: u32,
     vacant_count: usize,
     drained: Vec<Bucket>,
+    drained_points: Vec<SeriesPoint>,
 }
 
 /// Blocks that a partial with so many sketches takes when it is opened and each has seen one value.
@@ -117,6 +131,7 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
             vacant: if count == 0 { END } else { 0 },
             vacant_count: count,
             drained: Vec::new(),
+            drained_points: Vec::new(),
         }
     }
 
@@ -161,6 +176,15 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
     ) -> Result<(), Full> {
         let at = self.head_at(first, usize::from(point.sketch));
         let mut head = self.head(at);
+        if kind == SketchKind::Series {
+            let series_point = SeriesPoint {
+                at: Timestamp::clamped(point.key),
+                value: point.value,
+            };
+            let result = self.append_point(&mut head, series_point);
+            self.set_head(at, head);
+            return result;
+        }
         let mut key = point.key;
         if let SketchKind::Buckets(shape) = kind {
             if point.level > head.level {
@@ -181,7 +205,7 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
                     }
                 }
                 SketchKind::Buckets(shape) => self.raise_until_fit(&mut head, shape),
-                SketchKind::Distinct => {}
+                SketchKind::Distinct | SketchKind::Series => {}
             }
             self.add_directory(&mut head);
         }
@@ -216,12 +240,26 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
         self.set_head(at, head);
     }
 
+    /// Makes a series one that has had too many points.
+    pub fn absorb_too_long(&mut self, first: u32, sketch: u8) {
+        let at = self.head_at(first, usize::from(sketch));
+        let mut head = self.head(at);
+        self.give_up(&mut head);
+        self.set_head(at, head);
+    }
+
     /// Takes the sketches that begin at `first` out, of which there are so many, handing each to `visit` in order, and frees their blocks.
     pub fn close(&mut self, first: u32, sketches: usize, mut visit: impl FnMut(usize, Drained<'_>)) {
         let mut drained = core::mem::take(&mut self.drained);
+        let mut points = core::mem::take(&mut self.drained_points);
         for sketch in 0..sketches {
-            let head = self.head(self.head_at(first, sketch));
+            let mut head = self.head(self.head_at(first, sketch));
             drained.clear();
+            points.clear();
+            if head.has_log {
+                self.take_points(&mut head, |point| points.push(point));
+                head.others = 0;
+            }
             let mut next = self.unchain(head);
             while next != END {
                 let leaf = self.blocks.as_ref()[next as usize].0;
@@ -244,10 +282,13 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
                     level: head.level,
                     others: head.others,
                     entries: &drained,
+                    points: &points,
+                    is_too_long: head.has_log && head.level == log::TOO_LONG,
                 },
             );
         }
         self.drained = drained;
+        self.drained_points = points;
         let mut next = first;
         while next != END {
             let block = next;
@@ -275,13 +316,15 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
             entries: words[1] >> 16,
             level: (words[1] >> 8) as u8,
             has_directory: words[1] & 1 == 1,
+            has_log: words[1] & 2 == 2,
             others: u64::from(words[2]) | u64::from(words[3]) << 32,
         }
     }
 
     #[inline]
     fn set_head(&mut self, at: HeadAt, head: Head) {
-        let meta = head.entries << 16 | u32::from(head.level) << 8 | u32::from(head.has_directory);
+        let forms = u32::from(head.has_directory) | u32::from(head.has_log) << 1;
+        let meta = head.entries << 16 | u32::from(head.level) << 8 | forms;
         let others = [head.others as u32, (head.others >> 32) as u32];
         let words = &mut self.blocks.as_mut()[at.block as usize].0[at.word..at.word + HEAD];
         words.copy_from_slice(&[head.root, meta, others[0], others[1]]);
