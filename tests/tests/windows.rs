@@ -69,11 +69,11 @@ fn queries() -> Vec<Query> {
                 COUNTER_RATE => ("rate", true),
                 function => (function, function == "increase"),
             };
-            let kind = if is_of_counters { "counter" } else { "gauge" };
+            let field_kind = if is_of_counters { "counter" } else { "gauge" };
             let _ = write!(
                 text,
                 "[[query]]\nname = \"{}\"\ntopic = \"s/{{device}}\"\ntime = {{ path = \"ts\", unit = \"ms\" }}\n\
-                 key = [\"device\"]\ntags = {{ room = \"room\" }}\nfields = {{ temp = {{ path = \"temp\", kind = \"{kind}\" }}, hum = {{ path = \"hum\", resolution = 0.1, kind = \"{kind}\" }} }}\n\
+                 key = [\"device\"]\ntags = {{ room = \"room\" }}\nfields = {{ temp = {{ path = \"temp\", kind = \"{field_kind}\" }}, hum = {{ path = \"hum\", resolution = 0.1, kind = \"{field_kind}\" }} }}\n\
                  window = {window}\naggregates = [\"{aggregate}\"]\nlateness = \"5s\"\nidle = \"10s\"\n\
                  max_late = \"3650d\"\nmax_ahead = \"3650d\"\ncoarsen = []\ndedupe = \"seq\"\n\n",
                 name(kind, number),
