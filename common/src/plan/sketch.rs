@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Aggregate, Field, FieldKind, KeyPart, Query, Slice};
+use super::{Aggregate, KeyPart, Query, Slice};
 use crate::decimal::Value;
 use crate::limits::{BOUNDS_MAX, SERIES_MAX, SKETCHES_MAX, TOPS_MAX, WATCHED_MAX};
 use crate::sketch::{Shape, SketchKind};
@@ -217,17 +217,6 @@ pub(super) enum Named {
     Tag(KeyPart),
     /// A field, by its place in the query.
     Field(usize),
-}
-
-impl Aggregate {
-    /// Whether it is answered from the points of this field.
-    pub(super) fn is_of_points(&self, field: &Field) -> bool {
-        match self {
-            Self::Increase | Self::TimeWeightedMean => true,
-            Self::Rate => field.kind == FieldKind::Counter,
-            _ => false,
-        }
-    }
 }
 
 impl Query {
