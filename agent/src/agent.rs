@@ -145,6 +145,7 @@ impl Agent {
 
     fn acknowledge_later(&mut self, packet: Packet) {
         self.taken += 1;
+        self.tail.will_acknowledge();
         self.packets.push_back((self.taken, packet.id));
     }
 
@@ -159,6 +160,7 @@ impl Agent {
     /// The broker has a session for us: the one that was there before (`resumed`), or a new one.
     pub fn handle_broker_connected(&mut self, resumed: bool) {
         self.packets.clear();
+        self.tail.handle_connection();
         self.held_back = false;
         if !resumed {
             self.tail.clear();
@@ -169,6 +171,7 @@ impl Agent {
     /// The connection to the broker is gone. What was not acknowledged on it comes again.
     pub fn handle_broker_lost(&mut self) {
         self.packets.clear();
+        self.tail.handle_connection();
     }
 
     fn reject_unseen(&mut self, reason: Reason) {
@@ -295,7 +298,18 @@ impl Agent {
     /// The next packet to acknowledge to the broker, in the order of arrival: its message is durable.
     pub fn poll_acknowledgement(&mut self) -> Option<u16> {
         let (_, id) = self.packets.pop_front_if(|(number, _)| *number <= self.durable)?;
+        self.tail.handle_acknowledged();
         Some(id)
+    }
+
+    /// Whether to ask the broker something now, behind the acknowledgements: see [`Agent::handle_acknowledgements_arrived`].
+    pub fn poll_barrier(&mut self) -> bool {
+        self.tail.poll_barrier()
+    }
+
+    /// The broker has answered what was asked behind so many acknowledgements of this connection.
+    pub fn handle_acknowledgements_arrived(&mut self, count: u64) {
+        self.tail.handle_arrived(count);
     }
 
     /// Whether the disk is at work and behind: the caller had better wait for it than hand in messages.

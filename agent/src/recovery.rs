@@ -47,17 +47,12 @@ pub(crate) struct Recovery {
 
 impl Recovery {
     /// Replays the journal on this disk.
-    pub(crate) fn replay(
-        disk: &impl Disk,
-        limits: Limits,
-        window: usize,
-        now: Now,
-    ) -> Result<Self, DiskFault> {
+    pub(crate) fn replay(disk: &impl Disk, limits: Limits, tail: Tail, now: Now) -> Result<Self, DiskFault> {
         let segments = Segments::find(disk)?;
         let mut tally = Tally::default();
         let mut recovery = Self {
             intake: Intake::new(&AgentPlan::default(), None, limits, now, &mut tally),
-            tail: Tail::new(window),
+            tail,
             tally,
             counting: None,
             plan: AgentPlan::default(),

@@ -20,8 +20,8 @@ pub struct Settings {
     pub journal_bytes: u64,
     /// How long readings gather before they are made durable together.
     pub commit_delay: Span,
-    /// QoS 1 messages that are remembered because the broker may send them again: at least as many as it may send ahead
-    /// of their acknowledgement.
+    /// QoS 1 messages that a broker sends ahead of their acknowledgement, if it keeps to what it is told. How many are
+    /// remembered in case they come again does not depend on it, but see [`crate::redelivery`].
     pub redelivery_window: usize,
     /// What becomes of messages while the wall clock is not set.
     pub clock_unset: ClockUnset,

@@ -170,7 +170,7 @@ fn now(round: usize) -> Now {
 
 /// What the rim does after each burst: closes what is due, makes it durable, sends it, and has it acknowledged. Returns
 /// the allocations of the disk in memory, which are not the agent's.
-fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now) -> u64 {
+fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now, acknowledged: &mut u64) -> u64 {
     let mut of_disk = 0;
     agent.handle_timeout(now);
     while let Some(job) = agent.poll_job(now, disk) {
@@ -179,7 +179,12 @@ fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now) -> u64 {
         of_disk += allocations() - before;
         agent.handle_job_done(job.id);
     }
-    while agent.poll_acknowledgement().is_some() {}
+    while agent.poll_acknowledgement().is_some() {
+        *acknowledged += 1;
+    }
+    if agent.poll_barrier() {
+        agent.handle_acknowledgements_arrived(*acknowledged);
+    }
     while agent.poll_message(now).is_some() {}
     while let Some((_, frame)) = agent.poll_batch(|_| true, disk) {
         let seq = Batch::parse(&frame).unwrap().seq;
@@ -211,7 +216,7 @@ fn feed(slice: Slice, rounds: usize) -> Counted {
         id: 0,
         duplicate: false,
     };
-    let (mut while_reading, mut while_closing, mut panes) = (0, 0, 0);
+    let (mut while_reading, mut while_closing, mut panes, mut acknowledged) = (0, 0, 0, 0);
     for round in 0..WARM_UP_ROUNDS + rounds {
         let now = now(round);
         let deltas_before = agent.tally().value(SLICE, Counter::Deltas);
@@ -232,7 +237,7 @@ fn feed(slice: Slice, rounds: usize) -> Counted {
             in_round += allocations() - before;
         }
         let before = allocations();
-        let of_disk = between_bursts(&mut agent, &mut disk, now);
+        let of_disk = between_bursts(&mut agent, &mut disk, now, &mut acknowledged);
         let after = allocations() - before - of_disk;
         if round >= WARM_UP_ROUNDS {
             while_reading += in_round;

@@ -25,7 +25,7 @@ impl Agent {
             return is_timed && has_room;
         };
         let hash = Tail::hash(topic, payload);
-        if self.tail.has(packet, hash) {
+        if self.tail.recognize(packet, hash) {
             self.out.count(Counter::Redelivered, 1);
             self.acknowledge_later(packet);
             return false;
@@ -39,7 +39,7 @@ impl Agent {
             self.held_back = true;
             return false;
         }
-        self.tail.push(packet.id, hash, self.journal.segment());
+        self.tail.push(packet, hash, self.journal.segment());
         self.journal.message(packet.id, hash);
         self.acknowledge_later(packet);
         true

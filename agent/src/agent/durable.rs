@@ -10,6 +10,7 @@ use crate::disk::{Disk, DiskFault, File, Job, Step};
 use crate::journal::{Journal, Snapshot};
 use crate::outbox::Outbox;
 use crate::recovery::Recovery;
+use crate::redelivery::{self, Tail};
 use crate::settings::{IDLE_CHECK, Settings};
 use crate::spool::{self, Lane, Spool};
 use crate::uplink::Uplink;
@@ -39,7 +40,11 @@ impl Agent {
         now: Now,
         disk: &impl Disk,
     ) -> Result<(Self, Started), DiskFault> {
-        let mut recovery = Recovery::replay(disk, limits(&settings, seed), settings.redelivery_window, now)?;
+        let tail = Tail::new(
+            settings.redelivery_window,
+            redelivery::room(settings.journal_bytes),
+        );
+        let mut recovery = Recovery::replay(disk, limits(&settings, seed), tail, now)?;
         let mut rest = Vec::new();
         recovery.settle_overflow(|slice, section| rest.push((slice, section.clone())));
         let spool_limits = spool::Limits {

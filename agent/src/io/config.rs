@@ -313,10 +313,7 @@ impl Config {
             name: self.name.clone(),
             memory_bytes: self.limits.memory.as_u64() as usize,
             spool_bytes: self.limits.spool.as_u64(),
-            journal_bytes: match self.durability.mode {
-                Mode::Disk => self.limits.journal.as_u64(),
-                Mode::Memory => 0,
-            },
+            journal_bytes: self.journal_bytes(),
             retain_acked: span(self.durability.retain_acked),
             commit_delay: span(self.durability.commit_delay),
             redelivery_window: self.redelivery_window(),

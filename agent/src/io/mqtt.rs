@@ -13,6 +13,7 @@
 
 mod session;
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub enum SourceEvent {
     },
     /// Messages came.
     Messages(Vec<Incoming>),
+    /// The broker has so many of the acknowledgements that were sent on this connection: the first ones.
+    AcknowledgementsArrived(u64),
     /// The connection is gone.
     Lost,
 }
@@ -93,6 +96,13 @@ impl Acknowledger {
     pub fn acknowledge(&self, connection: u64, packet: u16) {
         if connection == self.shared.connection.load(Ordering::Relaxed) {
             self.requests.acknowledge(packet);
+        }
+    }
+
+    /// Asks the broker something behind the acknowledgements: its answer says that it has them.
+    pub fn barrier(&self) {
+        if !self.requests.barrier() {
+            debug!("no room for a barrier");
         }
     }
 
@@ -148,6 +158,12 @@ struct Source<R> {
     /// Until when the broker must have answered.
     answer_by: Option<tokio::time::Instant>,
     connected: Option<Instant>,
+    /// Acknowledgements that went out on this connection.
+    acknowledged: u64,
+    /// UNSUBSCRIBEs without an answer: packet id, and the acknowledgements that went out before.
+    unsubscribing: VecDeque<(u16, u64)>,
+    /// Acknowledgements that the broker has, if the machine does not know yet.
+    arrived: Option<u64>,
     /// A connection was made and the machine does not know yet; whether the session was resumed.
     announce: Option<bool>,
     group: Vec<Incoming>,
@@ -172,6 +188,9 @@ impl<R: Requests> Source<R> {
             subscribed: Vec::new(),
             answer_by: None,
             connected: None,
+            acknowledged: 0,
+            unsubscribing: VecDeque::new(),
+            arrived: None,
             announce: None,
             group: Vec::new(),
             group_bytes: 0,
@@ -232,7 +251,7 @@ impl<R: Requests> Source<R> {
         if let Some(polled) = ready.await {
             return Ok(polled);
         }
-        if !self.group.is_empty() {
+        if !self.group.is_empty() || self.arrived.is_some() {
             let gather = self.config.broker.gather;
             let busy = self.handed_over.elapsed() < gather * BUSY_GATHERS;
             self.hand_over().await?;
@@ -273,6 +292,8 @@ impl<R: Requests> Source<R> {
             Polled::Connected { resumed } => {
                 info!(broker = %self.config.broker.url, resumed, "connected to the broker");
                 self.connected = Some(Instant::now());
+                self.acknowledged = 0;
+                self.unsubscribing.clear();
                 self.announce = Some(resumed);
                 self.subscribed.clear();
                 self.change_subscriptions()
@@ -289,6 +310,25 @@ impl<R: Requests> Source<R> {
             Polled::Message(message) => {
                 self.group_bytes += message.payload.len() + message.topic.len();
                 self.group.push(message);
+                Ok(())
+            }
+            Polled::Acknowledged => {
+                self.acknowledged += 1;
+                Ok(())
+            }
+            Polled::Unsubscribing(id) => {
+                self.unsubscribing.push_back((id, self.acknowledged));
+                Ok(())
+            }
+            Polled::Unsubscribed(id) => {
+                // Whatever it was for: all that went out before has arrived.
+                if let Some(place) = self.unsubscribing.iter().position(|(asked, _)| *asked == id) {
+                    self.arrived = self
+                        .unsubscribing
+                        .drain(..=place)
+                        .next_back()
+                        .map(|(_, count)| count);
+                }
                 Ok(())
             }
             Polled::Other => Ok(()),
@@ -322,6 +362,10 @@ impl<R: Requests> Source<R> {
         if let Some(resumed) = self.announce.take() {
             let connection = self.shared.connection.load(Ordering::Relaxed);
             self.tell(SourceEvent::Connected { connection, resumed }).await?;
+        }
+        if let Some(count) = self.arrived.take() {
+            debug!(count, "the broker has these acknowledgements");
+            self.tell(SourceEvent::AcknowledgementsArrived(count)).await?;
         }
         if self.group.is_empty() {
             return Ok(());

@@ -176,6 +176,7 @@ impl Shell {
                 self.agent.handle_broker_connected(resumed);
             }
             SourceEvent::Messages(group) => self.handle_messages(&group),
+            SourceEvent::AcknowledgementsArrived(count) => self.agent.handle_acknowledgements_arrived(count),
             SourceEvent::Lost => self.agent.handle_broker_lost(),
         }
     }
@@ -299,6 +300,9 @@ impl Shell {
         }
         while let Some(packet) = self.agent.poll_acknowledgement() {
             self.acknowledger.acknowledge(self.connection, packet);
+        }
+        if self.agent.poll_barrier() {
+            self.acknowledger.barrier();
         }
         while let Some(command) = self.agent.poll_command() {
             debug!(topic = command.topic, "asking for a rebirth");

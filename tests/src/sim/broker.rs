@@ -1,5 +1,6 @@
 //! A broker as one gateway sees it: it keeps the session, sends a window of messages ahead of their acknowledgements,
-//! and after a lost connection sends again, in order and marked, what was not acknowledged.
+//! and after a lost connection sends again, in order and marked, what was not acknowledged. Its window need not be the
+//! one that it was told.
 
 use std::collections::VecDeque;
 
@@ -24,8 +25,19 @@ pub enum FromBroker {
         /// Which of the case's publishes.
         publish: usize,
     },
+    /// It has so many of the acknowledgements of this connection.
+    Arrived(u64),
     /// The connection is gone.
     Lost,
+}
+
+/// What a gateway sends to its broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ToBroker {
+    /// The message with this packet id was taken.
+    Acknowledgement(u16),
+    /// To be answered; so many acknowledgements of this connection were sent before.
+    Barrier(u64),
 }
 
 /// The broker's side of one gateway's session.
@@ -42,8 +54,8 @@ pub struct Broker {
     connections: u32,
     /// On the wire to the gateway.
     pub down: VecDeque<FromBroker>,
-    /// Acknowledgements on the wire, with their connections.
-    pub up: VecDeque<(u32, u16)>,
+    /// On the wire to the broker, with the connections.
+    pub up: VecDeque<(u32, ToBroker)>,
     /// Topic filters that the session has subscribed to.
     pub filters: Vec<String>,
     /// Until then nobody can connect.
@@ -95,9 +107,10 @@ impl Broker {
     }
 
     fn next_id(&mut self) -> u16 {
+        let ids = (self.window as u16 * 2).max(97);
         loop {
             // Ids come round soon, as they do within minutes on a busy broker.
-            self.last_id = self.last_id % 97 + 1;
+            self.last_id = self.last_id % ids + 1;
             if self.in_flight.iter().all(|(id, _)| *id != self.last_id) {
                 return self.last_id;
             }
@@ -129,13 +142,21 @@ impl Broker {
         self.down.len() - before
     }
 
-    /// The next acknowledgement arrives.
-    pub fn handle_acknowledgement(&mut self) {
-        let Some((connection, id)) = self.up.pop_front() else {
-            return;
+    /// The next of what is on the wire arrives; returns how many answers go back.
+    pub fn handle_next(&mut self) -> usize {
+        let next = self.up.pop_front();
+        let Some((_, next)) = next.filter(|(connection, _)| self.connection == Some(*connection)) else {
+            return 0;
         };
-        if self.connection == Some(connection) {
-            self.in_flight.retain(|(held, _)| *held != id);
+        match next {
+            ToBroker::Acknowledgement(id) => {
+                self.in_flight.retain(|(held, _)| *held != id);
+                0
+            }
+            ToBroker::Barrier(count) => {
+                self.down.push_back(FromBroker::Arrived(count));
+                1
+            }
         }
     }
 
@@ -145,11 +166,14 @@ impl Broker {
             return false;
         }
         let arriving = dice.below(self.up.len() as u32 + 1) as usize;
+        let on_the_wire = self.down.len();
         for _ in 0..arriving {
-            self.handle_acknowledgement();
+            self.handle_next();
         }
         self.up.clear();
         self.connection = None;
+        // Answers that it gave just now are lost with the connection.
+        self.down.truncate(on_the_wire);
         let arriving = dice.below(self.down.len() as u32 + 1) as usize;
         self.down.truncate(arriving);
         self.down.push_back(FromBroker::Lost);

@@ -30,8 +30,10 @@ pub struct Case {
     pub retain_seconds: i64,
     /// How long readings gather before a job.
     pub commit_delay_ms: i64,
-    /// The broker's window.
+    /// The broker's window, as it is told.
     pub window: usize,
+    /// How many of them it sends ahead all the same.
+    pub windows: usize,
     /// Longest step of a disk job, in microseconds.
     pub disk_us: u32,
     /// Longest way of a frame over the link, in microseconds.
@@ -202,6 +204,8 @@ impl Case {
             retain_seconds: [0, 2, 3_600][dice.below(3) as usize],
             commit_delay_ms: [0, 1, 20, 500][dice.below(4) as usize],
             window,
+            // From dice of its own, so that seeds keep the rest of their meaning.
+            windows: [1, 1, 1, 5][Dice::new(seed, 3).below(4) as usize],
             disk_us: [50, 1_000, 20_000, 200_000][dice.below(4) as usize],
             link_us: [500, 20_000, 400_000][dice.below(3) as usize],
             plan: if kind == Kind::Outage {

@@ -55,6 +55,7 @@ impl Case {
             retain_seconds: 2,
             commit_delay_ms: pick(&mut dice, &[0, 5, 200]),
             window: 20,
+            windows: 1,
             disk_us: pick(&mut dice, &[50, 5_000]),
             link_us: pick(&mut dice, &[500, 50_000]),
             plan: Variant::Drawn(seed),

@@ -40,6 +40,8 @@ pub(super) struct Gateway {
     wake: u64,
     /// The broker's connection that the agent knows of.
     connection: u32,
+    /// Acknowledgements sent on it.
+    acknowledged: u64,
     forget_session: bool,
 }
 
@@ -60,7 +62,7 @@ impl Gateway {
         Self {
             agent: None,
             disk: SimDisk::default(),
-            broker: Broker::new(case.window, Vec::new()),
+            broker: Broker::new(case.window * case.windows, Vec::new()),
             link: None,
             doom: None,
             cut_until: 0,
@@ -74,6 +76,7 @@ impl Gateway {
             job: None,
             wake: u64::MAX,
             connection: 0,
+            acknowledged: 0,
             forget_session: false,
         }
     }
@@ -244,9 +247,11 @@ impl World<'_> {
         match from {
             FromBroker::Connected { connection, resumed } => {
                 gateway.connection = connection;
+                gateway.acknowledged = 0;
                 agent.handle_broker_connected(resumed);
                 self.log(|| format!("gw-{index} broker connection {connection}, resumed: {resumed}"));
             }
+            FromBroker::Arrived(count) => agent.handle_acknowledgements_arrived(count),
             FromBroker::Lost => {
                 agent.handle_broker_lost();
                 self.soon(1_000_000, Event::BrokerTry(index));
@@ -278,9 +283,9 @@ impl World<'_> {
 
     pub(super) fn handle_to_broker(&mut self, index: usize) {
         let broker = &mut self.gateways[index].broker;
-        broker.handle_acknowledgement();
+        let answers = broker.handle_next();
         let sent = broker.send();
-        self.come_down(index, sent);
+        self.come_down(index, answers + sent);
     }
 
     // Its link.

@@ -49,14 +49,19 @@ fn check_fleet(world: &World, broker: &Broker, aggregator: &Aggregator) {
     wait_until_right(aggregator, &[truth]);
 }
 
+/// With each version the fleet's rows are right, and the agent learns that the broker has its acknowledgements.
 #[test]
-fn an_agent_speaks_mqtt_3_1_1() {
-    let world = World::new();
-    let broker = Broker::mosquitto(&world, "broker");
-    let aggregator = Aggregator::start(&world, FLEET_PLAN);
-    let agent = AgentConfig::new("gw-1", &broker.url(), &aggregator).broker_line("protocol = 4");
-    let _agent = agent.start_subscribed(&world);
-    check_fleet(&world, &broker, &aggregator);
+fn an_agent_speaks_both_versions_of_mqtt() {
+    for protocol in [5, 4] {
+        let world = World::new();
+        let broker = Broker::mosquitto(&world, "broker");
+        let aggregator = Aggregator::start(&world, FLEET_PLAN);
+        let mut agent = AgentConfig::new("gw-1", &broker.url(), &aggregator)
+            .broker_line(&format!("protocol = {protocol}"))
+            .start_subscribed(&world);
+        check_fleet(&world, &broker, &aggregator);
+        agent.wait_for("the broker has these acknowledgements");
+    }
 }
 
 /// A message larger than any limit of the agent must not stall the stream: MQTT 5 brokers keep it, and with 3.1.1, which

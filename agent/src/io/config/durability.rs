@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Config, duration};
-use crate::journal::SEGMENTS_MAX;
+use crate::redelivery;
 
 /// What survives the process.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -44,20 +44,31 @@ impl Default for Durability {
 
 /// Most QoS 1 messages that brokers send ahead with MQTT 3.1.1, where it is theirs to say: far above any default.
 const WINDOW_OF_3_1_1: usize = 1_024;
-/// So many windows of messages are remembered. One is what a broker may have under way; Mosquitto 2.0, told 1,000, was
-/// seen with 4,247 (1,773 of them taken already), and what is not remembered when it comes again counts twice.
-const WINDOWS: usize = 4;
-/// Remembered messages are carried from segment to segment of the journal, 7 bytes each: a quarter of one at most.
-const MESSAGE_BYTES: u64 = 7;
+/// A broker is told to send ahead at most this part of the messages that can be remembered beside the journal, because
+/// not every broker keeps to it: Mosquitto 2.0 was seen with four times as many.
+const SHARE_UNDER_WAY: usize = 8;
 
 impl Config {
-    /// How many messages are remembered in case they come again.
+    /// How many messages the broker is told to send ahead of their acknowledgements.
+    pub(in crate::io) fn receive_maximum(&self) -> u16 {
+        let remembered = redelivery::room(self.journal_bytes());
+        let most = u16::try_from(remembered / SHARE_UNDER_WAY).unwrap_or(u16::MAX);
+        self.broker.receive_maximum.min(most)
+    }
+
+    /// How many messages a broker sends ahead.
     pub(super) fn redelivery_window(&self) -> usize {
-        let window = match self.broker.protocol {
-            5 => usize::from(self.broker.receive_maximum),
+        match self.broker.protocol {
+            5 => usize::from(self.receive_maximum()),
             _ => WINDOW_OF_3_1_1,
-        };
-        let carried = self.limits.journal.as_u64() / u64::from(SEGMENTS_MAX) / 4 / MESSAGE_BYTES;
-        (WINDOWS * window).min(carried as usize).max(window)
+        }
+    }
+
+    /// Bytes of the journal; 0 if there is none.
+    pub(super) fn journal_bytes(&self) -> u64 {
+        match self.durability.mode {
+            Mode::Disk => self.limits.journal.as_u64(),
+            Mode::Memory => 0,
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use rumqttc::{TlsConfiguration, Transport, v5};
+use rumqttc::{Outgoing, TlsConfiguration, Transport, v5};
 
 use super::Incoming;
 use crate::io::config::{Broker, Config};
@@ -14,9 +14,19 @@ use crate::redelivery::Packet;
 
 /// What a client has to tell.
 pub(super) enum Polled {
-    Connected { resumed: bool },
-    Subscribed { refused: usize },
+    Connected {
+        resumed: bool,
+    },
+    Subscribed {
+        refused: usize,
+    },
     Message(Incoming),
+    /// An acknowledgement went out.
+    Acknowledged,
+    /// An UNSUBSCRIBE went out, with this packet id.
+    Unsubscribing(u16),
+    /// The broker has answered the one with this packet id.
+    Unsubscribed(u16),
     Other,
 }
 
@@ -58,6 +68,14 @@ impl Acknowledgements {
 }
 
 impl Acknowledgements {
+    /// Queues an UNSUBSCRIBE for a filter that was never subscribed to; false when it cannot be queued.
+    pub(super) fn barrier(&self) -> bool {
+        match self {
+            Self::Five(client) => client.try_unsubscribe(BARRIER_FILTER).is_ok(),
+            Self::Four(client) => client.try_unsubscribe(BARRIER_FILTER).is_ok(),
+        }
+    }
+
     /// Queues a message of the agent's own, at QoS 0: false when there is no room, or no connection to wait for.
     pub(super) fn publish(&self, topic: &str, payload: Vec<u8>) -> bool {
         match self {
@@ -70,6 +88,9 @@ impl Acknowledgements {
         }
     }
 }
+
+/// No plan has this filter, and no broker asks for a permission to unsubscribe.
+const BARRIER_FILTER: &str = "catchment/acknowledged";
 
 fn packet(at_least_once: bool, id: u16, duplicate: bool) -> Option<Packet> {
     (at_least_once && id != 0).then_some(Packet { id, duplicate })
@@ -141,7 +162,7 @@ pub(super) fn version_5(config: &Config) -> Result<(Five, FiveRequests)> {
         .set_session_expiry_interval(Some(
             u32::try_from(broker.session_expiry.as_secs()).unwrap_or(u32::MAX),
         ))
-        .set_receive_maximum(Some(broker.receive_maximum))
+        .set_receive_maximum(Some(config.receive_maximum()))
         .set_max_packet_size(Some(u32::try_from(packet_bytes(config)).unwrap_or(u32::MAX)))
         .set_topic_alias_max(None)
         .set_connection_timeout(CONNECT_WAIT.as_secs())
@@ -194,6 +215,16 @@ fn event_5(event: v5::Event) -> Polled {
                 publish.dup,
             ),
         }),
+        v5::Event::Incoming(Packet::UnsubAck(ack)) => Polled::Unsubscribed(ack.pkid),
+        v5::Event::Outgoing(outgoing) => event_out(&outgoing),
+        v5::Event::Incoming(_) => Polled::Other,
+    }
+}
+
+fn event_out(outgoing: &Outgoing) -> Polled {
+    match outgoing {
+        Outgoing::PubAck(_) => Polled::Acknowledged,
+        Outgoing::Unsubscribe(id) => Polled::Unsubscribing(*id),
         _ => Polled::Other,
     }
 }
@@ -293,7 +324,9 @@ fn event_4(event: rumqttc::Event) -> Polled {
                 publish.dup,
             ),
         }),
-        _ => Polled::Other,
+        rumqttc::Event::Incoming(Packet::UnsubAck(ack)) => Polled::Unsubscribed(ack.pkid),
+        rumqttc::Event::Outgoing(outgoing) => event_out(&outgoing),
+        rumqttc::Event::Incoming(_) => Polled::Other,
     }
 }
 

@@ -3,6 +3,7 @@
 use catchment_common::time::Now;
 
 use super::show;
+use crate::sim::broker::ToBroker;
 use crate::sim::world::{Event, World};
 
 /// Disk that a gateway may take beyond its budgets: one group of readings above the journal's, and files that are
@@ -88,13 +89,22 @@ impl World<'_> {
         }
         let gateway = &mut self.gateways[index];
         let Some(agent) = &mut gateway.agent else { return };
-        let mut acknowledged = 0;
+        let mut sent = 0;
         while let Some(id) = agent.poll_acknowledgement() {
-            gateway.broker.up.push_back((gateway.connection, id));
-            acknowledged += 1;
+            gateway
+                .broker
+                .up
+                .push_back((gateway.connection, ToBroker::Acknowledgement(id)));
+            gateway.acknowledged += 1;
+            sent += 1;
+        }
+        if agent.poll_barrier() {
+            let barrier = ToBroker::Barrier(gateway.acknowledged);
+            gateway.broker.up.push_back((gateway.connection, barrier));
+            sent += 1;
         }
         let reconnect = agent.poll_redelivery();
-        for _ in 0..acknowledged {
+        for _ in 0..sent {
             self.soon(2_000, Event::ToBroker(index));
         }
         if reconnect {
