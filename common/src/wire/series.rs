@@ -45,9 +45,9 @@ pub(super) fn put_series<'s>(
         }
     }));
     put_column(out, column);
-    if let Some(scale) = narrow_scale(rows.clone(), pane) {
+    if let Some(scale) = narrow_scale(&rows, pane) {
         out.push(NARROW);
-        put_narrow(out, rows, pane, scale, scratch);
+        put_narrow(out, &rows, pane, scale, scratch);
         return;
     }
     out.push(WIDE);
@@ -59,7 +59,7 @@ pub(super) fn put_series<'s>(
 
 /// The largest scale at which every value is whole, or `None` if the narrow form cannot hold them.
 fn narrow_scale<'s>(
-    rows: impl Iterator<Item = &'s Series> + Clone,
+    rows: &(impl Iterator<Item = &'s Series> + Clone),
     pane: Timestamp,
 ) -> Option<&'static Scale> {
     let points = || rows.clone().flat_map(Series::points);
@@ -85,7 +85,7 @@ fn narrow_scale<'s>(
 
 fn put_narrow<'s>(
     out: &mut Vec<u8>,
-    rows: impl Iterator<Item = &'s Series> + Clone,
+    rows: &(impl Iterator<Item = &'s Series> + Clone),
     pane: Timestamp,
     scale: &Scale,
     scratch: &mut StatsScratch,
@@ -243,15 +243,12 @@ impl Source {
 
 impl Narrow {
     fn point(&mut self, before: Option<&SeriesPoint>) -> Option<SeriesPoint> {
-        let (from, ticks, value) = match before {
-            Some(before) => {
-                let value = self.before.checked_add(unzigzag(self.values.next()?))?;
-                (before.at, self.steps.next()?, value)
-            }
-            None => {
-                self.row = self.row.checked_add(unzigzag(self.first_values.next()?))?;
-                (self.pane, self.first_times.next()?, self.row)
-            }
+        let (from, ticks, value) = if let Some(before) = before {
+            let value = self.before.checked_add(unzigzag(self.values.next()?))?;
+            (before.at, self.steps.next()?, value)
+        } else {
+            self.row = self.row.checked_add(unzigzag(self.first_values.next()?))?;
+            (self.pane, self.first_times.next()?, self.row)
         };
         self.before = value;
         let micros = i64::try_from(ticks).ok()?.checked_mul(self.tick)?;

@@ -127,12 +127,11 @@ impl Contents {
         self.readings += 1;
         for (field, value) in self.fields.iter_mut().zip(&reading.values) {
             let Some(value) = value else { continue };
-            match field {
-                Some(values) => values.add(reading.at_us, value),
-                None => {
-                    let (values, points) = (self.keeps_values, self.keeps_points);
-                    *field = Some(Values::new(reading.at_us, value, values, points));
-                }
+            if let Some(values) = field {
+                values.add(reading.at_us, value);
+            } else {
+                let (values, points) = (self.keeps_values, self.keeps_points);
+                *field = Some(Values::new(reading.at_us, value, values, points));
             }
         }
         for (held, value) in self.watched.iter_mut().zip(&reading.watched) {
