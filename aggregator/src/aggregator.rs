@@ -43,6 +43,8 @@ pub struct Settings {
     pub lease: Span,
     /// How often agents are asked to send heartbeats.
     pub heartbeat: Span,
+    /// Rows of windows that have become due for one commit, above 0: [`crate::limits::DUE_ROWS_MAX`], or less in tests.
+    pub due_rows: usize,
 }
 
 /// The machine.
@@ -54,6 +56,8 @@ pub struct Aggregator {
     panes: Panes,
     frontier: Frontier,
     windows: Vec<QueryWindows>,
+    /// The query whose windows are shown first.
+    first_query: usize,
     sessions: BTreeMap<ConnectionId, Session>,
     /// Epochs that have greeted, for each agent, the newest first.
     epochs: BTreeMap<String, VecDeque<u64>>,
@@ -144,6 +148,7 @@ impl Aggregator {
             panes: Panes::default(),
             frontier: Frontier::new(settings.lease),
             windows,
+            first_query: 0,
             sessions: BTreeMap::new(),
             epochs: BTreeMap::new(),
             pending: Pending::default(),
@@ -367,11 +372,7 @@ impl Aggregator {
             ..Commit::default()
         };
         commit.watermarks = std::mem::take(&mut self.pending.watermarks);
-        for (index, (query, windows)) in self.catalog.queries.iter().zip(&mut self.windows).enumerate() {
-            commit
-                .results
-                .extend(windows.advance(index, query, &self.panes, &self.frontier, now));
-        }
+        let is_behind = self.advance_windows(now, &mut commit);
         commit.batches = std::mem::take(&mut self.pending.batches);
         self.journal_bytes += std::mem::take(&mut self.pending.bytes);
         for (agent, epoch) in self.pending.claimed.keys() {
@@ -398,12 +399,32 @@ impl Aggregator {
             .into_iter()
             .map(|((agent, counting, slice, counter), value)| (agent, counting, slice, counter, value))
             .collect();
-        self.pending.urgent = false;
+        self.pending.urgent = is_behind;
         if checkpoint {
             self.next_checkpoint = now.monotonic + CHECKPOINT_INTERVAL;
             commit.checkpoint = self.checkpoint(now);
         }
         commit
+    }
+
+    /// Brings the results of all queries up to date; returns whether windows are left for the next commit. That begins
+    /// with the query after the one that used up the room, so that none waits for another.
+    fn advance_windows(&mut self, now: Now, commit: &mut Commit) -> bool {
+        let mut room = self.settings.due_rows;
+        let count = self.windows.len();
+        let first = self.first_query.min(count);
+        let mut is_behind = false;
+        for index in (first..count).chain(0..first) {
+            let (query, windows) = (&self.catalog.queries[index], &mut self.windows[index]);
+            let had_room = room > 0;
+            let results = windows.advance(index, query, &self.panes, &self.frontier, now, &mut room);
+            commit.results.extend(results);
+            is_behind |= windows.is_behind();
+            if had_room && room == 0 {
+                self.first_query = index + 1;
+            }
+        }
+        is_behind
     }
 
     /// Applies the statements that hold now; the newest that does says all that those before it say.

@@ -19,6 +19,9 @@ pub const LOSS_ENTRY_BYTES: usize = 64;
 pub const COMMIT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of appended batches after which a checkpoint is taken before its time.
 pub const JOURNAL_BYTES_MAX: usize = 64 << 20;
+/// Rows of windows that have become due, for one commit; the window that reaches it is shown whole, the others with the
+/// next commits. After a long outage all its windows are due at once, and live batches would wait for millions of rows.
+pub const DUE_ROWS_MAX: usize = 1 << 15;
 /// How often dirty panes are written as columns.
 pub const CHECKPOINT_INTERVAL: Span = Span::from_secs(5);
 /// Things that nobody waits for (counters, last-heard) are committed this often.

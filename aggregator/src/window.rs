@@ -45,6 +45,8 @@ pub struct QueryWindows {
     changes: Changes,
     /// Coarser panes with new data: width and start, then slice and key.
     touched_coarse: BTreeMap<(Span, Timestamp), BTreeSet<(SliceId, KeyId)>>,
+    /// Whether windows are due for which there was no room.
+    is_behind: bool,
 }
 
 /// What lies behind the horizon and has new data.
@@ -127,6 +129,7 @@ impl QueryWindows {
                 Window::Session { .. } => Changes::Sessions(Sessions::default()),
             },
             touched_coarse: BTreeMap::new(),
+            is_behind: false,
         }
     }
 
@@ -159,6 +162,11 @@ impl QueryWindows {
     /// Every window that ends by then has been shown.
     pub fn emitted_through(&self) -> Timestamp {
         self.horizon.through
+    }
+
+    /// Whether windows were due for which [`QueryWindows::advance`] had no room.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Panes that start before this can only matter to windows that were shown, and to sessions that load them.
@@ -217,7 +225,8 @@ impl QueryWindows {
     }
 
     /// Brings the results up to date with panes and frontier; `None` when nothing changed. At the same `now`, and with
-    /// nothing merged since, everything must have been prepared.
+    /// nothing merged since, everything must have been prepared. Windows with fixed bounds are shown as long as there is
+    /// `room` for their rows; whether some are left says [`QueryWindows::is_behind`].
     pub fn advance(
         &mut self,
         index: usize,
@@ -225,6 +234,7 @@ impl QueryWindows {
         panes: &Panes,
         frontier: &Frontier,
         now: Now,
+        room: &mut usize,
     ) -> Option<QueryResults> {
         let slices = query.slices();
         let due = self.horizon.due(query, &slices, frontier, now);
@@ -243,17 +253,19 @@ impl QueryWindows {
             let keys = rows::keys_of(panes, touched);
             results.windows.push(view.rows(cut, Why::CoarsePane, keys));
         }
+        let mut reached = due;
         match (&mut self.changes, &query.grid) {
             (Changes::Fixed(touched), Some(grid)) => {
                 touched.revise(&view, grid, &mut self.horizon, &mut results);
-                grid::show_due(&view, grid, &mut self.horizon, due, &mut results);
+                reached = grid::show_due(&view, grid, &mut self.horizon, due, room, &mut results);
             }
             (Changes::Sessions(sessions), _) => sessions.show(&view, &mut self.horizon, &mut results),
             (Changes::Fixed(_), None) => {}
         }
-        if due > self.horizon.through {
-            self.horizon.through = due;
-            results.emitted_through = Some(due);
+        self.is_behind = reached < due;
+        if reached > self.horizon.through {
+            self.horizon.through = reached;
+            results.emitted_through = Some(reached);
         }
         self.horizon.settle(&coverage, &mut results);
         let changed =

@@ -15,6 +15,7 @@ use catchment_aggregator::aggregator::{Aggregator, Settings};
 use catchment_aggregator::io::pki;
 use catchment_aggregator::io::plan_toml;
 use catchment_aggregator::io::sqlite::{Store, tables};
+use catchment_aggregator::limits::DUE_ROWS_MAX;
 use catchment_common::time::Now;
 use catchment_common::wire::{Heartbeat, Hello, Message};
 use support::partials::{keys, seal, section};
@@ -52,6 +53,7 @@ aggregates = ["count", "mean", "stddev", "min", "max"]
 const SETTINGS: Settings = Settings {
     lease: seconds(3_600),
     heartbeat: seconds(5),
+    due_rows: DUE_ROWS_MAX,
 };
 const AGENTS: u64 = 8;
 const KEYS_PER_AGENT: usize = 1_000;

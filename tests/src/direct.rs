@@ -6,6 +6,7 @@ use catchment_agent::agent::Agent;
 use catchment_agent::disk::MemoryDisk;
 use catchment_agent::settings::{ClockUnset, Settings};
 use catchment_aggregator::aggregator::{self, Aggregator, Transmit};
+use catchment_aggregator::limits::DUE_ROWS_MAX;
 use catchment_common::plan::Query;
 use catchment_common::stats::Lowered;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
@@ -44,6 +45,7 @@ impl Direct {
         let settings = aggregator::Settings {
             lease: Span::from_days(36_500),
             heartbeat: Span::from_secs(1),
+            due_rows: DUE_ROWS_MAX,
         };
         let aggregator = store.restore(settings, now);
         let names = aggregator.catalog().queries.iter();

@@ -16,6 +16,7 @@ use catchment_common::wire::{LossEntry, RejectReason};
 use super::sessions::REPLACED;
 use super::*;
 use crate::commit::{NoPanes, Row, WindowRows};
+use crate::limits::DUE_ROWS_MAX;
 use crate::testing::{SLICE, at, batch, batch_of, catalog, coarsening, heartbeat, hello, now, query};
 
 /// Keeps checkpoints as a store would.
@@ -69,6 +70,7 @@ impl World {
         let settings = Settings {
             lease: Span::from_secs(1_000),
             heartbeat: Span::from_secs(1),
+            due_rows: DUE_ROWS_MAX,
         };
         let aggregator = Aggregator::new(settings, catalog(1, queries), now(0));
         Self {

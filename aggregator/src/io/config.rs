@@ -8,6 +8,7 @@ use catchment_common::time::Span;
 use serde::{Deserialize, Deserializer};
 
 use crate::aggregator::Settings;
+use crate::limits::DUE_ROWS_MAX;
 
 /// An aggregator's configuration. Relative paths are relative to the file.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -133,6 +134,7 @@ impl Config {
         Settings {
             lease: span(self.lease),
             heartbeat: span(self.heartbeat),
+            due_rows: DUE_ROWS_MAX,
         }
     }
 }

@@ -118,21 +118,31 @@ impl Touched {
     }
 }
 
-/// Rows of all windows with data that end after the horizon and by `through`.
+/// Rows of the windows with data that end after the horizon and by `through`, the earliest first, until `room` for rows
+/// is used up. Returns up to where that is.
 pub(super) fn show_due<C: Fn(Timestamp) -> Coverage>(
     view: &View<'_, C>,
     grid: &Grid,
     horizon: &mut Horizon,
     through: Timestamp,
+    room: &mut usize,
     results: &mut QueryResults,
-) {
+) -> Timestamp {
+    let mut reached = horizon.through;
     for start in due(view, grid, horizon.through, through) {
+        if *room == 0 {
+            return reached;
+        }
         let end = grid.end(start);
         let coverage = (view.coverage)(end);
         horizon.watch(start, end, coverage);
         let (cut, keys) = (Cut::window(start, end), view.keys_within(start, end));
-        results.windows.push(view.rows(cut, why_due(coverage), keys));
+        let shown = view.rows(cut, why_due(coverage), keys);
+        *room = room.saturating_sub(shown.rows.len());
+        results.windows.push(shown);
+        reached = end;
     }
+    through
 }
 
 /// The windows with data that end after `after` and by `through`.

@@ -30,6 +30,8 @@ pub struct Case {
     pub retain_seconds: i64,
     /// How long readings gather before a job.
     pub commit_delay_ms: i64,
+    /// Rows of windows that have become due, for one commit.
+    pub due_rows: usize,
     /// The broker's window, as it is told.
     pub window: usize,
     /// How many of them it sends ahead all the same.
@@ -204,7 +206,8 @@ impl Case {
             retain_seconds: [0, 2, 3_600][dice.below(3) as usize],
             commit_delay_ms: [0, 1, 20, 500][dice.below(4) as usize],
             window,
-            // From dice of its own, so that seeds keep the rest of their meaning.
+            // From dice of their own, so that seeds keep the rest of their meaning.
+            due_rows: [1, 30, 1_000_000][Dice::new(seed, 4).below(3) as usize],
             windows: [1, 1, 1, 5][Dice::new(seed, 3).below(4) as usize],
             disk_us: [50, 1_000, 20_000, 200_000][dice.below(4) as usize],
             link_us: [500, 20_000, 400_000][dice.below(3) as usize],

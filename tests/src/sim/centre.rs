@@ -79,6 +79,7 @@ impl World<'_> {
         let settings = Settings {
             lease: Span::from_secs(120),
             heartbeat: Span::from_secs(1),
+            due_rows: self.case.due_rows,
         };
         let machine = self.centre.store.restore(settings, now);
         let plan = machine.catalog().agent_plan();

@@ -56,6 +56,7 @@ impl Case {
             commit_delay_ms: pick(&mut dice, &[0, 5, 200]),
             window: 20,
             windows: 1,
+            due_rows: 50,
             disk_us: pick(&mut dice, &[50, 5_000]),
             link_us: pick(&mut dice, &[500, 50_000]),
             plan: Variant::Drawn(seed),

@@ -86,3 +86,65 @@ fn a_late_reading_is_in_every_window_that_needs_its_pane_shown_or_not() {
         (100, "x", 1, true, 1, 2.0),
     ]);
 }
+
+/// After an outage all its windows are due at once. They come with several commits, so that a live batch is acknowledged
+/// with the first; each window once, the earliest first, and no query waits for all windows of another.
+#[test]
+fn windows_that_are_due_together_are_shown_by_and_by() {
+    const KEYS: usize = 1_000;
+    const WINDOWS: i64 = 80;
+    let slower = |query: Query| Query {
+        lateness: Span::from_secs(1),
+        ..query
+    };
+    let mut world = World::new(vec![query("a", 10, 10), slower(query("b", 10, 10))]);
+    world.greet(1, "gw-1", Vec::new());
+    let names: Vec<String> = (0..KEYS).map(|key| format!("{key:04}")).collect();
+    let rows: Vec<(&str, &[i64])> = names.iter().map(|name| (name.as_str(), &[1][..])).collect();
+    let slices = [SLICE, SliceId(2)];
+    let mut seq = 0;
+    for pane in 0..WINDOWS {
+        for slice in slices {
+            seq += 1;
+            world
+                .frame(0, 1, batch_of(slice, 1, seq, pane * 10, &rows))
+                .unwrap();
+        }
+    }
+    let passed = slices.map(|slice| (slice, at(WINDOWS * 10))).to_vec();
+    let heartbeat = Message::Heartbeat(catchment_common::wire::Heartbeat {
+        watermarks: passed,
+        epoch: 1,
+        counting: 1,
+        seq,
+        oldest: 1,
+        counters: Vec::new(),
+        backlog_batches: 0,
+        backlog_bytes: 0,
+    });
+    world.frame(0, 1, heartbeat.emit()).unwrap();
+    world.settle(0);
+    assert_eq!(world.acked(), [(1, 1, seq)], "with the first commit");
+    let shown = |commit: &Commit, query: usize| -> Vec<Timestamp> {
+        let results = commit.results.iter().filter(|results| results.query == query);
+        let windows = results.flat_map(|results| &results.windows);
+        windows.map(|window| window.status.start).collect()
+    };
+    let expected: Vec<Timestamp> = (0..WINDOWS).map(|window| at(window * 10)).collect();
+    for query in 0..2 {
+        let all: Vec<Timestamp> = { world.commits.iter() }
+            .flat_map(|commit| shown(commit, query))
+            .collect();
+        assert_eq!(all, expected);
+    }
+    for commit in &world.commits {
+        let windows = shown(commit, 0).len() + shown(commit, 1).len();
+        assert!(
+            windows * KEYS < DUE_ROWS_MAX + KEYS,
+            "{windows} windows in one commit"
+        );
+    }
+    let with_b = { world.commits.iter() }.position(|commit| !shown(commit, 1).is_empty());
+    let last_a = { world.commits.iter() }.rposition(|commit| !shown(commit, 0).is_empty());
+    assert!(with_b < last_a, "one query waits for the other");
+}

@@ -45,6 +45,7 @@ impl Centre {
         let settings = Settings {
             lease: Span::from_secs(1_000_000),
             heartbeat: Span::from_secs(1),
+            due_rows: 20,
         };
         let aggregator = reader.restore(settings, now(seconds)).unwrap();
         Self {
