@@ -66,7 +66,7 @@ impl Variant {
             "10s",
             None,
             "[\"room\"]",
-            &points,
+            all,
             "[\"1m\", \"10m\", \"1h\"]",
         );
         let text = match self {
@@ -102,7 +102,7 @@ impl Variant {
                 climate + &visits + &trips + &runs + &shifted
             }
             Self::Ladder => ladder,
-            Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", ""),
+            Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", "").replace(all, &points),
             Self::Drawn(seed) => super::drawn::plan(seed),
         };
         plan_toml::parse(&text, "simulated")
