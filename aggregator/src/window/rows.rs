@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use catchment_common::limits::WINDOW_STEP_MIN;
-use catchment_common::lower::lower;
+use catchment_common::lower::{self, lower};
 use catchment_common::plan::{Column, SliceId};
-use catchment_common::sketch::{Sketch, empty_row};
+use catchment_common::sketch::{Course, Series, Sketch, SketchKind, empty_row};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 
@@ -97,6 +97,8 @@ struct Merged {
     stats: Vec<Stats>,
     /// For each sketch of the query.
     sketches: Vec<Sketch>,
+    /// At the places of series: see [`Courses::through`].
+    courses: Vec<Option<Course>>,
 }
 
 /// The keys behind these numbers, in order.
@@ -163,11 +165,13 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
         let RunningQuery {
             query,
             sketches: kinds,
+            series,
             ..
         } = self.query;
         let mut readings = 0_u64;
         let mut stats = vec![Stats::IDENTITY; query.fields.len()];
         let mut sketches = empty_row(kinds.iter().copied());
+        let mut courses = Courses::new(series);
         for reader in cut.readers(self.query) {
             let Some(slice) = self.panes.slice(reader.slice) else {
                 continue;
@@ -188,13 +192,16 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
                 }
                 let held = pane.sketches(id);
                 for ((merged, place), &kind) in sketches.iter_mut().zip(&reader.sketches).zip(kinds) {
-                    if let Some(more) = place.and_then(|place| held.get(place)) {
+                    let more = place.and_then(|place| held.get(place));
+                    if let Some(more) = more.filter(|_| kind != SketchKind::Series) {
                         merged.merge(kind, more);
                     }
                 }
+                courses.add(reader, partials, held);
             }
         }
         Merged {
+            courses: courses.through(kinds.len()),
             readings,
             stats,
             sketches,
@@ -204,11 +211,60 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
     /// What stands in a row that covers so much time; none without readings.
     fn lower(&self, key: Box<[u8]>, merged: &Merged, span: Span) -> Option<Row> {
         let RunningQuery { query, columns, .. } = self.query;
-        let answer = |column: &Column| lower(query, column, &merged.stats, &merged.sketches, span);
+        let held = lower::Merged {
+            stats: &merged.stats,
+            sketches: &merged.sketches,
+            courses: &merged.courses,
+        };
+        let answer = |column: &Column| lower(query, column, held, span);
         (merged.readings > 0).then(|| Row {
             key,
             readings: merged.readings,
             values: columns.iter().map(answer).collect(),
         })
+    }
+}
+
+/// The series of one row, gathered pane by pane.
+///
+/// Their panes are not merged: a window may have far more points than a pane, and needs them once.
+struct Courses<'p> {
+    /// For each series its place among the sketches, and the field that it is of.
+    series: &'p [(usize, usize)],
+    /// For each its panes; none if one of them has values whose points were not kept.
+    panes: Vec<Option<Vec<&'p Series>>>,
+}
+
+impl<'p> Courses<'p> {
+    fn new(series: &'p [(usize, usize)]) -> Self {
+        Self {
+            series,
+            panes: vec![Some(Vec::new()); series.len()],
+        }
+    }
+
+    /// Adds a pane with these partials and sketches, read by `reader`.
+    fn add(&mut self, reader: &Reader, partials: &[Stats], sketches: &'p [Sketch]) {
+        for (&(place, field), panes) in self.series.iter().zip(&mut self.panes) {
+            let held = reader.sketches[place].and_then(|place| sketches.get(place));
+            if let (Some(Sketch::Series(series)), Some(panes)) = (held, &mut *panes) {
+                panes.push(series);
+                continue;
+            }
+            // An earlier plan's pane: no answer is better than one about some of the values.
+            let partial = reader.fields[field].and_then(|field| partials.get(field));
+            if partial.is_some_and(|partial| partial.count > 0) {
+                *panes = None;
+            }
+        }
+    }
+
+    /// The courses, at the places of their sketches.
+    fn through(self, sketches: usize) -> Vec<Option<Course>> {
+        let mut courses = vec![None; if self.series.is_empty() { 0 } else { sketches }];
+        for (&(place, _), panes) in self.series.iter().zip(self.panes) {
+            courses[place] = panes.and_then(Course::through);
+        }
+        courses
     }
 }

@@ -10,9 +10,14 @@ use alloc::vec::Vec;
 
 use super::{Hopping, Part, Plan, PlanFault, Problem, Slice, SlicedPlan, Window};
 use crate::pane::entry_bytes;
+use crate::sketch::SketchKind;
 use crate::time::Span;
 
 const HOUR: Span = Span::from_secs(3_600);
+
+/// Bytes of an agent's memory that a sensor's reading takes in a series until its pane closes: six or seven of them share
+/// a block of 64.
+pub const SERIES_POINT_BYTES: u64 = 10;
 
 /// What a plan costs each agent that runs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +38,8 @@ pub struct SliceCost {
     /// Deltas shipped in an hour for each key that always has readings; 0 for windows with `count`, whose deltas are as
     /// many as the windows that fill.
     pub deltas_per_hour: u64,
+    /// Fields of which every point is kept.
+    pub series: u64,
 }
 
 impl PlanCost {
@@ -70,12 +77,17 @@ impl SlicedPlan {
                 return SliceCost {
                     open_panes: 1,
                     deltas_per_hour: 0,
+                    series: 0,
                 };
             }
             let (lateness, pane) = (slice.lateness.as_micros(), slice.pane.as_micros());
             SliceCost {
                 open_panes: (lateness.unsigned_abs().div_ceil(pane.unsigned_abs())) + 1,
                 deltas_per_hour: per_hour(slice.pane),
+                series: slice
+                    .sketch_kinds()
+                    .filter(|kind| *kind == SketchKind::Series)
+                    .count() as u64,
             }
         };
         PlanCost {
@@ -93,6 +105,7 @@ impl Plan {
         let slices = 0..sliced.slices.len();
         slices
             .filter_map(|slice| self.narrow_panes(&sliced, slice))
+            .chain(self.mixed_points())
             .collect()
     }
 
@@ -130,7 +143,10 @@ impl Plan {
             .filter(|(_, (_, (home, _)))| *home == slice)
             .map(|(index, (query, _))| (index, &query.window))
             .collect();
-        let pane = sliced.slices[slice].pane;
+        // Those of series are narrower on purpose.
+        let pane = mine
+            .iter()
+            .fold(Span::ZERO, |pane, (_, window)| pane.gcd(window.pane()));
         let panes = per_hour(pane);
         let windows = mine.iter().map(|(_, window)| per_hour(wanted(window))).sum();
         if panes <= windows {

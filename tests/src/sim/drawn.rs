@@ -16,7 +16,7 @@ const QUERIES_MAX: u32 = 4;
 /// One case in so many has faults as well.
 const FAULTY: Chance = Chance::one_in(4);
 
-const AGGREGATES: [&str; 21] = [
+const AGGREGATES: [&str; 22] = [
     "count",
     "rate",
     "sum",
@@ -38,6 +38,7 @@ const AGGREGATES: [&str; 21] = [
     "distinct(room)",
     "top(2, room)",
     "top(5, device)",
+    "time_weighted_mean",
 ];
 
 impl Case {
@@ -163,6 +164,8 @@ struct Shape {
     topic: &'static str,
     key: String,
     fields: String,
+    /// Whether all fields are counters.
+    counts: bool,
     filter: &'static str,
     lateness: &'static str,
     idle: &'static str,
@@ -176,14 +179,23 @@ impl Shape {
             .filter(|_| dice.below(2) == 0)
             .map(|tag| format!("\"{tag}\""))
             .collect();
-        let mut fields = vec!["watts = \"watts\"".to_owned()];
+        let counts = dice.below(4) == 0;
+        let counter = |dice: &mut Dice| {
+            if counts || dice.below(4) == 0 {
+                ", kind = \"counter\""
+            } else {
+                ""
+            }
+        };
+        let mut fields = vec![format!("watts = {{ path = \"watts\"{} }}", counter(dice))];
         for field in ["temp", "hum"] {
             match dice.below(4) {
-                0 => fields.push(format!("{field} = \"{field}\"")),
+                0 => fields.push(format!("{field} = {{ path = \"{field}\"{} }}", counter(dice))),
                 1 => {
                     let resolution = pick(dice, &["0.1", "0.5", "7", "1e-9"]);
                     fields.push(format!(
-                        "{field} = {{ path = \"{field}\", resolution = {resolution} }}"
+                        "{field} = {{ path = \"{field}\", resolution = {resolution}{} }}",
+                        counter(dice)
                     ));
                 }
                 _ => {}
@@ -203,9 +215,13 @@ impl Shape {
                 ],
             );
             let resolution = pick(dice, &["", ", resolution = 0.3"]);
-            fields.push(format!("dew = {{ expr = \"{text}\"{resolution} }}"));
+            fields.push(format!(
+                "dew = {{ expr = \"{text}\"{resolution}{} }}",
+                counter(dice)
+            ));
         }
         Self {
+            counts,
             filter: if dice.below(3) == 0 {
                 pick(
                     dice,
@@ -242,9 +258,15 @@ fn query(number: u32, first: &Shape, dice: &mut Dice) -> String {
     } else {
         first.clone()
     };
-    let aggregates: Vec<String> = AGGREGATES
-        .iter()
-        .filter(|_| dice.below(3) == 0)
+    let increase = (shape.counts && dice.below(2) == 0).then_some("increase");
+    let drawn: Vec<&str> = AGGREGATES.into_iter().filter(|_| dice.below(3) == 0).collect();
+    let window = window(dice);
+    // Series are not of windows of so many readings.
+    let is_counted = window.starts_with("{ count");
+    let of_points = ["increase", "time_weighted_mean", "rate"];
+    let aggregates: Vec<String> = { drawn.into_iter() }
+        .chain(increase)
+        .filter(|name| !is_counted || !of_points.contains(name))
         .map(|name| format!("\"{name}\""))
         .collect();
     let aggregates = if aggregates.is_empty() {
@@ -261,7 +283,7 @@ fn query(number: u32, first: &Shape, dice: &mut Dice) -> String {
         shape.key,
         shape.fields,
         shape.filter,
-        window(dice),
+        window,
         shape.lateness,
         pick(dice, &["0s", "1s", "5s"]),
         shape.idle,

@@ -40,6 +40,8 @@ impl Variant {
     pub fn queries(self) -> Vec<Query> {
         let all = "[\"count\", \"rate\", \"sum\", \"mean\", \"min\", \"max\", \"range\", \"variance\", \"stddev\", \
                    \"first\", \"last\", \"delta\"]";
+        let points = all.replace(']', ", \"time_weighted_mean\"]");
+        let counters = points.replace(']', ", \"increase\"]");
         let climate = query("climate", "env", "10s", None, "[\"site\", \"device\"]", all, "[]");
         let quick = query(
             "quick",
@@ -60,8 +62,8 @@ impl Variant {
             "[]",
         );
         let sites = query("sites", "env", "30s", Some("10s"), "[\"site\"]", all, "[]");
-        let rooms = query("rooms", "env", "5s", None, "[\"room\"]", all, "[]");
-        let power = query("power", "power", "15s", None, "[\"device\"]", all, "[]");
+        let rooms = query("rooms", "env", "5s", None, "[\"room\"]", &points, "[]");
+        let power = query("power", "power", "15s", None, "[\"device\"]", &counters, "[]");
         let ladder = query(
             "coarse",
             "env",
@@ -95,7 +97,12 @@ impl Variant {
                 };
                 let counted = |base: &str, name: &str, count: u32, key: &str| {
                     let text = with(base, name, &format!("{{ count = {count} }}"));
-                    text.replacen("[\"site\", \"device\"]", key, 1)
+                    // Series are not of windows of so many readings.
+                    let text = ["time_weighted_mean", "increase"]
+                        .iter()
+                        .fold(text, |text, name| text.replace(&format!(", \"{name}\""), ""));
+                    text.replace(", kind = \"counter\"", "")
+                        .replacen("[\"site\", \"device\"]", key, 1)
                 };
                 let sketched = climate.replacen(
                     "\"last\"",
@@ -105,7 +112,7 @@ impl Variant {
                 let tens = counted(&climate, "tens", 10, "[\"site\", \"device\"]");
                 let counts = counted(&climate, "pairs", 2, "[\"room\"]")
                     + &counted(&sketched, "many", 300, "[]")
-                    + &with(&power, "ones", "{ count = 1 }");
+                    + &counted(&power, "ones", 1, "[\"device\"]");
                 if self == Self::Counts {
                     let text = climate + &tens + &counts;
                     return plan_toml::parse(&text, "simulated")
@@ -130,7 +137,7 @@ impl Variant {
                 climate + &visits + &trips + &runs + &shifted
             }
             Self::Ladder => ladder,
-            Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", ""),
+            Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", "").replace(all, &points),
             Self::Drawn(seed) => super::drawn::plan(seed),
         };
         plan_toml::parse(&text, "simulated")
@@ -152,7 +159,7 @@ fn query(
     let fields = if topic == "env" {
         "{ temp = \"temp\", hum = { path = \"hum\", resolution = 0.1 } }"
     } else {
-        "{ watts = \"watts\" }"
+        "{ watts = { path = \"watts\", kind = \"counter\" } }"
     };
     format!(
         "[[query]]\nname = \"{name}\"\ntopic = \"s/{{site}}/{{device}}/{topic}\"\nformat = \"json\"\n\

@@ -186,3 +186,115 @@ fn sparkplug_is_understood_from_its_births_and_asks_for_those_it_has_missed() {
     publisher.publish("spBv1.0/plant/DDATA/edge-1/pump", &data);
     aggregator.wait_for_counter("rejected_no_birth", 2);
 }
+
+const MORE: &str = r#"
+[[query]]
+name = "senml"
+topic = "senml/{device}"
+format = "senml-json"
+time = { path = "t", unit = "s" }
+tags = { sensor = "name" }
+key = ["device", "sensor"]
+fields = { v = "v" }
+where = "$.u == 'Cel'"
+window = { size = "1s" }
+aggregates = ["sum"]
+idle = "1s"
+
+[[query]]
+name = "senml_cbor"
+topic = "senml-cbor/{device}"
+format = "senml-cbor"
+time = { path = "t", unit = "s" }
+key = ["device"]
+fields = { v = "v" }
+window = { size = "1s" }
+aggregates = ["sum"]
+idle = "1s"
+
+[[query]]
+name = "msgpack"
+topic = "msgpack/{device}"
+format = "msgpack"
+time = { path = "ts", unit = "ms" }
+key = ["device"]
+fields = { v = "data.0.temp" }
+window = { size = "1s" }
+aggregates = ["sum"]
+idle = "1s"
+
+[[query]]
+name = "csv"
+topic = "csv/{device}"
+format = { csv = ["ts", "place", "temp"], delimiter = ";" }
+time = { path = "ts", unit = "ms" }
+tags = { place = "place" }
+key = ["device", "place"]
+fields = { v = "temp" }
+window = { size = "1s" }
+aggregates = ["sum"]
+idle = "1s"
+
+[[query]]
+name = "number"
+topic = "number/{device}/temp"
+format = "number"
+key = ["device"]
+fields = { v = "value" }
+window = { size = "1s" }
+aggregates = ["sum"]
+idle = "1s"
+"#;
+
+#[test]
+fn senml_message_pack_csv_and_bare_numbers_come_through_a_broker() {
+    let world = World::new();
+    let broker = Broker::mosquitto(&world, "broker");
+    let aggregator = Aggregator::start(&world, MORE);
+    let _agent = AgentConfig::new("gw-1", &broker.url(), &aggregator).start_subscribed(&world);
+    let mut publisher = Publisher::connect(broker.address(), "publisher");
+    let ts = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap() - 5_000;
+
+    // A base time, a base name, a base value, and a record of another unit.
+    let pack = format!(
+        r#"[{{"bn":"urn:dev:1:","bt":{}.5,"bu":"Cel","bv":20,"n":"in","v":1.25}},{{"n":"out","t":-1,"v":-25.5}},{{"n":"hum","u":"%RH","v":1}}]"#,
+        ts / 1_000
+    );
+    publisher.publish("senml/a", pack.as_bytes());
+    publisher.publish("senml/a", br#"[{"n":"x","must_":1,"v":1}]"#);
+    // [{bn(-2): "a", bt(-3): ts, v(2): 4([-1, 215])}]: a decimal fraction, 21.5.
+    let mut body = b"\x81\xa3\x21\x61a\x22\x1b".to_vec();
+    body.extend((ts / 1_000).to_be_bytes());
+    body.extend(b"\x02\xc4\x82\x20\x18\xd7");
+    publisher.publish("senml-cbor/a", &body);
+    // {"ts": ts, "data": [{"temp": 0.1 as a 32-bit float}]}
+    let mut body = b"\x82\xa2ts\xcf".to_vec();
+    body.extend(ts.to_be_bytes());
+    body.extend(b"\xa4data\x91\x81\xa4temp\xca");
+    body.extend(0.1_f32.to_be_bytes());
+    publisher.publish("msgpack/a", &body);
+    let lines = format!("{ts};hall;21.5\n{ts}; yard ;-3.25\n{ts};hall;\n");
+    publisher.publish("csv/a", lines.as_bytes());
+    publisher.publish("number/a/temp", b"21.5");
+    publisher.publish("number/a/temp", b" -1e1 ");
+    publisher.publish("number/a/temp", b"21,5");
+
+    let expected = [
+        ("senml", (2, 15.75)),
+        ("senml_cbor", (1, 21.5)),
+        ("msgpack", (1, 0.1)),
+        ("csv", (2, 18.25)),
+        ("number", (2, 11.5)),
+    ];
+    until("all rows", || {
+        let found = expected.map(|(query, _)| (query, total(&aggregator, query, "v_sum")));
+        (found == expected).then_some(())
+    });
+    let rows = "SELECT group_concat(sensor || ' ' || v_sum, ', ' ORDER BY sensor) FROM senml";
+    let rows: String = aggregator.sql().query_row(rows, [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, "in 21.25, out -5.5");
+    // The humidity; the label that must be understood; the empty cell; the comma.
+    for reason in ["filtered", "malformed_json", "missing_field", "wrong_type"] {
+        aggregator.wait_for_counter(&format!("rejected_{reason}"), 1);
+    }
+}

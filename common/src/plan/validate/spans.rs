@@ -35,6 +35,16 @@ impl Check<'_> {
                 "name one under `fields`",
             );
         }
+        if let Some((place, field)) = query.first_of_points() {
+            self.fault(
+                Part::Aggregate(place),
+                format!(
+                    "`{}` of `{}` goes from reading to reading in time, and windows with `count` may overlap in time",
+                    query.aggregates[place], field.name
+                ),
+                "ask for it in a query of its own, cut by time",
+            );
+        }
         if query.key.len() == TAGS_MAX {
             self.fault(
                 Part::Key(TAGS_MAX - 1),
