@@ -191,7 +191,13 @@ impl OpenPanes {
         let plan = usize::from(place.slice);
         self.points.clear();
         let result = self.plans[plan]
-            .points(reading.values, reading.tags, &mut self.texts, &mut self.points)
+            .points(
+                reading.at,
+                reading.values,
+                reading.tags,
+                &mut self.texts,
+                &mut self.points,
+            )
             .and_then(|()| self.find_or_open(place, slice.fields.len(), mark))
             .and_then(|(slot, lifted)| {
                 if !self.table.has_room(self.points.len()) {

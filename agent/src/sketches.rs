@@ -10,9 +10,11 @@ use catchment_common::limits::KEY_BYTES_MAX;
 use catchment_common::plan::{Slice, SliceSketch};
 use catchment_common::sketch::pool::{Drained, Point};
 use catchment_common::sketch::{
-    Bucket, Buckets, Counter, Counters, Divider, Registers, Sketch, SketchKind, hash, logarithm, mark_of,
+    Bucket, Buckets, Counter, Counters, Divider, Registers, Series, SeriesPoint, Sketch, SketchKind, hash,
+    logarithm, mark_of,
 };
 use catchment_common::table::Full;
+use catchment_common::time::Timestamp;
 
 /// The watched tags of one reading.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +74,7 @@ enum Step {
     DistinctValues(usize),
     DistinctTags(usize),
     Top(usize),
+    Series(usize),
 }
 
 impl SketchPlan {
@@ -90,6 +93,7 @@ impl SketchPlan {
             SliceSketch::DistinctValues(field) => Step::DistinctValues(usize::from(*field)),
             SliceSketch::DistinctTags(tag) => Step::DistinctTags(usize::from(*tag)),
             SliceSketch::Top(tag) => Step::Top(usize::from(*tag)),
+            SliceSketch::Series(field) => Step::Series(usize::from(*field)),
         };
         Self {
             kinds: slice.sketch_kinds().collect(),
@@ -110,6 +114,7 @@ impl SketchPlan {
     /// see [`SketchPlan::release`].
     pub(crate) fn points(
         &self,
+        at: Timestamp,
         values: &[Option<Value>],
         tags: &TagValues,
         texts: &mut Keys,
@@ -122,6 +127,7 @@ impl SketchPlan {
                 level: 0,
                 key: 0,
                 count: 1,
+                value: Value::ZERO,
             };
             match step {
                 Step::Linear(field, divider) => {
@@ -147,6 +153,10 @@ impl SketchPlan {
                 Step::Top(tag) => {
                     let Some(tag) = tags.get(*tag) else { continue };
                     point.key = top_key(tag, take_into_use(texts, tag)?);
+                }
+                Step::Series(field) => {
+                    let Some(value) = value(*field) else { continue };
+                    (point.key, point.value) = (at.as_micros(), value);
                 }
             }
             points.push(point);
@@ -186,6 +196,8 @@ pub(crate) fn leave(kind: SketchKind, drained: Drained<'_>, texts: &mut Keys) ->
             });
             Sketch::Top(Counters::from_unsorted(counters.collect(), drained.others))
         }
+        SketchKind::Series if drained.is_too_long => Sketch::Series(Series::TOO_LONG),
+        SketchKind::Series => Sketch::Series(Series::from_unsorted(drained.points.to_vec())),
     }
 }
 
@@ -194,6 +206,8 @@ pub(crate) struct Returning {
     level: u8,
     others: u64,
     entries: Vec<Bucket>,
+    points: Vec<SeriesPoint>,
+    is_too_long: bool,
     has_texts: bool,
 }
 
@@ -203,7 +217,9 @@ impl Returning {
         let mut returning = Self {
             level: 0,
             others: 0,
-            entries: Vec::with_capacity(sketch.entries()),
+            entries: Vec::new(),
+            points: Vec::new(),
+            is_too_long: false,
             has_texts: matches!(sketch, Sketch::Top(_)),
         };
         match sketch {
@@ -228,6 +244,10 @@ impl Returning {
                         .push((top_key(&counter.value, id), counter.count));
                 }
             }
+            Sketch::Series(series) => {
+                returning.points.extend_from_slice(series.points());
+                returning.is_too_long = series.is_too_long();
+            }
         }
         Ok(returning)
     }
@@ -237,6 +257,8 @@ impl Returning {
             level: self.level,
             others: self.others,
             entries: &self.entries,
+            points: &self.points,
+            is_too_long: self.is_too_long,
         }
     }
 

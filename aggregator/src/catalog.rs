@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_common::plan::{Column, Plan, Query, Slice, SliceId};
+use catchment_common::plan::{Column, Plan, Query, Slice, SliceId, SliceSketch};
 use catchment_common::sketch::SketchKind;
 use catchment_common::time::Span;
 use catchment_common::wire::{AgentPlan, Coarser};
@@ -52,6 +52,8 @@ pub struct RunningQuery {
     pub columns: Vec<Column>,
     /// What the sketches are that they read.
     pub sketches: Vec<SketchKind>,
+    /// Which of these are series: their places, and the fields that they are of.
+    pub series: Vec<(usize, usize)>,
     /// The slices whose panes fit its windows, the current one first.
     pub readers: Vec<Reader>,
     /// The coarser slices whose panes do not: each of their panes gives rows of its own.
@@ -94,6 +96,7 @@ impl RunningQuery {
             grid: Grid::new(&query.window),
             columns: query.columns(),
             sketches: query.slice().sketch_kinds().collect(),
+            series: series(&query),
             query,
             readers,
             coarse,
@@ -114,6 +117,15 @@ impl RunningQuery {
     pub fn coarse_reader(&self, slice: SliceId) -> Option<&Reader> {
         self.coarse.iter().find(|reader| reader.slice == slice)
     }
+}
+
+fn series(query: &Query) -> Vec<(usize, usize)> {
+    let sketches = query.slice().sketches.into_iter().enumerate();
+    let series = sketches.filter_map(|(place, sketch)| match sketch {
+        SliceSketch::Series(field) => Some((place, usize::from(field))),
+        _ => None,
+    });
+    series.collect()
 }
 
 fn reader(query: &Query, id: SliceId, slice: &Slice) -> Option<Reader> {

@@ -40,6 +40,7 @@ pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
             name: "temp".into(),
             source: FieldSource::path("temp"),
             resolution: None,
+            kind: catchment_common::plan::FieldKind::Gauge,
         }],
         filter: None,
         window: Window::hopping(Span::from_secs(size), Span::from_secs(every)),

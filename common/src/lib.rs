@@ -28,6 +28,8 @@ pub mod wide;
 
 pub mod ratio;
 
+mod scale;
+
 pub mod stats;
 
 pub mod sketch;

@@ -60,6 +60,9 @@ pub const TIMESTAMP_MAX_US: i64 = 7_258_118_400_000_000;
 pub const BUCKETS_MAX: usize = 1_024;
 /// Most values that one top list counts each for itself; the rest is counted together.
 pub const TOP_VALUES_MAX: usize = 1_024;
+/// Most points of one field in one pane and key, of those that a series keeps: a reading a second for an hour. A pane is
+/// a row of a frame, and all of a key's series must fit one.
+pub const SERIES_POINTS_MAX: usize = 4_096;
 /// Most bounds of one `histogram(…)`.
 pub const BOUNDS_MAX: usize = 64;
 /// Most rows of a `top(k, …)`: it is a cell of a table that people read.
@@ -70,7 +73,9 @@ pub const WATCHED_MAX: usize = 16;
 pub const SKETCHES_MAX: usize = 64;
 /// Of these, most top lists: each may carry [`TOP_VALUES_MAX`] texts.
 pub const TOPS_MAX: usize = 8;
-/// Most entries (buckets, registers, counters) of all sketches of one section; decoders refuse more before they
+/// Of these, most series: each may carry [`SERIES_POINTS_MAX`] points.
+pub const SERIES_MAX: usize = 8;
+/// Most entries (buckets, registers, counters, points) of all sketches of one section; decoders refuse more before they
 /// allocate.
 pub const SECTION_ENTRIES_MAX: usize = 1 << 18;
 /// A section with so much sketch weight takes no more rows; see [`crate::sketch::Sketch::weight`].
@@ -109,10 +114,16 @@ const DELTA_BYTES_MAX: usize = KEY_BYTES_MAX + 8 + 16 + FIELDS_MAX * (10 + 25 + 
 // Its sketches at their widest: top lists of the longest texts, and full histograms. A unit of weight is at most 20 bytes.
 const SKETCH_BYTES_MAX: usize = 20;
 const TOP_BYTES_MAX: usize = TOP_VALUES_MAX * (KEY_BYTES_MAX + SKETCH_BYTES_MAX);
+// A point at its widest: ten bytes of time and 19 of value.
+const POINT_BYTES_MAX: usize = 29;
 const SKETCHES_BYTES_MAX: usize = TOPS_MAX * TOP_BYTES_MAX
-    + (SKETCHES_MAX - TOPS_MAX) * BUCKETS_MAX * SKETCH_BYTES_MAX
+    + SERIES_MAX * SERIES_POINTS_MAX * POINT_BYTES_MAX
+    + (SKETCHES_MAX - TOPS_MAX - SERIES_MAX) * BUCKETS_MAX * SKETCH_BYTES_MAX
     + SECTION_WEIGHT_TARGET * SKETCH_BYTES_MAX;
 const _: () = assert!(DELTA_BYTES_MAX + SKETCHES_BYTES_MAX + BATCH_BYTES_TARGET < FRAME_BYTES_MAX);
-const _: () = assert!(SECTION_WEIGHT_TARGET + SKETCHES_MAX * 2 * BUCKETS_MAX < SECTION_ENTRIES_MAX);
+const _: () = assert!(
+    SECTION_WEIGHT_TARGET + SKETCHES_MAX * 2 * BUCKETS_MAX + SERIES_MAX * SERIES_POINTS_MAX
+        < SECTION_ENTRIES_MAX
+);
 const _: () = assert!(BOUNDS_MAX < BUCKETS_MAX);
 const _: () = assert!(FIELDS_MAX * AGGREGATES_MAX + 2 * AGGREGATES_MAX + TAGS_MAX < 2_000 - 16);

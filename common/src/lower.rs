@@ -7,19 +7,28 @@ use alloc::string::String;
 use core::fmt::Write as _;
 
 use crate::plan::{Aggregate, Column, Quantile, Query, Shown};
-use crate::sketch::{Buckets, Counters, REGISTERS, Registers, Shape, Sketch};
+use crate::sketch::{Buckets, Counters, Course, REGISTERS, Registers, Shape, Sketch};
 use crate::stats::{Lowered, Stats, from_units};
 use crate::time::Span;
 
-/// The answer to a column of `query`, over a window of this size. `stats` has one entry for each field of the query and
-/// `sketches` one for each sketch of [`Query::slice`]. `None` when there is no value to answer from.
-pub fn lower(
-    query: &Query,
-    column: &Column,
-    stats: &[Stats],
-    sketches: &[Sketch],
-    window: Span,
-) -> Option<Lowered> {
+/// What was merged over a window.
+#[derive(Clone, Copy, Debug)]
+pub struct Merged<'m> {
+    /// One for each field of the query.
+    pub stats: &'m [Stats],
+    /// One for each sketch of [`Query::slice`]. Series may be left empty here.
+    pub sketches: &'m [Sketch],
+    /// For each of the sketches that is a series the course through it; none if it has no points or not all of them.
+    pub courses: &'m [Option<Course>],
+}
+
+/// The answer to a column of `query`, over a window of this size. `None` when there is no value to answer from.
+pub fn lower(query: &Query, column: &Column, merged: Merged<'_>, window: Span) -> Option<Lowered> {
+    let Merged {
+        stats,
+        sketches,
+        courses,
+    } = merged;
     let aggregate = query.aggregates.get(column.aggregate)?;
     let sketch = column.sketch.and_then(|place| sketches.get(place));
     let of_field = column
@@ -46,6 +55,10 @@ pub fn lower(
                 quantile,
                 field.resolution,
             )?)))
+        }
+        (_, Some(Sketch::Series(_)), _) => {
+            let course = courses.get(column.sketch?)?.as_ref()?;
+            of_course(aggregate, course).map(Lowered::Real)
         }
         (_, None, Some((_, stats))) => stats.lower(aggregate, window),
         _ => None,
@@ -77,6 +90,16 @@ fn quantile_of(
     };
     let value = buckets.value(shape, buckets.bucket_at(rank)?, resolution.unwrap_or(1));
     Some(value.clamp(stats.min, stats.max))
+}
+
+/// The answer that a course gives.
+fn of_course(aggregate: &Aggregate, course: &Course) -> Option<f64> {
+    match aggregate {
+        Aggregate::Increase => Some(course.increase()),
+        Aggregate::Rate => course.rate(),
+        Aggregate::TimeWeightedMean => Some(course.time_weighted_mean()),
+        _ => None,
+    }
 }
 
 /// The counts of all intervals as a JSON array.

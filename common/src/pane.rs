@@ -284,10 +284,26 @@ where
                 level: drained.level,
                 key,
                 count: 1,
+                value: Value::ZERO,
             };
             self.pool.absorb(first, kind, point, count, &mut used)?;
         }
-        self.pool.absorb_others(first, sketch, drained.others);
+        if drained.is_too_long {
+            self.pool.absorb_too_long(first, sketch);
+        }
+        for series_point in drained.points {
+            let point = Point {
+                sketch,
+                level: 0,
+                key: series_point.at.as_micros(),
+                count: 1,
+                value: series_point.value,
+            };
+            self.pool.lift(first, kind, point, &mut used)?;
+        }
+        if kind == SketchKind::Top {
+            self.pool.absorb_others(first, sketch, drained.others);
+        }
         Ok(())
     }
 
@@ -380,7 +396,8 @@ mod tests {
     use super::*;
     use crate::plan::FieldSource;
     use crate::sketch::{
-        Buckets, Counter, Counters, Registers, Shape, Sketch, empty_row, hash, mark_of, merge_rows,
+        Buckets, Counter, Counters, Registers, Series, SeriesPoint, Shape, Sketch, empty_row, hash, mark_of,
+        merge_rows,
     };
 
     fn fields(count: usize) -> Vec<SliceField> {
@@ -392,10 +409,11 @@ mod tests {
         (0..count).map(field).collect()
     }
 
-    const KINDS: [SketchKind; 3] = [
+    const KINDS: [SketchKind; 4] = [
         SketchKind::Buckets(Shape::Linear),
         SketchKind::Distinct,
         SketchKind::Top,
+        SketchKind::Series,
     ];
 
     /// What one key and pane has gathered: readings, stats and sketches.
@@ -409,7 +427,7 @@ mod tests {
         )
     }
 
-    fn points(value: i64) -> [Point; 3] {
+    fn points(value: i64) -> [Point; 4] {
         let (register, rank) = mark_of(hash(&value.to_le_bytes()));
         let number = (value + 100) as u32;
         let top = hash(&number.to_le_bytes()) & !u64::from(u32::MAX) | u64::from(number);
@@ -418,11 +436,16 @@ mod tests {
             level: 0,
             key,
             count,
+            value: Value::ZERO,
         };
         [
             point(0, value, 1),
             point(1, i64::from(register), u32::from(rank)),
             point(2, top.cast_signed(), 1),
+            Point {
+                value: Value::from_units(i128::from(value)).unwrap(),
+                ..point(3, value % 7, 1)
+            },
         ]
     }
 
@@ -440,6 +463,7 @@ mod tests {
                 let counters = entries.map(|(key, count)| Counter::new(&(key as u32).to_le_bytes(), count));
                 Sketch::Top(Counters::from_unsorted(counters.collect(), drained.others))
             }
+            SketchKind::Series => Sketch::Series(Series::from_unsorted(drained.points.to_vec())),
         }
     }
 
@@ -476,7 +500,7 @@ mod tests {
             let fields = fields(1 + usize::from(slice));
             let width = Width {
                 fields: fields.len(),
-                sketches: if slice % 2 == 1 { 3 } else { 0 },
+                sketches: if slice % 2 == 1 { KINDS.len() } else { 0 },
             };
             let pane_key = PaneKey {
                 slice,
@@ -512,6 +536,11 @@ mod tests {
                         level: 0,
                         others: 0,
                         entries: &[(point.key, u64::from(point.count))],
+                        points: &[SeriesPoint {
+                            at: Timestamp::clamped(point.key),
+                            value: point.value,
+                        }],
+                        is_too_long: false,
                     },
                 );
                 held.2[usize::from(point.sketch)].merge(KINDS[usize::from(point.sketch)], &more);
@@ -533,7 +562,7 @@ mod tests {
         ) {
             let blocks = alloc::vec![Block::VACANT; 20];
             suite(PaneTable::new(FixedTable::new(8, 7), alloc::vec![Cell::VACANT; 12], blocks), &readings);
-            let blocks = [Block::VACANT; 9];
+            let blocks = [Block::VACANT; 12];
             suite(PaneTable::new(FnvIndexMap::<_, _, 8>::new(), [Cell::VACANT; 12], blocks), &readings);
         }
     }

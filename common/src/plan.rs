@@ -18,6 +18,8 @@ mod sketch;
 
 mod new_keys;
 
+mod series;
+
 mod slice;
 
 mod validate;
@@ -34,8 +36,8 @@ use crate::time::Span;
 use crate::topic::TopicTemplate;
 
 pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
-pub use cost::{PlanCost, SliceCost};
-pub use field::{Field, FieldSource};
+pub use cost::{PlanCost, SERIES_POINT_BYTES, SliceCost};
+pub use field::{Field, FieldKind, FieldSource};
 pub use format::{Compression, Csv, Format};
 pub use new_keys::NewKeys;
 pub use sketch::{Column, ColumnType, Shown, SliceSketch};

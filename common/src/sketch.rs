@@ -9,6 +9,7 @@
 //! - A [histogram](Buckets) has an integer *level*, the least at which it has few enough buckets. A part never needs a
 //!   higher level than the whole.
 //! - [Registers] keep a maximum each.
+//! - A [series](Series) keeps points, or the fact that there are too many of them.
 //! - A [top list](Counters) counts the values whose hashes are smallest. A value that is among these in the whole is
 //!   among them in every part that has it, so its count is complete.
 //!
@@ -23,12 +24,15 @@ pub mod logarithm;
 
 pub mod pool;
 
+mod series;
+
 mod top;
 
 use alloc::vec::Vec;
 
 pub use buckets::{Bucket, Buckets, Divider, Shape};
 pub use distinct::{REGISTERS, Registers, mark_of};
+pub use series::{Course, Series, SeriesPoint};
 pub use top::{Counter, Counters};
 
 /// The hash behind distinct counts and top lists: XXH64 with seed 0, on every platform and for ever. It is not keyed,
@@ -47,6 +51,8 @@ pub enum SketchKind {
     Distinct,
     /// A top list.
     Top,
+    /// The points of a field.
+    Series,
 }
 
 /// One sketch of one key and pane.
@@ -58,6 +64,8 @@ pub enum Sketch {
     Distinct(Registers),
     /// A top list.
     Top(Counters),
+    /// The points of a field.
+    Series(Series),
 }
 
 impl SketchKind {
@@ -67,6 +75,7 @@ impl SketchKind {
             Self::Buckets(_) => Sketch::Buckets(Buckets::EMPTY),
             Self::Distinct => Sketch::Distinct(Registers::EMPTY),
             Self::Top => Sketch::Top(Counters::EMPTY),
+            Self::Series => Sketch::Series(Series::EMPTY),
         }
     }
 
@@ -77,6 +86,7 @@ impl SketchKind {
             (Self::Buckets(_), Sketch::Buckets(_))
                 | (Self::Distinct, Sketch::Distinct(_))
                 | (Self::Top, Sketch::Top(_))
+                | (Self::Series, Sketch::Series(_))
         )
     }
 }
@@ -88,16 +98,18 @@ impl Sketch {
             (Self::Buckets(held), Self::Buckets(more), SketchKind::Buckets(shape)) => held.merge(shape, more),
             (Self::Distinct(held), Self::Distinct(more), SketchKind::Distinct) => held.merge(more),
             (Self::Top(held), Self::Top(more), SketchKind::Top) => held.merge(more),
+            (Self::Series(held), Self::Series(more), SketchKind::Series) => held.merge(more),
             _ => debug_assert!(false, "sketches of one place are of one kind"),
         }
     }
 
-    /// How many entries it has: buckets, registers or counters.
+    /// How many entries it has: buckets, registers, counters or points.
     pub fn entries(&self) -> usize {
         match self {
             Self::Buckets(buckets) => buckets.entries.len(),
             Self::Distinct(registers) => registers.marks().len(),
             Self::Top(counters) => counters.entries().len(),
+            Self::Series(series) => series.points().len(),
         }
     }
 
@@ -109,6 +121,8 @@ impl Sketch {
                 .iter()
                 .map(|counter| 1 + counter.value.len().div_ceil(16))
                 .sum(),
+            // At its widest a point has 29 bytes.
+            Self::Series(series) => 2 * series.points().len(),
             _ => self.entries(),
         }
     }

@@ -184,7 +184,9 @@ impl Stats {
             | Aggregate::Quantile(_)
             | Aggregate::Histogram(_)
             | Aggregate::Distinct(_)
-            | Aggregate::Top { .. } => return None,
+            | Aggregate::Top { .. }
+            | Aggregate::Increase
+            | Aggregate::TimeWeightedMean => return None,
         };
         Some(Lowered::Real(result))
     }

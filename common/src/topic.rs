@@ -113,6 +113,13 @@ impl TopicTemplate {
         Ok(template)
     }
 
+    /// Whether it has levels that are neither text nor captured.
+    pub fn has_wildcard(&self) -> bool {
+        self.levels
+            .iter()
+            .any(|level| matches!(level, Level::Any | Level::Rest))
+    }
+
     /// The names of the captures, in order.
     pub fn captures(&self) -> impl Iterator<Item = &str> {
         self.levels.iter().filter_map(|level| match level {

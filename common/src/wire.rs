@@ -21,6 +21,8 @@ mod named;
 
 mod section;
 
+mod series;
+
 mod sketch;
 
 mod stats;

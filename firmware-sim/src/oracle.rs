@@ -4,7 +4,7 @@
 //! values are big integers, answers are exact fractions, and whether a double is the nearest one is decided by
 //! comparing the fraction with the midpoints to its neighbours. What the oracle and the pipeline agree on, two
 //! independent programs agree on. Memory is bounded by windows × keys, not by readings; that of sessions by
-//! the distinct times of readings.
+//! the distinct times of readings, and of functions that need every point by the readings.
 
 mod calendar;
 
@@ -17,6 +17,8 @@ pub mod reading;
 pub mod window;
 
 pub mod sketch;
+
+pub mod series;
 
 pub mod xxh64;
 

@@ -346,9 +346,11 @@ impl Cell {
 
     fn is(&self, answer: &Answer) -> bool {
         match (self, answer) {
-            (Self::Null, Answer::None) => true,
+            (Self::Null, Answer::None | Answer::FractionOrNone(..)) => true,
             (Self::Integer(integer), Answer::Count(count)) => u64::try_from(*integer) == Ok(*count),
-            (Self::Real(real), Answer::Fraction(top, bottom)) => is_nearest(*real, top, bottom),
+            (Self::Real(real), Answer::Fraction(top, bottom) | Answer::FractionOrNone(top, bottom)) => {
+                is_nearest(*real, top, bottom)
+            }
             (Self::Real(real), Answer::Root(top, bottom)) => is_nearest_root(*real, top, bottom),
             (Self::Real(real), Answer::Double(double)) => real == double,
             (Self::Other(text), Answer::Text(truth)) => text == truth,

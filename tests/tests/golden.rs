@@ -14,7 +14,7 @@ use catchment_common::plan::{
     Query, Slice, SliceField, SliceId, SliceSketch, TimeSource, TimeUnit, Window,
 };
 use catchment_common::sketch::{
-    Buckets, Counters, Divider, Registers, Shape, Sketch, SketchKind, hash, logarithm,
+    Buckets, Counters, Divider, Registers, Series, SeriesPoint, Shape, Sketch, SketchKind, hash, logarithm,
 };
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
@@ -104,6 +104,7 @@ fn slice() -> Slice {
             SliceSketch::DistinctValues(0),
             SliceSketch::DistinctTags(0),
             SliceSketch::Top(1),
+            SliceSketch::Series(0),
         ],
     }
 }
@@ -325,6 +326,32 @@ fn sketched() -> Section {
     section
 }
 
+/// A meter that was read three times, one whose points are too many, and one without any.
+fn metered() -> Section {
+    let mut section = Section::default();
+    section.reset(
+        SliceId(7),
+        Timestamp::clamped(PANE + 10_000_000),
+        std::iter::empty(),
+    );
+    section.set_sketches([SketchKind::Series].into_iter());
+    let point = |seconds: i64, tenths: i128| SeriesPoint {
+        at: Timestamp::clamped(PANE + (10 + seconds) * 1_000_000),
+        value: Value::from_units(tenths * 10_i128.pow(17)).unwrap(),
+    };
+    let points = vec![point(0, 70_215), point(2, 70_230), point(4, 7)];
+    for (key, readings, series) in [
+        ("m-1", 3, Series::from_unsorted(points)),
+        ("m-2", 4_097, Series::TOO_LONG),
+        ("m-3", 1, Series::EMPTY),
+    ] {
+        section.keys.push(key.as_bytes());
+        section.readings.push(readings);
+        section.sketches.push(Sketch::Series(series));
+    }
+    section
+}
+
 /// All functions: those without arguments, and one of each of the others.
 fn aggregates() -> Vec<Aggregate> {
     let more = [
@@ -335,7 +362,8 @@ fn aggregates() -> Vec<Aggregate> {
         "top(3, line)",
     ];
     let more = more.map(|text| Aggregate::parse(text).unwrap());
-    Aggregate::ALL.into_iter().chain(more).collect()
+    let all = Aggregate::ALL.into_iter().chain(more);
+    all.chain(Aggregate::OF_SERIES).collect()
 }
 
 fn frame(sections: &[Section], seq: u64) -> Vec<u8> {
@@ -375,6 +403,7 @@ fn batches_have_these_bytes_and_read_back() {
         ("batch.bin", large(), 300),
         ("batch-empty.bin", Vec::new(), 2),
         ("batch-sketches.bin", vec![sketched()], 3),
+        ("batch-series.bin", vec![metered()], 4),
     ] {
         check(name, &frame(&sections, seq));
         let golden = fs::read(folder().join(name)).unwrap();
@@ -427,6 +456,7 @@ fn stored_forms_have_these_bytes_and_read_back() {
                 name: "hum".into(),
                 source: FieldSource::path("data.hum"),
                 resolution: Some(10_i128.pow(16)),
+                kind: catchment_common::plan::FieldKind::Gauge,
             }],
             filter: Some(expression("$.temp > -40", Kind::Truth)),
             window: Window::hopping(Span::from_secs(60), Span::from_secs(10)),

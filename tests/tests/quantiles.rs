@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use catchment_aggregator::io::plan_toml;
 use catchment_common::decimal::{Resolution, Value};
-use catchment_common::lower::lower;
+use catchment_common::lower::{Merged, lower};
 use catchment_common::plan::{Components, Query};
 use catchment_common::sketch::{Buckets, Divider, Shape, Sketch, logarithm};
 use catchment_common::stats::{Lowered, Stats};
@@ -54,7 +54,12 @@ fn answers(query: &Query, values: &[Value]) -> (Vec<f64>, u8) {
     }
     let (level, sketches) = (buckets.level, [Sketch::Buckets(buckets)]);
     let answers = query.columns().into_iter().map(|column| {
-        match lower(query, &column, &[stats], &sketches, Span::from_days(1)) {
+        let merged = Merged {
+            stats: &[stats],
+            sketches: &sketches,
+            courses: &[],
+        };
+        match lower(query, &column, merged, Span::from_days(1)) {
             Some(Lowered::Real(answer)) => answer,
             other => panic!("{}: {other:?}", column.name),
         }

@@ -27,7 +27,7 @@ const KINDS: [(&str, &str); 6] = [
     ),
 ];
 /// `hum` has a resolution, so that its quantiles are exact; those of `temp` are within their stated error.
-const AGGREGATES: [&str; 17] = [
+const AGGREGATES: [&str; 20] = [
     "count",
     "rate",
     "sum",
@@ -45,7 +45,12 @@ const AGGREGATES: [&str; 17] = [
     "distinct(room)",
     "histogram(0, 10, 50)",
     "top(3, room)",
+    "increase",
+    COUNTER_RATE,
+    "time_weighted_mean",
 ];
+/// `rate` where the fields are counters.
+const COUNTER_RATE: &str = "rate of a counter";
 const INPUTS: [&str; 5] = ["in order", "late", "doubled", "out of order", "two agents"];
 /// 2026-03-28T12:00:00Z: a day later clocks change in Berlin.
 const START: i64 = 1_774_699_200_000_000;
@@ -59,11 +64,16 @@ fn name(kind: usize, aggregate: usize) -> String {
 fn queries() -> Vec<Query> {
     let mut text = String::new();
     for (kind, (_, window)) in KINDS.iter().enumerate() {
-        for (number, aggregate) in AGGREGATES.iter().enumerate() {
+        for (number, function) in AGGREGATES.iter().enumerate() {
+            let (aggregate, is_of_counters) = match *function {
+                COUNTER_RATE => ("rate", true),
+                function => (function, function == "increase"),
+            };
+            let field_kind = if is_of_counters { "counter" } else { "gauge" };
             let _ = write!(
                 text,
                 "[[query]]\nname = \"{}\"\ntopic = \"s/{{device}}\"\ntime = {{ path = \"ts\", unit = \"ms\" }}\n\
-                 key = [\"device\"]\ntags = {{ room = \"room\" }}\nfields = {{ temp = \"temp\", hum = {{ path = \"hum\", resolution = 0.1 }} }}\n\
+                 key = [\"device\"]\ntags = {{ room = \"room\" }}\nfields = {{ temp = {{ path = \"temp\", kind = \"{field_kind}\" }}, hum = {{ path = \"hum\", resolution = 0.1, kind = \"{field_kind}\" }} }}\n\
                  window = {window}\naggregates = [\"{aggregate}\"]\nlateness = \"5s\"\nidle = \"10s\"\n\
                  max_late = \"3650d\"\nmax_ahead = \"3650d\"\ncoarsen = []\ndedupe = \"seq\"\n\n",
                 name(kind, number),

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use catchment_common::plan::{Hopping, Plan, PlanCost, SlicedPlan, Window};
+use catchment_common::limits::SERIES_POINTS_MAX;
+use catchment_common::plan::{Hopping, Plan, PlanCost, SERIES_POINT_BYTES, SlicedPlan, Window};
 use catchment_common::time::{Now, Span, Timestamp};
 use clap::ValueEnum;
 use comfy_table::{Table, presets};
@@ -221,10 +222,26 @@ pub fn check_plan(file: &Path, budget: Budget, out: &mut impl Write) -> Result<P
         cost.keys_within(budget.memory_bytes),
         budget.memory_bytes
     )?;
+    for (number, (slice, cost_of)) in (1..).zip(sliced.slices.iter().zip(&cost.slices)) {
+        if cost_of.series > 0 {
+            writeln!(out, "{}", series_text(number, slice.pane, cost_of.series))?;
+        }
+    }
     for warning in warnings {
         writeln!(out, "warning: {warning}")?;
     }
     Ok(plan)
+}
+
+/// What a slice costs that keeps points.
+fn series_text(slice: usize, pane: Span, series: u64) -> String {
+    let most = SERIES_POINTS_MAX as f64 * 1e6 / pane.as_micros() as f64;
+    format!(
+        "slice {slice}: every point of {series} {} is kept, about {SERIES_POINT_BYTES} bytes each until its pane closes; \
+         a window is NULL \
+         where a key has more than {SERIES_POINTS_MAX} in a pane of {pane} ({most:.1} a second)",
+        if series == 1 { "field" } else { "fields" }
+    )
 }
 
 fn cost_table(sliced: &SlicedPlan, cost: &PlanCost) -> Table {

@@ -440,6 +440,18 @@ retention = "30d"
             sensor's step, such as 0.01",
         );
         check(
+            "resolution = 0.01",
+            "kind = \"count\"",
+            "plan.toml:7:61: kind `count` is not known; write \"gauge\" or \"counter\"",
+        );
+        check(
+            "\"mean\", ",
+            "\"increase\", ",
+            "plan.toml:9:24: `increase` is of counters, and field `temp` is a gauge; if it only falls when it begins \
+             again at 0, give it `kind = \"counter\"`; if not, ask for counters in a query of their own, and of `temp` \
+             for \"delta\"",
+        );
+        check(
             "\"30d\"",
             "\"10s\"",
             "plan.toml:12:13: `retention` is shorter than one window; keep at least one \

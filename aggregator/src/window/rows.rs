@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use catchment_common::lower::lower;
+use catchment_common::lower::{Merged, lower};
 use catchment_common::plan::{Column, SliceId};
-use catchment_common::sketch::empty_row;
+use catchment_common::sketch::{Course, Series, Sketch, SketchKind, empty_row};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 
@@ -135,11 +135,13 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
             query,
             columns,
             sketches: kinds,
+            series,
             ..
         } = self.query;
         let mut readings = 0_u64;
         let mut stats = vec![Stats::IDENTITY; query.fields.len()];
         let mut sketches = empty_row(kinds.iter().copied());
+        let mut courses = Courses::new(series);
         for reader in cut.readers(self.query) {
             let Some(slice) = self.panes.slice(reader.slice) else {
                 continue;
@@ -160,17 +162,68 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
                 }
                 let held = pane.sketches(id);
                 for ((merged, place), &kind) in sketches.iter_mut().zip(&reader.sketches).zip(kinds) {
-                    if let Some(more) = place.and_then(|place| held.get(place)) {
+                    let more = place.and_then(|place| held.get(place));
+                    if let Some(more) = more.filter(|_| kind != SketchKind::Series) {
                         merged.merge(kind, more);
                     }
                 }
+                courses.add(reader, partials, held);
             }
         }
-        let answer = |column: &Column| lower(query, column, &stats, &sketches, cut.size());
+        let merged = Merged {
+            stats: &stats,
+            sketches: &sketches,
+            courses: &courses.through(kinds.len()),
+        };
+        let answer = |column: &Column| lower(query, column, merged, cut.size());
         (readings > 0).then(|| Row {
             key,
             readings,
             values: columns.iter().map(answer).collect(),
         })
+    }
+}
+
+/// The series of one row, gathered pane by pane.
+///
+/// Their panes are not merged: a window may have far more points than a pane, and needs them once.
+struct Courses<'p> {
+    /// For each series its place among the sketches, and the field that it is of.
+    series: &'p [(usize, usize)],
+    /// For each its panes; none if one of them has values whose points were not kept.
+    panes: Vec<Option<Vec<&'p Series>>>,
+}
+
+impl<'p> Courses<'p> {
+    fn new(series: &'p [(usize, usize)]) -> Self {
+        Self {
+            series,
+            panes: vec![Some(Vec::new()); series.len()],
+        }
+    }
+
+    /// Adds a pane with these partials and sketches, read by `reader`.
+    fn add(&mut self, reader: &Reader, partials: &[Stats], sketches: &'p [Sketch]) {
+        for (&(place, field), panes) in self.series.iter().zip(&mut self.panes) {
+            let held = reader.sketches[place].and_then(|place| sketches.get(place));
+            if let (Some(Sketch::Series(series)), Some(panes)) = (held, &mut *panes) {
+                panes.push(series);
+                continue;
+            }
+            // An earlier plan's pane: no answer is better than one about some of the values.
+            let partial = reader.fields[field].and_then(|field| partials.get(field));
+            if partial.is_some_and(|partial| partial.count > 0) {
+                *panes = None;
+            }
+        }
+    }
+
+    /// The courses, at the places of their sketches.
+    fn through(self, sketches: usize) -> Vec<Option<Course>> {
+        let mut courses = vec![None; if self.series.is_empty() { 0 } else { sketches }];
+        for (&(place, _), panes) in self.series.iter().zip(self.panes) {
+            courses[place] = panes.and_then(Course::through);
+        }
+        courses
     }
 }

@@ -35,6 +35,7 @@ fn fields() -> Vec<Field> {
         name: name.into(),
         source,
         resolution,
+        kind: crate::plan::FieldKind::Gauge,
     };
     let mut fields = vec![
         field("temp", FieldSource::path("temp"), None),

@@ -19,7 +19,7 @@ use crate::topic::is_name;
 pub enum Aggregate {
     /// How many values.
     Count,
-    /// Values per second of window.
+    /// Values per second of window; of a counter, its increase for each second from its first reading to its last.
     Rate,
     /// Their sum.
     Sum,
@@ -57,6 +57,10 @@ pub enum Aggregate {
         /// The tag.
         tag: String,
     },
+    /// What a counter has gone up, resets included. Only of counters.
+    Increase,
+    /// The mean over time, where each value holds until the next.
+    TimeWeightedMean,
 }
 
 /// A share of all values, in millionths from 0 to 1,000,000.
@@ -111,8 +115,10 @@ impl fmt::Display for Quantile {
     }
 }
 
-/// The names of functions with arguments, for hints.
-const FORMS: [&str; 5] = [
+/// How functions that are answered from sketches are written, for hints.
+const FORMS: [&str; 7] = [
+    "increase",
+    "time_weighted_mean",
     "p99",
     "median",
     "histogram(0, 10)",
@@ -137,6 +143,9 @@ impl Aggregate {
         Self::Delta,
     ];
 
+    /// The functions that are always answered from a series of points.
+    pub const OF_SERIES: [Self; 2] = [Self::Increase, Self::TimeWeightedMean];
+
     /// How all functions are written, for messages.
     pub fn forms() -> impl Iterator<Item = &'static str> {
         Self::ALL.iter().map(Self::word).chain(FORMS)
@@ -147,6 +156,7 @@ impl Aggregate {
         Self::ALL
             .iter()
             .map(Self::word)
+            .chain(Self::OF_SERIES.iter().map(Self::word))
             .chain(["median", "histogram", "distinct", "top"])
     }
 
@@ -170,6 +180,8 @@ impl Aggregate {
             Self::Histogram(_) => "histogram",
             Self::Distinct(_) => "distinct",
             Self::Top { .. } => "top",
+            Self::Increase => "increase",
+            Self::TimeWeightedMean => "time_weighted_mean",
         }
     }
 
@@ -198,7 +210,8 @@ impl Aggregate {
     /// The function that a plan's text names: `mean`, `p99.9`, `top(3, device)`.
     pub fn parse(text: &str) -> Result<Self, AggregateFault> {
         let unknown = || AggregateFault::Unknown(text.to_string());
-        if let Some(plain) = Self::ALL.into_iter().find(|aggregate| aggregate.word() == text) {
+        let mut plain = Self::ALL.into_iter().chain(Self::OF_SERIES);
+        if let Some(plain) = plain.find(|aggregate| aggregate.word() == text) {
             return Ok(plain);
         }
         if text == "median" {
@@ -264,9 +277,13 @@ impl Aggregate {
     /// The components it is computed from. The count is always there.
     pub fn components(&self) -> Components {
         match self {
-            Self::Count | Self::Rate | Self::Histogram(_) | Self::Distinct(_) | Self::Top { .. } => {
-                Components::COUNT
-            }
+            Self::Count
+            | Self::Rate
+            | Self::Histogram(_)
+            | Self::Distinct(_)
+            | Self::Top { .. }
+            | Self::Increase
+            | Self::TimeWeightedMean => Components::COUNT,
             Self::Sum | Self::Mean => Components::SUM,
             // Quantiles are kept between the extrema.
             Self::Min | Self::Max | Self::Range | Self::Median | Self::Quantile(_) => Components::EXTREMA,

@@ -10,9 +10,14 @@ use alloc::vec::Vec;
 
 use super::{Hopping, Part, Plan, PlanFault, Problem, Slice, SlicedPlan, Window};
 use crate::pane::entry_bytes;
+use crate::sketch::SketchKind;
 use crate::time::Span;
 
 const HOUR: Span = Span::from_secs(3_600);
+
+/// Bytes of an agent's memory that a sensor's reading takes in a series until its pane closes: six or seven of them share
+/// a block of 64.
+pub const SERIES_POINT_BYTES: u64 = 10;
 
 /// What a plan costs each agent that runs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +37,8 @@ pub struct SliceCost {
     pub open_panes: u64,
     /// Deltas shipped in an hour for each key that always has readings.
     pub deltas_per_hour: u64,
+    /// Fields of which every point is kept.
+    pub series: u64,
 }
 
 impl PlanCost {
@@ -68,6 +75,10 @@ impl SlicedPlan {
             SliceCost {
                 open_panes: (lateness.unsigned_abs().div_ceil(pane.unsigned_abs())) + 1,
                 deltas_per_hour: per_hour(slice.pane),
+                series: slice
+                    .sketch_kinds()
+                    .filter(|kind| *kind == SketchKind::Series)
+                    .count() as u64,
             }
         };
         PlanCost {
@@ -85,6 +96,7 @@ impl Plan {
         let slices = 0..sliced.slices.len();
         slices
             .filter_map(|slice| self.narrow_panes(&sliced, slice))
+            .chain(self.mixed_points())
             .collect()
     }
 
@@ -122,7 +134,10 @@ impl Plan {
             .filter(|(_, (_, (home, _)))| *home == slice)
             .map(|(index, (query, _))| (index, &query.window))
             .collect();
-        let pane = sliced.slices[slice].pane;
+        // Those of series are narrower on purpose.
+        let pane = mine
+            .iter()
+            .fold(Span::ZERO, |pane, (_, window)| pane.gcd(window.pane()));
         let panes = per_hour(pane);
         let windows = mine.iter().map(|(_, window)| per_hour(wanted(window))).sum();
         if panes <= windows {

@@ -16,6 +16,19 @@ pub struct Field {
     pub source: FieldSource,
     /// The sensor's resolution in units of 10⁻¹⁸: values are rounded to its multiples. `None` keeps every digit.
     pub resolution: Option<i128>,
+    /// What its values say of each other.
+    pub kind: FieldKind,
+}
+
+/// What the values of a field say of each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum FieldKind {
+    /// A measurement: it goes up and down.
+    #[default]
+    Gauge,
+    /// A count of something since some beginning, such as an energy meter's: it goes up, and falls when it begins again
+    /// at 0.
+    Counter,
 }
 
 /// Where a field's value comes from.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Aggregate, KeyPart, Query, Slice};
 use crate::decimal::Value;
-use crate::limits::{BOUNDS_MAX, SKETCHES_MAX, TOPS_MAX, WATCHED_MAX};
+use crate::limits::{BOUNDS_MAX, SERIES_MAX, SKETCHES_MAX, TOPS_MAX, WATCHED_MAX};
 use crate::sketch::{Shape, SketchKind};
 
 /// One sketch of a slice.
@@ -26,6 +26,8 @@ pub enum SliceSketch {
     DistinctTags(u8),
     /// How often each value of the n-th watched tag comes.
     Top(u8),
+    /// The points of the n-th field.
+    Series(u8),
 }
 
 /// The SQL type of a column.
@@ -69,7 +71,10 @@ impl SliceSketch {
     /// The field that it is about, if it is about one.
     pub const fn field(&self) -> Option<u8> {
         match self {
-            Self::Quantiles(field) | Self::Histogram(field, _) | Self::DistinctValues(field) => Some(*field),
+            Self::Quantiles(field)
+            | Self::Histogram(field, _)
+            | Self::DistinctValues(field)
+            | Self::Series(field) => Some(*field),
             Self::DistinctTags(_) | Self::Top(_) => None,
         }
     }
@@ -90,6 +95,7 @@ impl SliceSketch {
             Self::DistinctValues(_) => Self::DistinctValues(other),
             Self::DistinctTags(_) => Self::DistinctTags(other),
             Self::Top(_) => Self::Top(other),
+            Self::Series(_) => Self::Series(other),
         }
     }
 }
@@ -108,6 +114,7 @@ impl Slice {
             }
             SliceSketch::DistinctValues(_) | SliceSketch::DistinctTags(_) => SketchKind::Distinct,
             SliceSketch::Top(_) => SketchKind::Top,
+            SliceSketch::Series(_) => SketchKind::Series,
         })
     }
 
@@ -159,22 +166,30 @@ impl Slice {
             .iter()
             .zip(&places)
             .filter(|(_, place)| place.is_none());
-        let (mut sketches, mut tops) = (self.sketches.len(), tops(self));
+        let (mut sketches, mut tops, mut series) = (self.sketches.len(), tops(self), series(self));
         for (sketch, _) in new {
             sketches += 1;
             tops += usize::from(matches!(sketch, SliceSketch::Top(_)));
+            series += usize::from(matches!(sketch, SliceSketch::Series(_)));
         }
         let watched = wanted
             .watched
             .iter()
             .filter(|tag| !self.watched.contains(tag))
             .count();
-        sketches <= SKETCHES_MAX && tops <= TOPS_MAX && self.watched.len() + watched <= WATCHED_MAX
+        sketches <= SKETCHES_MAX
+            && tops <= TOPS_MAX
+            && series <= SERIES_MAX
+            && self.watched.len() + watched <= WATCHED_MAX
     }
 
     /// Checks the sketches of a slice that came over the wire.
     pub(super) fn check_sketches(&self) -> Result<(), &'static str> {
-        if self.sketches.len() > SKETCHES_MAX || tops(self) > TOPS_MAX || self.watched.len() > WATCHED_MAX {
+        if self.sketches.len() > SKETCHES_MAX
+            || tops(self) > TOPS_MAX
+            || series(self) > SERIES_MAX
+            || self.watched.len() > WATCHED_MAX
+        {
             return Err("too many sketches");
         }
         for sketch in &self.sketches {
@@ -240,7 +255,13 @@ impl Query {
                         add(sketch);
                     }
                 }
-                _ => {}
+                _ => {
+                    let named = fields.clone().zip(&self.fields);
+                    named
+                        .filter(|(_, field)| aggregate.is_of_points(field))
+                        .map(|(field, _)| SliceSketch::Series(field))
+                        .for_each(&mut add);
+                }
             }
         }
         (sketches, watched)
@@ -284,6 +305,7 @@ impl Query {
                 let sketch = match aggregate {
                     Aggregate::Median | Aggregate::Quantile(_) => Some(SliceSketch::Quantiles(field as u8)),
                     Aggregate::Histogram(bounds) => Some(SliceSketch::Histogram(field as u8, bounds.clone())),
+                    _ if aggregate.is_of_points(named) => Some(SliceSketch::Series(field as u8)),
                     _ => None,
                 };
                 columns.push(Column {
@@ -348,6 +370,11 @@ impl Query {
 fn tops(slice: &Slice) -> usize {
     let is_top = |sketch: &&SliceSketch| matches!(sketch, SliceSketch::Top(_));
     slice.sketches.iter().filter(is_top).count()
+}
+
+fn series(slice: &Slice) -> usize {
+    let is_series = |sketch: &&SliceSketch| matches!(sketch, SliceSketch::Series(_));
+    slice.sketches.iter().filter(is_series).count()
 }
 
 fn joined(name: &str, function: &str, suffix: &str) -> String {

@@ -203,11 +203,14 @@ impl Plan {
         sliced.ladders = (0..sliced.slices.len())
             .map(|slice| {
                 let readers = self.queries.iter().zip(&sliced.readers);
+                let readers = readers
+                    .filter(|(_, (home, _))| *home == slice)
+                    .map(|(query, _)| query);
+                let windows = readers.clone().map(|query| query.window.pane());
                 ladder(
                     sliced.slices[slice].pane,
-                    readers
-                        .filter(|(_, (home, _))| *home == slice)
-                        .map(|(query, _)| query.coarsen.as_slice()),
+                    windows.fold(Span::ZERO, Span::gcd),
+                    readers.map(|query| query.coarsen.as_slice()),
                 )
             })
             .collect();
@@ -215,12 +218,14 @@ impl Plan {
     }
 }
 
-/// One ladder for a slice of this pane from those of its queries.
-fn ladder<'q>(pane: Span, wanted: impl Iterator<Item = &'q [Span]> + Clone) -> Vec<Span> {
+/// One ladder for a slice of this pane from those of its queries. `windows` is the pane that their windows could have: a
+/// rung if the slice's is narrower.
+fn ladder<'q>(pane: Span, windows: Span, wanted: impl Iterator<Item = &'q [Span]> + Clone) -> Vec<Span> {
     let Some(top) = wanted.clone().map(|rungs| rungs.last().copied()).min().flatten() else {
         return Vec::new();
     };
-    let mut rungs: Vec<Span> = wanted.flatten().copied().filter(|rung| *rung <= top).collect();
+    let rungs = wanted.flatten().copied().chain([windows]);
+    let mut rungs: Vec<Span> = rungs.filter(|rung| *rung <= top).collect();
     rungs.sort_unstable();
     let mut below = pane;
     rungs.retain(|rung| {
@@ -265,7 +270,7 @@ fn slice_of(query: &Query) -> Slice {
         key: query.key.iter().filter_map(|tag| key_part(query, tag)).collect(),
         fields,
         filter: query.filter.clone(),
-        pane: query.window.pane(),
+        pane: query.pane(),
         lateness: query.lateness,
         max_late: query.max_late,
         max_ahead: query.max_ahead,
@@ -416,6 +421,7 @@ pub(crate) mod tests {
             name: name.to_string(),
             source: crate::plan::FieldSource::path(name),
             resolution: None,
+            kind: crate::plan::FieldKind::Gauge,
         };
         let with_fields = |mut query: Query| {
             query.fields = alloc::vec![field("a"), field("b")];

@@ -1,11 +1,12 @@
 //! Sketches of open panes, in fixed blocks of memory that is taken at the start and never grows.
 //!
-//! A block is 64 bytes, one cache line, and is one of three things:
+//! A block is 64 bytes, one cache line, and is one of four things:
 //!
 //! ```text
 //! heads     := (root  meta  others: 2 words) × 3   next  unused × 3      the sketches of one partial
 //! leaf      := (key: 2 words  count) × 5           next                  entries, in no order; a count of 0 is vacant
 //! directory := root × 16                                                 leaves, chained by the entry's key
+//! log       := points, packed                           next             those of a series; see [`log`]
 //! ```
 //!
 //! A sketch begins as a chain of leaves, which is searched from the front; with more than some tens of entries it gets a
@@ -13,12 +14,18 @@
 //! and on how much room there was; it never shows, because entries are sorted when they leave. Bounds that do show (the
 //! level of a histogram, which values a top list counts) follow the rules of the canonical state.
 
+mod log;
+
+mod reshape;
+
 use alloc::vec::Vec;
 
-use super::{Bucket, Shape, SketchKind};
-use crate::limits::{BUCKETS_MAX, SKETCHES_MAX, TOP_VALUES_MAX};
+use super::{Bucket, SeriesPoint, SketchKind};
+use crate::decimal::Value;
+use crate::limits::{SKETCHES_MAX, TOP_VALUES_MAX};
 use crate::pane::Use;
 use crate::table::Full;
+use crate::time::Timestamp;
 
 const WORDS: usize = 16;
 const END: u32 = u32::MAX;
@@ -56,10 +63,13 @@ pub struct Point {
     pub sketch: u8,
     /// The level that a histogram needs for this bucket.
     pub level: u8,
-    /// The bucket; the register; or a value's number in the lower half and its hash's upper half in the upper.
+    /// The bucket; the register; a value's number in the lower half and its hash's upper half in the upper; or the event
+    /// time of a series' point, in microseconds.
     pub key: i64,
     /// The register's rank; otherwise 1.
     pub count: u32,
+    /// The value of a series' point; otherwise 0.
+    pub value: Value,
 }
 
 /// The entries of a sketch that leaves the pool.
@@ -71,6 +81,10 @@ pub struct Drained<'p> {
     pub others: u64,
     /// Keys and counts, ascending.
     pub entries: &'p [Bucket],
+    /// The points of a series, in no order, some perhaps twice.
+    pub points: &'p [SeriesPoint],
+    /// Whether a series has had more points than it may have, and keeps none.
+    pub is_too_long: bool,
 }
 
 /// The head of a sketch, taken apart.
@@ -80,6 +94,7 @@ struct Head {
     entries: u32,
     level: u8,
     has_directory: bool,
+    has_log: bool,
     others: u64,
 }
 
@@ -97,6 +112,7 @@ pub struct Pool<B> {
     vacant: u32,
     vacant_count: usize,
     drained: Vec<Bucket>,
+    drained_points: Vec<SeriesPoint>,
 }
 
 /// Blocks that a partial with so many sketches takes when it is opened and each has seen one value.
@@ -117,6 +133,7 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
             vacant: if count == 0 { END } else { 0 },
             vacant_count: count,
             drained: Vec::new(),
+            drained_points: Vec::new(),
         }
     }
 
@@ -161,6 +178,15 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
     ) -> Result<(), Full> {
         let at = self.head_at(first, usize::from(point.sketch));
         let mut head = self.head(at);
+        if kind == SketchKind::Series {
+            let series_point = SeriesPoint {
+                at: Timestamp::clamped(point.key),
+                value: point.value,
+            };
+            let result = self.append_point(&mut head, series_point);
+            self.set_head(at, head);
+            return result;
+        }
         let mut key = point.key;
         if let SketchKind::Buckets(shape) = kind {
             if point.level > head.level {
@@ -181,7 +207,7 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
                     }
                 }
                 SketchKind::Buckets(shape) => self.raise_until_fit(&mut head, shape),
-                SketchKind::Distinct => {}
+                SketchKind::Distinct | SketchKind::Series => {}
             }
             self.add_directory(&mut head);
         }
@@ -216,12 +242,26 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
         self.set_head(at, head);
     }
 
+    /// Makes a series one that has had too many points.
+    pub fn absorb_too_long(&mut self, first: u32, sketch: u8) {
+        let at = self.head_at(first, usize::from(sketch));
+        let mut head = self.head(at);
+        self.give_up(&mut head);
+        self.set_head(at, head);
+    }
+
     /// Takes the sketches that begin at `first` out, of which there are so many, handing each to `visit` in order, and frees their blocks.
     pub fn close(&mut self, first: u32, sketches: usize, mut visit: impl FnMut(usize, Drained<'_>)) {
         let mut drained = core::mem::take(&mut self.drained);
+        let mut points = core::mem::take(&mut self.drained_points);
         for sketch in 0..sketches {
-            let head = self.head(self.head_at(first, sketch));
+            let mut head = self.head(self.head_at(first, sketch));
             drained.clear();
+            points.clear();
+            if head.has_log {
+                self.take_points(&mut head, |point| points.push(point));
+                head.others = 0;
+            }
             let mut next = self.unchain(head);
             while next != END {
                 let leaf = self.blocks.as_ref()[next as usize].0;
@@ -244,10 +284,13 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
                     level: head.level,
                     others: head.others,
                     entries: &drained,
+                    points: &points,
+                    is_too_long: head.has_log && head.level == log::TOO_LONG,
                 },
             );
         }
         self.drained = drained;
+        self.drained_points = points;
         let mut next = first;
         while next != END {
             let block = next;
@@ -275,13 +318,15 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
             entries: words[1] >> 16,
             level: (words[1] >> 8) as u8,
             has_directory: words[1] & 1 == 1,
+            has_log: words[1] & 2 == 2,
             others: u64::from(words[2]) | u64::from(words[3]) << 32,
         }
     }
 
     #[inline]
     fn set_head(&mut self, at: HeadAt, head: Head) {
-        let meta = head.entries << 16 | u32::from(head.level) << 8 | u32::from(head.has_directory);
+        let forms = u32::from(head.has_directory) | u32::from(head.has_log) << 1;
+        let meta = head.entries << 16 | u32::from(head.level) << 8 | forms;
         let others = [head.others as u32, (head.others >> 32) as u32];
         let words = &mut self.blocks.as_mut()[at.block as usize].0[at.word..at.word + HEAD];
         words.copy_from_slice(&[head.root, meta, others[0], others[1]]);
@@ -383,91 +428,6 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
         }
         self.free(head.root);
         first
-    }
-
-    /// Gives every entry the key that `map` makes of its key and count, or drops it. Takes no more blocks than it frees,
-    /// unless there is room for a directory.
-    fn rebuild(&mut self, head: &mut Head, mut map: impl FnMut(i64, u32) -> Option<i64>) {
-        let mut next = self.unchain(*head);
-        (head.root, head.entries, head.has_directory) = (END, 0, false);
-        if self.vacant_count >= DIRECTORY_ROOM && next != END {
-            self.begin_directory(head);
-        }
-        while next != END {
-            let leaf = self.blocks.as_ref()[next as usize].0;
-            self.free(next);
-            next = leaf[LEAF_NEXT];
-            for (key, count) in entries_of(&leaf) {
-                if let Some(key) = map(key, count) {
-                    let inserted = self.insert(head, key, count, false);
-                    debug_assert!(inserted.is_ok(), "its leaf has just been freed");
-                }
-            }
-        }
-    }
-
-    fn begin_directory(&mut self, head: &mut Head) {
-        if let Ok(index) = self.give() {
-            self.blocks.as_mut()[index as usize].0 = [END; WORDS];
-            (head.root, head.has_directory) = (index, true);
-        }
-    }
-
-    fn add_directory(&mut self, head: &mut Head) {
-        if !head.has_directory && head.entries > CHAIN_MAX && self.vacant_count >= DIRECTORY_ROOM {
-            self.rebuild(head, |key, _| Some(key));
-        }
-    }
-
-    fn raise_until_fit(&mut self, head: &mut Head, shape: Shape) {
-        while head.entries > BUCKETS_MAX as u32 && head.level < shape.level_max() {
-            self.rebuild(head, |key, _| Some(shape.raise(key, 1)));
-            head.level += 1;
-        }
-    }
-
-    /// Drops counters of a top list that its canonical state does not keep: all above the hash that enough are at or
-    /// below.
-    fn prune(&mut self, head: &mut Head, used: &mut impl FnMut(u32, Use)) {
-        let (mut low, mut high) = (0, u32::MAX);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.count_up_to(*head, middle) >= TOP_VALUES_MAX {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        let mut others = 0;
-        self.rebuild(head, |key, count| {
-            let is_kept = (key >> 32) as u32 <= low;
-            if !is_kept {
-                others += u64::from(count);
-                used(key as u32, Use::Ends);
-            }
-            is_kept.then_some(key)
-        });
-        head.others = head.others.saturating_add(others);
-    }
-
-    /// How many counters have at most this upper half of a hash.
-    fn count_up_to(&self, head: Head, limit: u32) -> usize {
-        let blocks = self.blocks.as_ref();
-        let directory = head.has_directory.then(|| blocks[head.root as usize].0);
-        let roots = directory
-            .as_ref()
-            .map_or(core::slice::from_ref(&head.root), |roots| &roots[..]);
-        let mut count = 0;
-        for &root in roots {
-            let mut next = root;
-            while let Some(Block(leaf)) = blocks.get(next as usize) {
-                count += entries_of(leaf)
-                    .filter(|(key, _)| (key >> 32) as u32 <= limit)
-                    .count();
-                next = leaf[LEAF_NEXT];
-            }
-        }
-        count
     }
 }
 

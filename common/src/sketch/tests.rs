@@ -8,8 +8,10 @@ use proptest::prelude::*;
 use super::pool::{Block, Point, Pool, blocks_to_open};
 use super::*;
 use crate::decimal::Value;
-use crate::limits::{BUCKETS_MAX, TOP_VALUES_MAX};
+use crate::limits::{BUCKETS_MAX, SERIES_POINTS_MAX, TOP_VALUES_MAX};
 use crate::pane::Use;
+use crate::stats::End;
+use crate::time::Timestamp;
 
 const CENT: i128 = 10_i128.pow(16);
 
@@ -18,15 +20,17 @@ const CENT: i128 = 10_i128.pow(16);
 enum Given {
     Value(i128),
     Tag(Vec<u8>),
+    Point(SeriesPoint),
 }
 
-fn kinds() -> [SketchKind; 5] {
+fn kinds() -> [SketchKind; 6] {
     [
         SketchKind::Buckets(Shape::Linear),
         SketchKind::Buckets(Shape::Log),
         SketchKind::Buckets(Shape::Intervals(4)),
         SketchKind::Distinct,
         SketchKind::Top,
+        SketchKind::Series,
     ]
 }
 
@@ -45,6 +49,11 @@ fn bucket(shape: Shape, units: i128) -> (u8, i64) {
 fn given(kind: SketchKind, number: i128) -> Given {
     match kind {
         SketchKind::Buckets(_) => Given::Value(number),
+        SketchKind::Series => Given::Point(SeriesPoint {
+            // Some at one time, with other values or the same.
+            at: Timestamp::clamped((number.rem_euclid(900) as i64 - 450) * 1_000_003),
+            value: Value::from_units(if number % 3 == 0 { number } else { number % 5 }).unwrap(),
+        }),
         _ => Given::Tag(alloc::format!("dev-{}", number.rem_euclid(5_000)).into_bytes()),
     }
 }
@@ -56,6 +65,9 @@ fn lift(kind: SketchKind, sketch: &mut Sketch, given: &Given) {
         }
         (Sketch::Distinct(registers), _, Given::Tag(tag)) => registers.lift(hash(tag)),
         (Sketch::Top(counters), _, Given::Tag(tag)) => counters.lift(tag),
+        (Sketch::Series(series), _, Given::Point(point)) => {
+            series.merge(&Series::from_unsorted(alloc::vec![*point]));
+        }
         _ => unreachable!("given what the kind wants"),
     }
 }
@@ -109,7 +121,12 @@ impl Agent {
         if self.pool.vacant() == 0 {
             self.spill();
         }
+        let mut value = Value::ZERO;
         let (level, key, count) = match given {
+            Given::Point(point) => {
+                value = point.value;
+                (0, point.at.as_micros(), 1)
+            }
             Given::Value(units) => {
                 let SketchKind::Buckets(shape) = self.kind else {
                     unreachable!()
@@ -133,6 +150,7 @@ impl Agent {
             level,
             key,
             count,
+            value,
         };
         let Self {
             pool,
@@ -182,6 +200,8 @@ impl Agent {
                     });
                     Sketch::Top(Counters::from_unsorted(counters.collect(), drained.others))
                 }
+                SketchKind::Series if drained.is_too_long => Sketch::Series(Series::TOO_LONG),
+                SketchKind::Series => Sketch::Series(Series::from_unsorted(drained.points.to_vec())),
             };
             merged.merge(*kind, &delta);
         });
@@ -300,6 +320,147 @@ proptest! {
         prop_assert_eq!(counted + counters.others(), numbers.len() as u64);
         prop_assert_eq!(counters.entries().len(), truth.len().min(TOP_VALUES_MAX));
         prop_assert_eq!(counters.others() == 0, truth.len() <= TOP_VALUES_MAX);
+    }
+}
+
+fn point(micros: i64, units: i128) -> SeriesPoint {
+    End {
+        at: Timestamp::clamped(micros),
+        value: Value::from_units(units).unwrap(),
+    }
+}
+
+/// Points of which some came before, around the bound: in whatever blocks there are, the set decides.
+#[test]
+fn a_series_is_too_long_by_its_different_points_alone() {
+    let most = SERIES_POINTS_MAX as i64;
+    for (different, rounds, too_long) in [
+        (most, 1, false),
+        (most, 5, false),
+        (most + 1, 1, true),
+        (most + 1, 5, true),
+        (3 * most, 1, true),
+        (700, 40, false),
+    ] {
+        for blocks in [700, 4_000] {
+            let mut agent = Agent::new(SketchKind::Series, blocks);
+            for round in 0..rounds {
+                for number in 0..different {
+                    // Out of order, and each round in another one.
+                    let number = (number * 7_919 + round * 31) % different;
+                    agent.lift(&Given::Point(point(
+                        number * 10_000_000,
+                        i128::from(number % 97) * CENT,
+                    )));
+                }
+            }
+            agent.spill();
+            let Sketch::Series(series) = agent.merged else {
+                unreachable!()
+            };
+            assert_eq!(
+                (series.is_too_long(), series.points().len() as i64),
+                (too_long, if too_long { 0 } else { different })
+            );
+        }
+    }
+}
+
+/// Once too long, always: whatever comes later, and through the way back into an open pane.
+#[test]
+fn a_series_that_is_too_long_stays_so() {
+    let mut series = Series::TOO_LONG;
+    series.merge(&Series::from_unsorted(alloc::vec![point(1, 1)]));
+    assert_eq!(series, Series::TOO_LONG);
+    let mut other = Series::from_unsorted(alloc::vec![point(1, 1)]);
+    other.merge(&series);
+    assert_eq!(other, Series::TOO_LONG);
+    assert_eq!(Course::through(alloc::vec![&series, &Series::EMPTY]), None);
+    let mut pool = Pool::new(alloc::vec![Block::VACANT; 8]);
+    let first = pool.open(2).unwrap();
+    pool.absorb_too_long(first, 1);
+    let more = Point {
+        sketch: 1,
+        level: 0,
+        key: 5,
+        count: 1,
+        value: Value::ZERO,
+    };
+    pool.lift(first, SketchKind::Series, more, &mut |_, _| {})
+        .unwrap();
+    pool.close(first, 2, |place, drained| {
+        assert_eq!((drained.is_too_long, drained.points.len()), (place == 1, 0));
+    });
+    assert_eq!(pool.vacant(), pool.blocks());
+}
+
+#[test]
+fn courses_by_hand() {
+    let second = 1_000_000;
+    let course = |points: &[(i64, i128)]| {
+        let points = points.iter().map(|&(at, cents)| point(at * second, cents * CENT));
+        Course::through(alloc::vec![&Series::from_unsorted(points.collect())])
+    };
+    let all = |points: &[(i64, i128)]| {
+        let course = course(points).unwrap();
+        (course.increase(), course.rate(), course.time_weighted_mean())
+    };
+    assert_eq!(course(&[]), None);
+    assert_eq!(all(&[(5, 725)]), (0.0, None, 7.25));
+    assert_eq!(all(&[(0, 500), (10, 900)]), (4.0, Some(0.4), 5.0));
+    // 5 → 9, begun again → 3, → 4.
+    assert_eq!(
+        all(&[(0, 500), (10, 900), (20, 300), (40, 400)]),
+        (8.0, Some(0.2), (50.0 + 90.0 + 60.0) / 40.0)
+    );
+    // Below zero no counter comes.
+    assert_eq!(all(&[(0, 500), (10, -900), (20, 100)]), (10.0, Some(0.5), -2.0));
+    // Of several values at one time the largest holds, and the way up between them counts.
+    assert_eq!(all(&[(0, 100), (0, 300)]), (2.0, None, 3.0));
+    assert_eq!(all(&[(0, 100), (10, 200), (10, 500), (20, 500)]).2, 3.0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A window's panes give the same course one by one, all at once, or with some of them in a wider pane as well.
+    #[test]
+    fn a_course_through_panes_is_that_through_their_union(
+        numbers in numbers(), width in 1_i64..200_000_000, covered in any::<bool>(),
+    ) {
+        let given = |number: &i128| match given(SketchKind::Series, *number) {
+            Given::Point(point) => point,
+            _ => unreachable!(),
+        };
+        let points: Vec<SeriesPoint> = numbers.iter().map(given).collect();
+        let mut panes: BTreeMap<i64, Vec<SeriesPoint>> = BTreeMap::new();
+        for point in &points {
+            panes.entry(point.at.as_micros().div_euclid(width)).or_default().push(*point);
+        }
+        let panes: Vec<Series> = panes.into_values().map(Series::from_unsorted).collect();
+        let whole = Series::from_unsorted(points);
+        let mut parts: Vec<&Series> = panes.iter().rev().collect();
+        if covered {
+            parts.push(&whole);
+        }
+        prop_assert_eq!(Course::through(parts), Course::through(alloc::vec![&whole]));
+    }
+
+    /// The widest values and times there are go through the pool and the sums.
+    #[test]
+    fn the_widest_points_are_kept_whole(
+        points in prop::collection::vec((Timestamp::MIN.as_micros()..Timestamp::MAX.as_micros(), -Value::LIMIT + 1..Value::LIMIT, 0_u32..37), 1..60),
+    ) {
+        let points: Vec<SeriesPoint> = points
+            .into_iter()
+            .map(|(at, units, cut)| point(at, units / 10_i128.pow(cut) * 10_i128.pow(cut)))
+            .collect();
+        let mut agent = Agent::new(SketchKind::Series, 12);
+        for point in &points {
+            agent.lift(&Given::Point(*point));
+        }
+        agent.spill();
+        prop_assert_eq!(agent.merged, Sketch::Series(Series::from_unsorted(points)));
     }
 }
 

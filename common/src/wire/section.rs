@@ -370,9 +370,17 @@ impl<'b> SectionView<'b> {
         }
         let mut room = Room::new();
         for (nth, kind) in self.sketch_kinds().enumerate() {
-            take_sketch(cursor, kind, readings, &mut room, scratch, |row, sketch| {
-                sketches[first + row * each + nth] = sketch;
-            })?;
+            take_sketch(
+                cursor,
+                kind,
+                self.pane,
+                readings,
+                &mut room,
+                scratch,
+                |row, sketch| {
+                    sketches[first + row * each + nth] = sketch;
+                },
+            )?;
         }
         Ok(())
     }

@@ -1,13 +1,15 @@
 //! The columns of one sketch over all rows of a section.
 //!
 //! ```text
-//! kind     := 0 linear | 1 logarithmic | 2 intervals:varint | 3 distinct | 4 top
+//! kind     := 0 linear | 1 logarithmic | 2 intervals:varint | 3 distinct | 4 top | 5 series
 //! sketch   := entries: column  body                       entries of each row; rows without any have no more
 //! buckets  := level: column (all rows)  first: column of zigzag steps from row to row (rows with entries)
 //!             step − 1: column (all other entries)  count − 1: column
 //! distinct := register: column, the first of a row as it is, the others as step − 1   rank − 1: column
 //! top      := others: column (all rows)  count − 1: column  length − 1: column  values
 //! ```
+//!
+//! A series has columns of its own; see [`super::series`].
 //!
 //! A reader checks all that merging and lowering rely on, so that what it gives out could be the sketch of some values.
 
@@ -17,15 +19,18 @@ use super::WireFault;
 use super::column::{put_column, take_column};
 use super::cursor::{Cursor, put_varint, unzigzag, zigzag};
 use super::section::Section;
+use super::series::{put_series, take_series};
 use super::stats::StatsScratch;
 use crate::limits::{BOUNDS_MAX, BUCKETS_MAX, KEY_BYTES_MAX, SECTION_ENTRIES_MAX, TOP_VALUES_MAX};
 use crate::sketch::{Buckets, Counter, Counters, REGISTERS, Registers, Shape, Sketch, SketchKind};
+use crate::time::Timestamp;
 
 const LINEAR: u8 = 0;
 const LOG: u8 = 1;
 const INTERVALS: u8 = 2;
 const DISTINCT: u8 = 3;
 const TOP: u8 = 4;
+const SERIES: u8 = 5;
 
 pub(super) fn put_kind(out: &mut Vec<u8>, kind: SketchKind) {
     match kind {
@@ -37,6 +42,7 @@ pub(super) fn put_kind(out: &mut Vec<u8>, kind: SketchKind) {
         }
         SketchKind::Distinct => out.push(DISTINCT),
         SketchKind::Top => out.push(TOP),
+        SketchKind::Series => out.push(SERIES),
     }
 }
 
@@ -53,6 +59,7 @@ pub(super) fn take_kind(cursor: &mut Cursor<'_>) -> Result<SketchKind, WireFault
         }
         DISTINCT => SketchKind::Distinct,
         TOP => SketchKind::Top,
+        SERIES => SketchKind::Series,
         _ => return Err(WireFault::Invalid("sketch")),
     })
 }
@@ -66,6 +73,13 @@ pub(super) fn put_sketch(out: &mut Vec<u8>, section: &Section, nth: usize, scrat
             .skip(nth)
             .step_by(section.sketch_kinds.len())
     };
+    if section.sketch_kinds[nth] == SketchKind::Series {
+        let rows = rows().filter_map(|sketch| match sketch {
+            Sketch::Series(series) => Some(series),
+            _ => None,
+        });
+        return put_series(out, rows, section.pane, scratch);
+    }
     let StatsScratch { column, more, .. } = scratch;
     column.clear();
     column.extend(rows().map(|sketch| sketch.entries() as u64));
@@ -133,6 +147,7 @@ pub(super) fn put_sketch(out: &mut Vec<u8>, section: &Section, nth: usize, scrat
             put_column(out, more);
             entries().for_each(|counter| out.extend_from_slice(&counter.value));
         }
+        SketchKind::Series => {}
     }
 }
 
@@ -148,6 +163,15 @@ impl Room {
         }
     }
 
+    /// Takes room for so many entries, which may be at most `most`.
+    pub(super) fn take(&mut self, entries: usize, most: usize) -> Result<(), WireFault> {
+        if entries > most.min(self.entries) {
+            return Err(WireFault::TooLong("sketch"));
+        }
+        self.entries -= entries;
+        Ok(())
+    }
+
     /// Reads how many entries each row has; at most `most` each, and not more than there is room for.
     fn take_entries(
         &mut self,
@@ -159,11 +183,8 @@ impl Room {
         take_column(cursor, rows, &mut scratch.column)?;
         let mut entries = Vec::with_capacity(rows);
         for &count in &scratch.column {
-            let count = usize::try_from(count)
-                .ok()
-                .filter(|&count| count <= most.min(self.entries))
-                .ok_or(WireFault::TooLong("sketch"))?;
-            self.entries -= count;
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            self.take(count, most)?;
             entries.push(count);
         }
         Ok(entries)
@@ -174,6 +195,7 @@ impl Room {
 pub(super) fn take_sketch(
     cursor: &mut Cursor<'_>,
     kind: SketchKind,
+    pane: Timestamp,
     readings: &[u64],
     room: &mut Room,
     scratch: &mut StatsScratch,
@@ -183,6 +205,11 @@ pub(super) fn take_sketch(
         SketchKind::Buckets(_) => BUCKETS_MAX,
         SketchKind::Distinct => REGISTERS,
         SketchKind::Top => TOP_VALUES_MAX,
+        SketchKind::Series => {
+            return take_series(cursor, pane, readings, room, scratch, |row, series| {
+                keep(row, Sketch::Series(series));
+            });
+        }
     };
     let entries = room.take_entries(cursor, readings.len(), most, scratch)?;
     let total: usize = entries.iter().sum();
@@ -263,6 +290,7 @@ pub(super) fn take_sketch(
                 keep(row, Sketch::Top(counters.ok_or(WireFault::Invalid("top list"))?));
             }
         }
+        SketchKind::Series => {}
     }
     Ok(())
 }

@@ -14,8 +14,6 @@
 
 mod read;
 
-mod scale;
-
 mod write;
 
 use alloc::vec::Vec;
@@ -59,7 +57,7 @@ const LAST: usize = 7;
 const COLUMNS: usize = 8;
 
 /// What the times of ends are multiples of: microseconds, milliseconds, seconds.
-const TICKS: [i64; 3] = [1, 1_000, 1_000_000];
+pub(super) const TICKS: [i64; 3] = [1, 1_000, 1_000_000];
 
 fn kept_columns(keep: Components) -> impl Iterator<Item = usize> {
     let owners = [
@@ -81,6 +79,3 @@ struct Previous {
     sum: i64,
     first: i64,
 }
-
-/// Bits of the largest sum of squares of 2⁴⁰ values.
-const SQUARES_BITS_MAX: u32 = 240 + 41;

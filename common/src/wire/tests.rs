@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decimal::Value;
-use crate::limits::BUCKETS_MAX;
+use crate::limits::{BUCKETS_MAX, SERIES_POINTS_MAX};
 use crate::plan::{Components, SliceId};
-use crate::sketch::{Shape, Sketch, SketchKind, empty_row, hash, logarithm, merge_rows};
-use crate::stats::Stats;
+use crate::sketch::{Course, Series, Shape, Sketch, SketchKind, empty_row, hash, logarithm, merge_rows};
+use crate::stats::{End, Stats};
 use crate::time::Timestamp;
 
 const PANE: i64 = 1_700_000_000_000_000;
@@ -101,13 +101,27 @@ fn sketched() -> impl Strategy<Value = Section> {
     })
 }
 
-const KINDS: [SketchKind; 5] = [
+const KINDS: [SketchKind; 6] = [
     SketchKind::Buckets(Shape::Linear),
     SketchKind::Buckets(Shape::Log),
     SketchKind::Buckets(Shape::Intervals(3)),
     SketchKind::Distinct,
     SketchKind::Top,
+    SketchKind::Series,
 ];
+
+/// A point of a sensor, or one far off in time and value.
+fn points(number: i64) -> Series {
+    let (at, units) = if (-200..200).contains(&number) {
+        (PANE + number.abs() * 1_000, i128::from(number) * 10_i128.pow(16))
+    } else {
+        (number % (1 << 50), i128::from(number) * 1_000_003)
+    };
+    Series::from_unsorted(alloc::vec![End {
+        at: Timestamp::clamped(at),
+        value: Value::from_units(units).unwrap(),
+    }])
+}
 
 fn sketch(kind: SketchKind, numbers: &[i64]) -> Sketch {
     let mut sketch = kind.empty();
@@ -125,6 +139,7 @@ fn sketch(kind: SketchKind, numbers: &[i64]) -> Sketch {
                 buckets.lift(shape, lifted);
             }
             (Sketch::Distinct(registers), _) => registers.lift(hash(&number.to_le_bytes())),
+            (Sketch::Series(series), _) => series.merge(&points(*number)),
             (Sketch::Top(counters), _) => counters.lift(alloc::format!("v{number}").as_bytes()),
             _ => unreachable!("the sketch is of its kind"),
         }
@@ -159,6 +174,10 @@ proptest! {
                     prop_assert!(buckets.entries.len() <= BUCKETS_MAX);
                     let values = buckets.entries.iter().map(|entry| buckets.value(*shape, entry.0, 1));
                     prop_assert!(values.max() <= Some(Value::LIMIT));
+                }
+                if let Sketch::Series(series) = sketch {
+                    prop_assert!(series.points().len() <= SERIES_POINTS_MAX);
+                    prop_assert!(Course::through(alloc::vec![series]).is_none_or(|course| course.increase() >= 0.0));
                 }
                 if let Sketch::Distinct(registers) = sketch {
                     prop_assert!(registers.estimate() >= 0.0);
@@ -536,6 +555,44 @@ fn histograms_of_sensors_take_few_bytes() {
         assert!(
             bytes <= entries,
             "{bytes} bytes for {entries} buckets: less than one each"
+        );
+    }
+}
+
+/// What a series costs on the wire: a meter read every ten seconds, its steps a few units.
+#[test]
+fn series_of_meters_take_few_bytes() {
+    for (readings, most) in [(6_i64, 12), (60, 80)] {
+        let mut section = Section::default();
+        section.reset(SliceId(1), Timestamp::clamped(PANE), core::iter::empty());
+        section.set_sketches([SketchKind::Series].into_iter());
+        let mut seed = 7_u64;
+        for key in 0..1_000_i64 {
+            let mut meter = 1_000_000 + key * 7_919;
+            let points = (0..readings).map(|number| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                meter += (seed >> 33) as i64 % 20;
+                End {
+                    at: Timestamp::clamped(PANE + (number * 10 + key % 10) * 1_000_000),
+                    value: Value::from_units(i128::from(meter) * 10_i128.pow(15)).unwrap(),
+                }
+            });
+            section
+                .sketches
+                .push(Sketch::Series(Series::from_unsorted(points.collect())));
+            section.keys.push(alloc::format!("{key:04}").as_bytes());
+            section.readings.push(readings as u64);
+        }
+        let mut with = Vec::new();
+        section.emit(&mut with, &mut StatsScratch::default());
+        section.set_sketches(core::iter::empty());
+        section.sketches.clear();
+        let mut without = Vec::new();
+        section.emit(&mut without, &mut StatsScratch::default());
+        let bytes = with.len() - without.len();
+        assert!(
+            bytes <= most * 1_000,
+            "{readings} readings: {bytes} bytes for 1,000 series"
         );
     }
 }

@@ -16,6 +16,7 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
         name: name.into(),
         source: FieldSource::path(path),
         resolution,
+        kind: catchment_common::plan::FieldKind::Gauge,
     };
     Query {
         name: "room_climate".into(),

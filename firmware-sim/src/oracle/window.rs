@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::plan::{Aggregate, Column, Query, Shown, Window};
+use catchment_common::plan::{Aggregate, Column, FieldKind, Query, Shown, Window};
 use catchment_common::time::Span;
 use num_bigint::BigInt;
 use num_traits::Zero;
 
 use super::decimal::power_of_ten;
 use super::reading::Reading;
+use super::series::{self, Points};
 use super::sketch::{self, Multiset};
 
 /// The starts and ends of the windows that cover an event time, in microseconds: window k is
@@ -59,6 +60,7 @@ pub struct Contents {
     /// For each aggregate that names a tag, the tag's values.
     watched: Vec<Multiset<String>>,
     keeps_values: bool,
+    keeps_points: bool,
 }
 
 /// The values of one field, in units of 10⁻¹⁸.
@@ -75,6 +77,8 @@ struct Values {
     last: (i64, BigInt),
     /// All of them, if an aggregate cannot do with less.
     all: Option<Multiset<BigInt>>,
+    /// All of them with their times, if an aggregate needs those.
+    points: Option<Points>,
 }
 
 /// An exact answer.
@@ -86,6 +90,8 @@ pub enum Answer {
     Count(u64),
     /// Numerator and positive denominator.
     Fraction(BigInt, BigInt),
+    /// The same; or NULL, where there was too much to keep.
+    FractionOrNone(BigInt, BigInt),
     /// The square root of this fraction, which is not negative.
     Root(BigInt, BigInt),
     /// Exactly this double.
@@ -101,11 +107,18 @@ impl Contents {
             let of_values = matches!(aggregate, Aggregate::Histogram(_) | Aggregate::Distinct(_));
             of_values || aggregate.quantile().is_some()
         };
+        let has_counter = query.fields.iter().any(|field| field.kind == FieldKind::Counter);
+        let needs_points = |aggregate: &Aggregate| match aggregate {
+            Aggregate::Increase | Aggregate::TimeWeightedMean => true,
+            Aggregate::Rate => has_counter,
+            _ => false,
+        };
         Self {
             readings: 0,
             fields: vec![None; query.fields.len()],
             watched: vec![Multiset::new(); query.aggregates.len()],
             keeps_values: query.aggregates.iter().any(needs_values),
+            keeps_points: query.aggregates.iter().any(needs_points),
         }
     }
 
@@ -114,9 +127,11 @@ impl Contents {
         self.readings += 1;
         for (field, value) in self.fields.iter_mut().zip(&reading.values) {
             let Some(value) = value else { continue };
-            match field {
-                Some(values) => values.add(reading.at_us, value),
-                None => *field = Some(Values::new(reading.at_us, value, self.keeps_values)),
+            if let Some(values) = field {
+                values.add(reading.at_us, value);
+            } else {
+                let (values, points) = (self.keeps_values, self.keeps_points);
+                *field = Some(Values::new(reading.at_us, value, values, points));
             }
         }
         for (held, value) in self.watched.iter_mut().zip(&reading.watched) {
@@ -146,7 +161,8 @@ impl Contents {
         let aggregate = &query.aggregates[column.aggregate];
         if let Some(field) = column.field {
             let resolution = query.fields[field].resolution.map(BigInt::from);
-            return self.of_field(field, aggregate, size, resolution.as_ref());
+            let kind = query.fields[field].kind;
+            return self.of_field(field, aggregate, size, (resolution.as_ref(), kind));
         }
         match (aggregate, column.shown) {
             (Aggregate::Top { k, .. }, shown) => {
@@ -192,8 +208,19 @@ impl Contents {
         field: usize,
         aggregate: &Aggregate,
         size: Span,
-        resolution: Option<&BigInt>,
+        (resolution, kind): (Option<&BigInt>, FieldKind),
     ) -> Answer {
+        let no_points = Points::new();
+        let points = self.fields[field].as_ref();
+        let points = points
+            .and_then(|values| values.points.as_ref())
+            .unwrap_or(&no_points);
+        match (aggregate, kind) {
+            (Aggregate::Increase, _) => return series::increase(points),
+            (Aggregate::Rate, FieldKind::Counter) => return series::rate(points),
+            (Aggregate::TimeWeightedMean, _) => return series::time_weighted_mean(points),
+            _ => {}
+        }
         let nothing = Multiset::new();
         let all = self.fields[field]
             .as_ref()
@@ -223,8 +250,9 @@ impl Contents {
 }
 
 impl Values {
-    fn new(at_us: i64, value: &BigInt, keeps_all: bool) -> Self {
+    fn new(at_us: i64, value: &BigInt, keeps_all: bool, keeps_points: bool) -> Self {
         Self {
+            points: keeps_points.then(|| Points::from([(at_us, value.clone())])),
             all: keeps_all.then(|| Multiset::from([(value.clone(), 1)])),
             count: 1,
             sum: value.clone(),
@@ -240,6 +268,9 @@ impl Values {
         self.count += 1;
         if let Some(all) = &mut self.all {
             *all.entry(value.clone()).or_default() += 1;
+        }
+        if let Some(points) = &mut self.points {
+            points.insert((at_us, value.clone()));
         }
         self.sum += value;
         self.squares += value * value;
@@ -261,6 +292,9 @@ impl Values {
         self.count += other.count;
         if let (Some(all), Some(more)) = (&mut self.all, &other.all) {
             sketch::add(all, more);
+        }
+        if let (Some(points), Some(more)) = (&mut self.points, &other.points) {
+            points.extend(more.iter().cloned());
         }
         self.sum += &other.sum;
         self.squares += &other.squares;
@@ -292,7 +326,9 @@ impl Values {
             | Aggregate::Quantile(_)
             | Aggregate::Histogram(_)
             | Aggregate::Distinct(_)
-            | Aggregate::Top { .. } => Answer::None,
+            | Aggregate::Top { .. }
+            | Aggregate::Increase
+            | Aggregate::TimeWeightedMean => Answer::None,
         }
     }
 
@@ -313,7 +349,9 @@ impl Answer {
         match self {
             Self::None => "NULL".into(),
             Self::Count(count) => count.to_string(),
-            Self::Fraction(top, bottom) => show_scaled(&(top * power_of_ten(SHOWN) / bottom)),
+            Self::Fraction(top, bottom) | Self::FractionOrNone(top, bottom) => {
+                show_scaled(&(top * power_of_ten(SHOWN) / bottom))
+            }
             Self::Root(top, bottom) => show_scaled(&(top * power_of_ten(2 * SHOWN) / bottom).sqrt()),
             Self::Double(double) => format!("{double:?}"),
             Self::Text(text) => format!("`{text}`"),

@@ -368,9 +368,11 @@ fn differences(query: &Query, row: &Row, contents: &Contents, size: Span) -> Vec
 
 fn is(value: Option<&Lowered>, answer: &Answer) -> bool {
     match (value, answer) {
-        (None, Answer::None) => true,
+        (None, Answer::None | Answer::FractionOrNone(..)) => true,
         (Some(Lowered::Integer(integer)), Answer::Count(count)) => integer == count,
-        (Some(Lowered::Real(real)), Answer::Fraction(top, bottom)) => is_nearest(*real, top, bottom),
+        (Some(Lowered::Real(real)), Answer::Fraction(top, bottom) | Answer::FractionOrNone(top, bottom)) => {
+            is_nearest(*real, top, bottom)
+        }
         (Some(Lowered::Real(real)), Answer::Root(top, bottom)) => is_nearest_root(*real, top, bottom),
         (Some(Lowered::Real(real)), Answer::Double(double)) => real == double,
         (Some(Lowered::Text(text)), Answer::Text(truth)) => text == truth,

@@ -16,7 +16,7 @@ const QUERIES_MAX: u32 = 4;
 /// One case in so many has faults as well.
 const FAULTY: Chance = Chance::one_in(4);
 
-const AGGREGATES: [&str; 21] = [
+const AGGREGATES: [&str; 22] = [
     "count",
     "rate",
     "sum",
@@ -38,6 +38,7 @@ const AGGREGATES: [&str; 21] = [
     "distinct(room)",
     "top(2, room)",
     "top(5, device)",
+    "time_weighted_mean",
 ];
 
 impl Case {
@@ -163,6 +164,8 @@ struct Shape {
     topic: &'static str,
     key: String,
     fields: String,
+    /// Whether all fields are counters.
+    counts: bool,
     filter: &'static str,
     lateness: &'static str,
     idle: &'static str,
@@ -176,14 +179,23 @@ impl Shape {
             .filter(|_| dice.below(2) == 0)
             .map(|tag| format!("\"{tag}\""))
             .collect();
-        let mut fields = vec!["watts = \"watts\"".to_owned()];
+        let counts = dice.below(4) == 0;
+        let counter = |dice: &mut Dice| {
+            if counts || dice.below(4) == 0 {
+                ", kind = \"counter\""
+            } else {
+                ""
+            }
+        };
+        let mut fields = vec![format!("watts = {{ path = \"watts\"{} }}", counter(dice))];
         for field in ["temp", "hum"] {
             match dice.below(4) {
-                0 => fields.push(format!("{field} = \"{field}\"")),
+                0 => fields.push(format!("{field} = {{ path = \"{field}\"{} }}", counter(dice))),
                 1 => {
                     let resolution = pick(dice, &["0.1", "0.5", "7", "1e-9"]);
                     fields.push(format!(
-                        "{field} = {{ path = \"{field}\", resolution = {resolution} }}"
+                        "{field} = {{ path = \"{field}\", resolution = {resolution}{} }}",
+                        counter(dice)
                     ));
                 }
                 _ => {}
@@ -203,9 +215,13 @@ impl Shape {
                 ],
             );
             let resolution = pick(dice, &["", ", resolution = 0.3"]);
-            fields.push(format!("dew = {{ expr = \"{text}\"{resolution} }}"));
+            fields.push(format!(
+                "dew = {{ expr = \"{text}\"{resolution}{} }}",
+                counter(dice)
+            ));
         }
         Self {
+            counts,
             filter: if dice.below(3) == 0 {
                 pick(
                     dice,
@@ -242,9 +258,11 @@ fn query(number: u32, first: &Shape, dice: &mut Dice) -> String {
     } else {
         first.clone()
     };
+    let increase = (shape.counts && dice.below(2) == 0).then_some("increase");
     let aggregates: Vec<String> = AGGREGATES
-        .iter()
+        .into_iter()
         .filter(|_| dice.below(3) == 0)
+        .chain(increase)
         .map(|name| format!("\"{name}\""))
         .collect();
     let aggregates = if aggregates.is_empty() {

@@ -36,6 +36,8 @@ impl Variant {
     pub fn queries(self) -> Vec<Query> {
         let all = "[\"count\", \"rate\", \"sum\", \"mean\", \"min\", \"max\", \"range\", \"variance\", \"stddev\", \
                    \"first\", \"last\", \"delta\"]";
+        let points = all.replace(']', ", \"time_weighted_mean\"]");
+        let counters = points.replace(']', ", \"increase\"]");
         let climate = query("climate", "env", "10s", None, "[\"site\", \"device\"]", all, "[]");
         let quick = query(
             "quick",
@@ -56,8 +58,8 @@ impl Variant {
             "[]",
         );
         let sites = query("sites", "env", "30s", Some("10s"), "[\"site\"]", all, "[]");
-        let rooms = query("rooms", "env", "5s", None, "[\"room\"]", all, "[]");
-        let power = query("power", "power", "15s", None, "[\"device\"]", all, "[]");
+        let rooms = query("rooms", "env", "5s", None, "[\"room\"]", &points, "[]");
+        let power = query("power", "power", "15s", None, "[\"device\"]", &counters, "[]");
         let ladder = query(
             "coarse",
             "env",
@@ -100,7 +102,7 @@ impl Variant {
                 climate + &visits + &trips + &runs + &shifted
             }
             Self::Ladder => ladder,
-            Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", ""),
+            Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", "").replace(all, &points),
             Self::Drawn(seed) => super::drawn::plan(seed),
         };
         plan_toml::parse(&text, "simulated")
@@ -122,7 +124,7 @@ fn query(
     let fields = if topic == "env" {
         "{ temp = \"temp\", hum = { path = \"hum\", resolution = 0.1 } }"
     } else {
-        "{ watts = \"watts\" }"
+        "{ watts = { path = \"watts\", kind = \"counter\" } }"
     };
     format!(
         "[[query]]\nname = \"{name}\"\ntopic = \"s/{{site}}/{{device}}/{topic}\"\nformat = \"json\"\n\

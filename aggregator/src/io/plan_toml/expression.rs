@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use catchment_common::decimal::Value;
 use catchment_common::expression::{Expression, ExpressionFault, Hint, Kind, Scope, is_expression};
-use catchment_common::plan::{Field, FieldSource, KeyPart, Path};
+use catchment_common::plan::{Field, FieldKind, FieldSource, KeyPart, Path};
 
 use super::Faults;
 use super::raw::{RawField, RawQuery, RawSource};
@@ -38,6 +38,7 @@ pub(super) fn fields(raw: &RawQuery, captures: &[String], file: &str, faults: &m
                 name: name.clone(),
                 source: FieldSource::path(path),
                 resolution: resolution(inner, faults),
+                kind: kind(inner, faults),
             }),
             _ => below.push(name),
         }
@@ -71,6 +72,7 @@ pub(super) fn fields(raw: &RawQuery, captures: &[String], file: &str, faults: &m
             name: name.clone(),
             source,
             resolution: resolution(inner, faults),
+            kind: kind(inner, faults),
         });
     }
     let place = |field: &Field| raw.fields.0.iter().position(|(name, _)| *name == field.name);
@@ -110,6 +112,21 @@ fn resolution(raw: &RawField, faults: &mut Faults) -> Option<i128> {
         faults.push((step.span().start, message));
     }
     parsed.ok().map(|parsed| parsed.value.units())
+}
+
+fn kind(raw: &RawField, faults: &mut Faults) -> FieldKind {
+    let Some(word) = &raw.kind else {
+        return FieldKind::default();
+    };
+    match word.get_ref().as_str() {
+        "gauge" => FieldKind::Gauge,
+        "counter" => FieldKind::Counter,
+        other => {
+            let message = format!("kind `{other}` is not known; write \"gauge\" or \"counter\"");
+            faults.push((word.span().start, message));
+            FieldKind::default()
+        }
+    }
 }
 
 fn show(fault: &ExpressionFault) -> String {

@@ -73,10 +73,11 @@ pub(super) struct RawWindow {
     pub(super) timezone: Option<Spanned<String>>,
 }
 
-/// `"path"`, `"expression"`, or `{ path = "…", resolution = 0.01 }` with `expr` in the place of `path`.
+/// `"path"`, `"expression"`, or `{ path = "…", resolution = 0.01, kind = "counter" }` with `expr` in the place of `path`.
 pub(super) struct RawField {
     pub(super) source: RawSource,
     pub(super) resolution: Option<Spanned<f64>>,
+    pub(super) kind: Option<Spanned<String>>,
 }
 
 /// Where a field's value comes from, as far as it is said.
@@ -97,6 +98,7 @@ impl<'de> Deserialize<'de> for RawField {
             path: Option<String>,
             expr: Option<Spanned<String>>,
             resolution: Option<Spanned<f64>>,
+            kind: Option<Spanned<String>>,
         }
         struct Either;
         impl<'de> Visitor<'de> for Either {
@@ -110,6 +112,7 @@ impl<'de> Deserialize<'de> for RawField {
                 Ok(RawField {
                     source: RawSource::Either(text.to_owned()),
                     resolution: None,
+                    kind: None,
                 })
             }
 
@@ -118,6 +121,7 @@ impl<'de> Deserialize<'de> for RawField {
                     path,
                     expr,
                     resolution,
+                    kind,
                 } = Long::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
                 let source = match (path, expr) {
                     (Some(path), None) => RawSource::Path(path),
@@ -131,7 +135,11 @@ impl<'de> Deserialize<'de> for RawField {
                         ));
                     }
                 };
-                Ok(RawField { source, resolution })
+                Ok(RawField {
+                    source,
+                    resolution,
+                    kind,
+                })
             }
         }
         deserializer.deserialize_any(Either)

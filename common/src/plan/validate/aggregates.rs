@@ -5,9 +5,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Check, Part, quoted};
-use crate::limits::{AGGREGATES_MAX, SKETCHES_MAX, TOPS_MAX, WATCHED_MAX};
+use crate::limits::{AGGREGATES_MAX, SERIES_MAX, SKETCHES_MAX, TOPS_MAX, WATCHED_MAX};
 use crate::plan::sketch::Named;
-use crate::plan::{Aggregate, Query, SliceSketch};
+use crate::plan::{Aggregate, FieldKind, Query, SliceSketch};
 
 impl Check<'_> {
     pub(super) fn aggregates(&mut self, query: &Query) {
@@ -23,6 +23,7 @@ impl Check<'_> {
                     format!("`{aggregate}` is about fields, and the query has none"),
                     "name what is measured under `fields`",
                 ),
+                Aggregate::Increase => self.increase(part, query),
                 _ => {}
             }
         }
@@ -38,6 +39,10 @@ impl Check<'_> {
             .iter()
             .filter(|sketch| matches!(sketch, SliceSketch::Top(_)))
             .count();
+        let series = sketches
+            .iter()
+            .filter(|sketch| matches!(sketch, SliceSketch::Series(_)))
+            .count();
         for (what, count, most) in [
             (
                 "sketches (quantiles, histograms, distinct, top) over its fields",
@@ -45,6 +50,11 @@ impl Check<'_> {
                 SKETCHES_MAX,
             ),
             ("`top(…)`", tops, TOPS_MAX),
+            (
+                "fields of which every point is kept (`increase`, `time_weighted_mean`, `rate` of counters)",
+                series,
+                SERIES_MAX,
+            ),
             ("tags in `distinct(…)` and `top(…)`", watched.len(), WATCHED_MAX),
         ] {
             if count > most {
@@ -54,6 +64,21 @@ impl Check<'_> {
                     "split it into several queries",
                 );
             }
+        }
+    }
+
+    fn increase(&mut self, part: Part, query: &Query) {
+        let gauge = query.fields.iter().find(|field| field.kind == FieldKind::Gauge);
+        if let Some(gauge) = gauge {
+            let name = &gauge.name;
+            self.fault(
+                part,
+                format!("`increase` is of counters, and field `{name}` is a gauge"),
+                format!(
+                    "if it only falls when it begins again at 0, give it `kind = \"counter\"`; if not, ask for counters \
+                     in a query of their own, and of `{name}` for \"delta\""
+                ),
+            );
         }
     }
 

@@ -2,14 +2,14 @@
 
 use alloc::vec::Vec;
 
-use super::scale::Scale;
 use super::write::floor_div;
 use super::{
-    COLUMNS, FIRST, FIRST_AT, LAST, LAST_AT, MAX, MIN, NARROW, Previous, SQUARES, SQUARES_BITS_MAX, SUM,
-    StatsScratch, TICKS, WIDE, kept_columns,
+    COLUMNS, FIRST, FIRST_AT, LAST, LAST_AT, MAX, MIN, NARROW, Previous, SQUARES, SUM, StatsScratch, TICKS,
+    WIDE, kept_columns,
 };
 use crate::decimal::Value;
 use crate::plan::Components;
+use crate::scale::{SQUARES_BITS_MAX, Scale};
 use crate::stats::{End, Stats};
 use crate::time::{Span, Timestamp};
 use crate::wide::Wide;

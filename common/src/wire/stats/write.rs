@@ -2,12 +2,12 @@
 
 use alloc::vec::Vec;
 
-use super::scale::{SCALE_MAX, Scale};
 use super::{
     COLUMNS, FIRST, FIRST_AT, LAST, LAST_AT, MAX, MIN, NARROW, NARROW_SUM_MAX, NARROW_VALUE_MAX, Previous,
     SQUARES, SUM, StatsScratch, TICKS, WIDE, kept_columns,
 };
 use crate::plan::Components;
+use crate::scale::{SCALE_MAX, Scale};
 use crate::stats::Stats;
 use crate::time::Timestamp;
 use crate::wide::Wide;

@@ -142,6 +142,7 @@ fn scope_fields() -> Vec<Field> {
         name: (*name).into(),
         source: FieldSource::path(name),
         resolution: None,
+        kind: catchment_common::plan::FieldKind::Gauge,
     };
     FIELDS.iter().map(field).collect()
 }

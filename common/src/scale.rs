@@ -4,17 +4,18 @@
 //! product with the inverse of 5^k modulo 2^n is at most ⌊(2^n − 1) / 5^k⌋, and then that product is the quotient
 //! (Granlund and Montgomery, "Division by Invariant Integers using Multiplication", 1994, section 9).
 
-use super::SQUARES_BITS_MAX;
 use crate::decimal::Value;
 use crate::stats::{Squares, Sum};
 
 /// Largest scale: 10³⁶ units is the limit of a value.
-pub(super) const SCALE_MAX: u8 = 35;
+pub(crate) const SCALE_MAX: u8 = 35;
+/// Bits of the largest sum of squares of 2⁴⁰ values.
+pub(crate) const SQUARES_BITS_MAX: u32 = 240 + 41;
 
 /// One power of ten with what division by it needs.
-pub(super) struct Scale {
+pub(crate) struct Scale {
     /// The exponent.
-    pub(super) exponent: u8,
+    pub(crate) exponent: u8,
     power: i128,
     /// Largest magnitude of a value in steps of this scale, as far as 64 bits can tell.
     value_max: u64,
@@ -62,13 +63,13 @@ impl Scale {
 
     /// The scale of this exponent, if there is one.
     #[inline]
-    pub(super) fn of(exponent: u8) -> Option<&'static Self> {
+    pub(crate) fn of(exponent: u8) -> Option<&'static Self> {
         SCALES.get(usize::from(exponent))
     }
 
     /// `units` in steps of this scale, if it is a whole number of them.
     #[inline]
-    pub(super) fn exact(&self, units: i128) -> Option<i128> {
+    pub(crate) fn exact(&self, units: i128) -> Option<i128> {
         let magnitude = units.unsigned_abs();
         let shifted = magnitude >> self.exponent;
         let quotient = shifted.wrapping_mul(self.inverse);
@@ -83,7 +84,7 @@ impl Scale {
 
     /// `squares` in steps of this scale squared, if it is a whole number of them below 2¹²⁴.
     #[inline]
-    pub(super) fn exact_squares(&self, squares: &Squares) -> Option<i128> {
+    pub(crate) fn exact_squares(&self, squares: &Squares) -> Option<i128> {
         let limbs = squares.limbs();
         let (whole, part) = (usize::from(self.exponent / 32), u32::from(self.exponent % 32) * 2);
         let low = u128::from(limbs[whole]) | (u128::from(limbs[whole + 1]) << 64);
@@ -100,13 +101,19 @@ impl Scale {
 
     /// So many steps in units, if that is in the range of values.
     #[inline]
-    pub(super) fn units(&self, value: i64) -> Option<i128> {
+    pub(crate) fn units(&self, value: i64) -> Option<i128> {
         (value.unsigned_abs() <= self.value_max).then(|| i128::from(value).wrapping_mul(self.power))
+    }
+
+    /// So many steps in units, if that fits.
+    #[inline]
+    pub(crate) fn times(&self, value: i128) -> Option<i128> {
+        value.checked_mul(self.power)
     }
 
     /// A sum of `count` values from its steps, if so many values can have it.
     #[inline]
-    pub(super) fn sum(&self, sum: i128, count: u64) -> Option<Sum> {
+    pub(crate) fn sum(&self, sum: i128, count: u64) -> Option<Sum> {
         // A limit beyond 128 bits is above any sum.
         let limit = self.value_limit.checked_mul(u128::from(count));
         if limit.is_some_and(|limit| sum.unsigned_abs() >= limit) {
@@ -124,7 +131,7 @@ impl Scale {
 
     /// A sum of squares from its steps, if so many values as there may be can have it.
     #[inline]
-    pub(super) fn squares(&self, squares: u128) -> Option<Squares> {
+    pub(crate) fn squares(&self, squares: u128) -> Option<Squares> {
         if let (Ok(few), Some(square)) = (u64::try_from(squares), self.square) {
             // Below 2⁶⁴ · 10³⁸, which is far below the bound.
             let low = u128::from(few) * u128::from(square as u64);
