@@ -27,6 +27,8 @@ const WINDOW_MS: i64 = 10_000;
 /// Live panes close this often, with so many keys each.
 const LIVE_EVERY: Duration = Duration::from_millis(20);
 const LIVE_KEYS: usize = 100;
+/// So many seconds longer than the backlog drains.
+const LIVE_AFTER: f64 = 15.0;
 /// Panes of event time that are left for the live ones.
 const LIVE_PANES: i64 = 6_000;
 const LIMITS: &str = "memory = \"8 MiB\"\nspool = \"64 MiB\"";
@@ -103,8 +105,10 @@ fn drain(site: &mut Site, broker: &FakeBroker, feed: &mut Feed) -> Result<()> {
         latencies: Vec::new(),
     };
     let mut ended = None;
-    while ended.is_none() || live.done < live.sent.len() {
-        if ended.is_none() {
+    // When all is committed, the rows of all its windows are still to be written.
+    let goes_on = |ended: Option<f64>| ended.is_none_or(|at| start.elapsed().as_secs_f64() < at + LIVE_AFTER);
+    while goes_on(ended) || live.done < live.sent.len() {
+        if goes_on(ended) {
             live.feed(start, feed, &mut subscriber)?;
         }
         // This run's epoch is the one that is new.
