@@ -83,49 +83,16 @@ impl Variant {
                 late + &quick + &sites + &rooms + &power
             }
             Self::Fine => climate + &fine + &power,
-            Self::Kinds | Self::Counts | Self::CountsToo => {
-                let with = |base: &str, name: &str, window: &str| {
-                    let old = base
-                        .split("window = ")
-                        .nth(1)
-                        .and_then(|rest| rest.lines().next());
-                    base.replacen(old.unwrap_or_default(), window, 1).replacen(
-                        base.lines().nth(1).unwrap_or_default(),
-                        &format!("name = \"{name}\""),
-                        1,
-                    )
-                };
-                let counted = |base: &str, name: &str, count: u32, key: &str| {
-                    let text = with(base, name, &format!("{{ count = {count} }}"));
-                    // Series are not of windows of so many readings.
-                    let text = ["time_weighted_mean", "increase"]
-                        .iter()
-                        .fold(text, |text, name| text.replace(&format!(", \"{name}\""), ""));
-                    text.replace(", kind = \"counter\"", "")
-                        .replacen("[\"site\", \"device\"]", key, 1)
-                };
-                let sketched = climate.replacen(
-                    "\"last\"",
-                    "\"last\", \"p50\", \"distinct(device)\", \"top(2, room)\"",
-                    1,
-                );
-                let tens = counted(&climate, "tens", 10, "[\"site\", \"device\"]");
-                let counts = counted(&climate, "pairs", 2, "[\"room\"]")
-                    + &counted(&sketched, "many", 300, "[]")
-                    + &counted(&power, "ones", 1, "[\"device\"]");
-                if self == Self::Counts {
-                    let text = climate + &tens + &counts;
-                    return plan_toml::parse(&text, "simulated")
-                        .expect("the plan is good")
-                        .queries;
-                }
-                if self == Self::CountsToo {
-                    let text =
-                        rooms + &counts + &tens.replace("lateness = \"2s\"", "lateness = \"4s\"") + &sites;
-                    return plan_toml::parse(&text, "simulated")
-                        .expect("the plan is good")
-                        .queries;
-                }
+            Self::Counts => {
+                let (tens, rest) = counted(&climate, &power);
+                climate + &tens + &rest
+            }
+            Self::CountsToo => {
+                let (tens, rest) = counted(&climate, &power);
+                let tens = tens.replace("lateness = \"2s\"", "lateness = \"4s\"");
+                rooms + &rest + &tens + &sites
+            }
+            Self::Kinds => {
                 let visits = with(&rooms, "visits", "{ session = \"3s\" }");
                 let trips = with(&climate, "trips", "{ session = \"12s\" }");
                 let runs = with(&power, "runs", "{ session = \"700ms\" }");
@@ -144,6 +111,42 @@ impl Variant {
             .expect("the plans are good")
             .queries
     }
+}
+
+/// A query under another name and with other windows.
+fn with(base: &str, name: &str, window: &str) -> String {
+    let old = base
+        .split("window = ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next());
+    base.replacen(old.unwrap_or_default(), window, 1).replacen(
+        base.lines().nth(1).unwrap_or_default(),
+        &format!("name = \"{name}\""),
+        1,
+    )
+}
+
+/// Windows of so many readings: those of ten, and others.
+fn counted(climate: &str, power: &str) -> (String, String) {
+    let counted = |base: &str, name: &str, count: u32, key: &str| {
+        let text = with(base, name, &format!("{{ count = {count} }}"));
+        // Series are not of windows of so many readings.
+        let text = ["time_weighted_mean", "increase"]
+            .iter()
+            .fold(text, |text, name| text.replace(&format!(", \"{name}\""), ""));
+        text.replace(", kind = \"counter\"", "")
+            .replacen("[\"site\", \"device\"]", key, 1)
+    };
+    let sketched = climate.replacen(
+        "\"last\"",
+        "\"last\", \"p50\", \"distinct(device)\", \"top(2, room)\"",
+        1,
+    );
+    let tens = counted(climate, "tens", 10, "[\"site\", \"device\"]");
+    let rest = counted(climate, "pairs", 2, "[\"room\"]")
+        + &counted(&sketched, "many", 300, "[]")
+        + &counted(power, "ones", 1, "[\"device\"]");
+    (tens, rest)
 }
 
 fn query(
