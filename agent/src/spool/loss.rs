@@ -44,7 +44,7 @@ impl Spool {
         let (mut lost, mut before) = (Unsealed::default(), u64::MAX);
         for (slot, is_victim) in self.walk(&victims) {
             if !is_victim {
-                self.write_loss(&mut lost, segment);
+                self.write_loss(&mut lost);
                 continue;
             }
             let name = self.records.get(&slot).and_then(|held| held.name);
@@ -63,11 +63,12 @@ impl Spool {
             if let Some(name) = name {
                 self.replace_by_loss(name, slot, entries);
             } else {
-                lost.add(slot.number, entries);
+                let source = self.records.get(&slot).map(|held| held.segment);
+                lost.add(slot.number, source, entries);
                 self.release(slot);
             }
         }
-        self.write_loss(&mut lost, segment);
+        self.write_loss(&mut lost);
         Freed::Some
     }
 
@@ -84,10 +85,11 @@ impl Spool {
             .collect()
     }
 
-    fn write_loss(&mut self, lost: &mut Unsealed, source: u32) {
+    fn write_loss(&mut self, lost: &mut Unsealed) {
         let Unsealed {
             range: Some((first, last)),
             entries,
+            sources,
         } = std::mem::take(lost)
         else {
             return;
@@ -102,7 +104,9 @@ impl Spool {
             part: u32::MAX,
         };
         let written = self.write(slot, true, first, 0, None, loss.emit().into(), true);
-        self.pin(written, BTreeSet::from([source]));
+        // The parts of one number may lie in several segments, and all of them must be gone before what says that they are
+        // lost is moved: there it would say so of none but itself.
+        self.pin(written, sources);
     }
 
     fn replace_by_loss(&mut self, name: Name, slot: Slot, entries: Vec<LossEntry>) {
@@ -129,10 +133,13 @@ impl Spool {
 struct Unsealed {
     range: Option<(u64, u64)>,
     entries: Vec<LossEntry>,
+    /// The segments that they were in.
+    sources: BTreeSet<u32>,
 }
 
 impl Unsealed {
-    fn add(&mut self, number: u64, entries: Vec<LossEntry>) {
+    fn add(&mut self, number: u64, source: Option<u32>, entries: Vec<LossEntry>) {
+        self.sources.extend(source);
         let (first, _) = self.range.unwrap_or((number, number));
         self.range = Some((first, number));
         for entry in entries {
