@@ -3,7 +3,8 @@
 //! The budget is split once, when a plan starts: so many entries, each with its share of cells, key bytes and index; with
 //! sketches in the plan, one half is for these, and the other for blocks of sketches and the texts of top lists.
 //! Nothing here grows afterwards. When something is full, [`OpenPanes::spill`] sends the coldest entries on their way as
-//! early deltas, which costs bytes and never readings.
+//! early deltas, which costs bytes and never readings. A slice with a budget of its own makes room among its own entries
+//! alone, so that a query with too many keys does not cut the others' panes up.
 
 use catchment_common::decimal::Value;
 use catchment_common::key::{KeyId, Keys};
@@ -39,10 +40,36 @@ pub struct OpenPanes {
     keys: Keys,
     table: Table,
     plans: Vec<SketchPlan>,
+    /// One for each slice.
+    shares: Vec<Share>,
     texts: Keys,
     points: Vec<Point>,
     selected: Vec<PaneKey>,
     section: Section,
+}
+
+/// How much of the table one slice has.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    open: usize,
+    /// So many partials are in its budget.
+    most: usize,
+}
+
+impl Share {
+    fn new(slice: &Slice, capacity: usize) -> Self {
+        let budget = slice.memory.map_or(usize::MAX, |bytes| {
+            usize::try_from(bytes).unwrap_or(usize::MAX) / entry_bytes(slice.fields.len())
+        });
+        Self {
+            open: 0,
+            most: budget.clamp(1, capacity),
+        }
+    }
+
+    fn is_full(self) -> bool {
+        self.open >= self.most
+    }
 }
 
 /// One reading, as far as its partial is concerned.
@@ -137,6 +164,10 @@ impl OpenPanes {
                 vec![Block::VACANT; blocks].into_boxed_slice(),
             ),
             plans,
+            shares: slices
+                .iter()
+                .map(|(_, slice)| Share::new(slice, capacity))
+                .collect(),
             texts: Keys::new(
                 texts,
                 (texts * KEY_BYTES_TYPICAL).max(4 * tops * KEY_BYTES_MAX),
@@ -294,6 +325,10 @@ impl OpenPanes {
         fields: usize,
         mark: u16,
     ) -> Result<(Slot, KeyId), Full> {
+        let share = &mut self.shares[usize::from(place.slice)];
+        if share.is_full() {
+            return Err(Full);
+        }
         let key = match known {
             Some(key) => key,
             None => self.keys.insert(place.key)?,
@@ -305,7 +340,10 @@ impl OpenPanes {
         };
         let opened = self.table.open(place.pane_key(key), width, mark);
         match opened {
-            Ok(slot) => self.keys.set_hint(key, slot),
+            Ok(slot) => {
+                share.open += 1;
+                self.keys.set_hint(key, slot);
+            }
             Err(Full) => self.keys.release(key),
         }
         opened.map(|slot| (slot, key))
@@ -372,12 +410,22 @@ impl OpenPanes {
         self.keys.bytes(key)
     }
 
-    /// Closes the coldest partials to make room; returns how many.
-    pub fn spill(&mut self, slices: &[(SliceId, Slice)], sink: impl FnMut(u16, &Section)) -> usize {
-        let part = (self.table.capacity() / SPILL_PART).max(1);
+    /// Closes the coldest partials to make room for a reading of this slice; returns how many. If its budget is full they
+    /// are its own.
+    pub fn spill(
+        &mut self,
+        slices: &[(SliceId, Slice)],
+        slice: u16,
+        sink: impl FnMut(u16, &Section),
+    ) -> usize {
+        let share = self.shares[usize::from(slice)];
+        let own = share.is_full();
+        let all = if own { share.most } else { self.table.capacity() };
         let Self { selected, table, .. } = self;
         selected.clear();
-        selected.extend((0..part).map_while(|_| table.coldest()));
+        let coldest =
+            (0..(all / SPILL_PART).max(1)).map_while(|_| table.coldest(|key| !own || key.slice == slice));
+        selected.extend(coldest);
         // The hand moves on with each call, but may come round.
         selected.sort_unstable();
         selected.dedup();
@@ -393,6 +441,7 @@ impl OpenPanes {
             selected,
             section,
             plans,
+            shares,
             texts,
             ..
         } = self;
@@ -424,6 +473,7 @@ impl OpenPanes {
                         },
                     );
                     let Some(taken) = taken else { continue };
+                    shares[usize::from(index)].open -= 1;
                     section.readings.push(taken.readings);
                     section.keys.push(keys.bytes(pane_key.key));
                     keys.release(pane_key.key);

@@ -200,7 +200,7 @@ impl<'a> Recovery<'a> {
         {
             let overflow = &mut self.overflow;
             self.intake
-                .spill(|index, section| keep(overflow, index, section, segment));
+                .spill(slice, |index, section| keep(overflow, index, section, segment));
         }
     }
 

@@ -54,6 +54,7 @@ pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
         coarsen: Vec::new(),
         dedupe: None,
         new_keys: None,
+        memory: None,
     }
 }
 

@@ -36,6 +36,8 @@ pub const TOPIC_LEVELS_MAX: usize = 16;
 pub const ZONE_BYTES_MAX: usize = 64;
 /// Longest query, tag or field name: they become SQL identifiers.
 pub const NAME_BYTES_MAX: usize = 48;
+/// Least memory that a query may be given for its open partials: some of them.
+pub const QUERY_MEMORY_MIN: u64 = 4 << 10;
 /// Most queries in a plan.
 pub const QUERIES_MAX: usize = 4_096;
 /// Most panes that one window may be assembled from; beyond it a window costs more than it tells.

@@ -319,9 +319,9 @@ where
         self.take_slot(slot, visit, drain)
     }
 
-    /// The key of a partial that has not been lifted into for about a round of the clock hand, or of any other if all
-    /// are busy; `None` if none is open.
-    pub fn coldest(&mut self) -> Option<PaneKey> {
+    /// The key of a partial among the `wanted` that has not been lifted into for about a round of the clock hand, or of
+    /// any other of them if all are busy; `None` if none is open.
+    pub fn coldest(&mut self, wanted: impl Fn(&PaneKey) -> bool) -> Option<PaneKey> {
         if self.table.is_empty() {
             return None;
         }
@@ -333,14 +333,16 @@ where
             } else {
                 0
             };
-            if let Some((key, entry)) = self.table.get_mut(slot) {
+            if let Some((key, entry)) = self.table.get_mut(slot)
+                && wanted(key)
+            {
                 if !entry.touched {
                     return Some(*key);
                 }
                 entry.touched = false;
             }
         }
-        self.keys().next()
+        self.keys().find(wanted)
     }
 
     fn take_slot(
@@ -515,7 +517,7 @@ mod tests {
                 match open {
                     Ok(slot) if panes.has_room(width.sketches) => break slot,
                     _ => {
-                        let coldest = panes.coldest().unwrap();
+                        let coldest = panes.coldest(|_| true).unwrap();
                         collect(&mut merged, &mut panes, coldest);
                     }
                 }
@@ -588,7 +590,7 @@ mod tests {
                 )
                 .unwrap();
         }
-        let first = panes.coldest().unwrap();
+        let first = panes.coldest(|_| true).unwrap();
         assert_eq!(
             first,
             key(0),
@@ -596,6 +598,10 @@ mod tests {
         );
         let busy = panes.find(&key(1)).unwrap();
         panes.lift(busy, Timestamp::clamped(1), &fields, &[Some(Value::ZERO)]);
-        assert_eq!(panes.coldest(), Some(key(2)), "the busy one is passed over");
+        assert_eq!(
+            panes.coldest(|_| true),
+            Some(key(2)),
+            "the busy one is passed over"
+        );
     }
 }

@@ -98,6 +98,10 @@ pub struct Query {
     pub dedupe: Option<Path>,
     /// How many keys that it has never seen an agent takes in; `None` takes all.
     pub new_keys: Option<NewKeys>,
+    /// Bytes of each agent's memory for this query's open partials, at least [`crate::limits::QUERY_MEMORY_MIN`]; `None`
+    /// leaves them all that there is. With more, the query's own coldest leave early. Queries that share a slice share the
+    /// largest of their budgets.
+    pub memory: Option<u64>,
 }
 
 /// Where a reading's event time comes from.

@@ -98,6 +98,7 @@ fn slice() -> Slice {
             max: 1_000,
             every: Span::from_secs(60),
         }),
+        memory: Some(256 << 10),
         watched: vec![KeyPart::Capture(1), KeyPart::Payload(Path::parse("meta.line"))],
         sketches: vec![
             SliceSketch::Quantiles(1),
@@ -474,6 +475,7 @@ fn stored_forms_have_these_bytes_and_read_back() {
                 max: 1_000,
                 every: Span::from_secs(60),
             }),
+            memory: Some(256 << 10),
         }],
     };
     check("stored-plan.bin", &postcard::to_allocvec(&plan).unwrap());

@@ -119,6 +119,7 @@ fn slice() -> Slice {
         idle: Span::from_secs(30),
         dedupe: None,
         new_keys: None,
+        memory: None,
         watched: Vec::new(),
         sketches: Vec::new(),
     }

@@ -32,7 +32,7 @@ impl Lift<'_> {
                 return (lifted, count);
             }
             let Self { journal, tally, .. } = self;
-            let left = self.panes.spill(self.slices, |index, section| {
+            let left = self.panes.spill(self.slices, place.slice, |index, section| {
                 journal.taken(index, section.pane, section.keys.iter());
                 spilled(section, tally);
             });

@@ -71,9 +71,9 @@ impl Intake {
         }));
     }
 
-    /// Lets the coldest partials go.
-    pub(crate) fn spill(&mut self, sink: impl FnMut(u16, &Section)) {
-        self.panes.spill(&self.slices, sink);
+    /// Lets the coldest partials go, for a reading of this slice.
+    pub(crate) fn spill(&mut self, slice: u16, sink: impl FnMut(u16, &Section)) {
+        self.panes.spill(&self.slices, slice, sink);
     }
 
     /// Merges a partial back in that had to go.

@@ -1,5 +1,7 @@
 //! What counts, what does not, and under which reason.
 
+use std::collections::BTreeMap;
+
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::limits::FIELDS_MAX;
 use catchment_common::plan::{
@@ -60,6 +62,7 @@ fn slice(filter: Option<&str>, computed: Option<&str>) -> Slice {
         idle: Span::from_secs(30),
         dedupe: None,
         new_keys: None,
+        memory: None,
         watched: Vec::new(),
         sketches: Vec::new(),
     }
@@ -78,9 +81,13 @@ impl Bench {
     }
 
     fn with(slice: Slice, memory_bytes: usize) -> Self {
+        Self::of(vec![(SLICE, slice)], memory_bytes)
+    }
+
+    fn of(slices: Vec<(SliceId, Slice)>, memory_bytes: usize) -> Self {
         let plan = AgentPlan {
             version: 1,
-            slices: vec![(SLICE, slice)],
+            slices,
             coarser: Vec::new(),
         };
         let limits = Limits {
@@ -333,4 +340,46 @@ fn too_many_new_keys_count_under_the_overflow_key() {
         bench.counted(),
         [("received", 84), ("lifted", 84), ("overflowed", 37)]
     );
+}
+
+/// A query with too many keys makes room among its own partials; the other's pane is not cut up, and all readings count.
+#[test]
+fn a_budget_of_its_own_keeps_a_query_from_spilling_others() {
+    let slice_of = |topic: &str, memory: Option<u64>| Slice {
+        topic: TopicTemplate::parse(topic).unwrap(),
+        memory,
+        ..slice(None, None)
+    };
+    for (memory, is_cut_up) in [(Some(8 << 10), false), (None, true)] {
+        let slices = vec![
+            (SLICE, slice_of("s/{site}", None)),
+            (SliceId(9), slice_of("many/{site}", memory)),
+        ];
+        let mut bench = Bench::of(slices, 64 << 10);
+        let mut seen: BTreeMap<(SliceId, Vec<u8>), (u64, u64)> = BTreeMap::new();
+        let mut note = |section: &Section| {
+            for (key, readings) in section.keys.iter().zip(&section.readings) {
+                let (parts, sum) = seen.entry((section.slice, key.to_vec())).or_default();
+                (*parts, *sum) = (*parts + 1, *sum + readings);
+            }
+        };
+        let payload = br#"{"ts":1699999999,"temp":21.5}"#;
+        let Bench {
+            intake,
+            tally,
+            journal,
+        } = &mut bench;
+        for round in 0..2_000 {
+            let quiet = format!("s/quiet-{}", round % 50);
+            let topics = (!(50..1_950).contains(&round)).then_some(quiet);
+            for topic in topics.into_iter().chain([format!("many/{round}")]) {
+                intake.handle_publish(now(), &topic, payload, tally, journal, |section, _| note(section));
+            }
+        }
+        intake.close_all(journal, &mut note);
+        let cut_up = { seen.iter() }.any(|((slice, _), (parts, _))| *slice == SLICE && *parts > 1);
+        assert_eq!(cut_up, is_cut_up, "{memory:?}");
+        assert_eq!(seen.len(), 2_050);
+        assert_eq!(seen.values().map(|(_, sum)| sum).sum::<u64>(), 2_100);
+    }
 }

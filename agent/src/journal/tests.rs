@@ -35,6 +35,7 @@ fn plan() -> AgentPlan {
         idle: Span::from_secs(1),
         dedupe: None,
         new_keys: None,
+        memory: None,
         watched: Vec::new(),
         sketches: Vec::new(),
     };

@@ -37,6 +37,7 @@ fn plan() -> AgentPlan {
         idle: Span::from_secs(1),
         dedupe: None,
         new_keys: None,
+        memory: None,
         watched: Vec::new(),
         sketches: Vec::new(),
     };

@@ -228,6 +228,10 @@ pub fn check_plan(file: &Path, budget: Budget, out: &mut impl Write) -> Result<P
         budget.memory_bytes
     )?;
     for (number, (slice, cost_of)) in (1..).zip(sliced.slices.iter().zip(&cost.slices)) {
+        if let Some(bytes) = slice.memory {
+            let keys = bytes / (cost_of.open_panes * cost.entry_bytes).max(1);
+            writeln!(out, "slice {number}: {keys} keys fit in its own {bytes} bytes")?;
+        }
         if cost_of.series > 0 {
             writeln!(out, "{}", series_text(number, slice.pane, cost_of.series))?;
         }

@@ -11,6 +11,7 @@ mod window;
 
 use std::fmt;
 
+use bytesize::ByteSize;
 use catchment_common::plan::{
     Aggregate, AggregateFault, NewKeys, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource, TimeUnit,
 };
@@ -164,7 +165,21 @@ fn convert(raw: &RawQuery, file: &str, faults: &mut Faults) -> Query {
             max: cap.get_ref().max,
             every: duration(&cap.get_ref().every, faults),
         }),
+        memory: raw.memory.as_ref().and_then(|text| size(text, faults)),
     }
+}
+
+/// A size in bytes.
+fn size(text: &Spanned<String>, faults: &mut Faults) -> Option<u64> {
+    let size = text.get_ref().parse::<ByteSize>();
+    if size.is_err() {
+        let message = format!(
+            "`{}` is not a size; write \"256 KiB\" or \"2 MiB\"",
+            text.get_ref()
+        );
+        faults.push((text.span().start, message));
+    }
+    size.ok().map(|size| size.as_u64())
 }
 
 fn time(raw: &RawQuery, faults: &mut Faults) -> TimeSource {
@@ -267,6 +282,7 @@ fn place_of(query: &RawQuery, part: Part) -> usize {
         }),
         Part::Dedupe => start(&query.dedupe),
         Part::NewKeys => query.new_keys.as_ref().map(|cap| cap.span().start),
+        Part::Memory => query.memory.as_ref().map(|size| size.span().start),
     };
     place.unwrap_or_else(|| query.name.span().start)
 }
@@ -363,6 +379,26 @@ retention = "30d"
         );
     }
 
+    #[test]
+    fn a_budget_of_memory_is_read_and_each_fault_has_its_place() {
+        let read = |line: &str| parse(&format!("{GOOD}{line}\n"), "p");
+        let plan = read("memory = \"256 KiB\"").unwrap();
+        assert_eq!(plan.queries[0].memory, Some(256 << 10));
+        let faults = |line: &str| read(line).unwrap_err().to_string();
+        assert_eq!(
+            faults("memory = \"1 KiB\""),
+            "p:13:10: `memory` must be at least 4 KiB; write \"256 KiB\", or leave it out: the query then takes what it needs"
+        );
+        assert_eq!(
+            faults("memory = \"much\""),
+            "p:13:10: `much` is not a size; write \"256 KiB\" or \"2 MiB\""
+        );
+        assert_eq!(
+            faults("memory = 65536"),
+            "p:13:10: invalid type: integer `65536`, expected a string"
+        );
+    }
+
     fn check(from: &str, to: &str, expected: &str) {
         assert!(GOOD.contains(from), "{from}");
         let errors = parse(&GOOD.replacen(from, to, 1), "plan.toml").unwrap_err();
@@ -376,7 +412,7 @@ retention = "30d"
             "latness =",
             "plan.toml:10:1: unknown field `latness`, expected one of `name`, `topic`, \
             `format`, `compression`, `time`, `tags`, `key`, `fields`, `where`, `window`, `aggregates`, `lateness`, `max_late`, `max_ahead`, \
-            `idle`, `patience`, `retention`, `coarsen`, `dedupe`, `new_keys`; did you mean `lateness`?",
+            `idle`, `patience`, `retention`, `coarsen`, `dedupe`, `new_keys`, `memory`; did you mean `lateness`?",
         );
         check(
             "\"site\", \"device\"",

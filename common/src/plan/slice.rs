@@ -11,7 +11,8 @@ use super::{
 use crate::decimal::Value;
 use crate::expression::{Expression, Kind, captures_exist};
 use crate::limits::{
-    COLUMNS_MAX, COUNT_MAX, FIELDS_MAX, PATH_DEPTH_MAX, SPAN_MAX, TAGS_MAX, WINDOW_SIZE_MAX, WINDOW_STEP_MIN,
+    COLUMNS_MAX, COUNT_MAX, FIELDS_MAX, PATH_DEPTH_MAX, QUERY_MEMORY_MIN, SPAN_MAX, TAGS_MAX,
+    WINDOW_SIZE_MAX, WINDOW_STEP_MIN,
 };
 use crate::time::Span;
 use crate::topic::TopicTemplate;
@@ -55,6 +56,8 @@ pub struct Slice {
     pub dedupe: Option<Path>,
     /// See [`Query::new_keys`].
     pub new_keys: Option<NewKeys>,
+    /// Bytes for the slice's open partials; see [`Query::memory`].
+    pub memory: Option<u64>,
     /// Where the tags come from that sketches are about.
     pub watched: Vec<KeyPart>,
     /// What is kept beside the components of the fields.
@@ -114,6 +117,8 @@ impl Slice {
             .is_some_and(|cap| cap.every < NewKeys::EVERY_MIN || cap.every > SPAN_MAX)
         {
             Err("interval of new keys")
+        } else if self.memory.is_some_and(|bytes| bytes < QUERY_MEMORY_MIN) {
+            Err("memory")
         } else if self.key.len() > TAGS_MAX || self.fields.len() > FIELDS_MAX || captures > TAGS_MAX {
             Err("too many tags or fields")
         } else if self
@@ -205,6 +210,7 @@ impl Plan {
             });
             let slice = &mut sliced.slices[index];
             slice.pane = slice.pane.gcd(wanted.pane);
+            slice.memory = slice.memory.zip(wanted.memory).map(|(a, b)| a.max(b));
             let fields: Vec<usize> = wanted
                 .fields
                 .iter()
@@ -297,6 +303,7 @@ fn slice_of(query: &Query) -> Slice {
         idle: query.idle,
         dedupe: query.dedupe.clone(),
         new_keys: query.new_keys,
+        memory: query.memory,
         watched,
         sketches,
     }
@@ -405,6 +412,7 @@ pub(crate) mod tests {
             coarsen: coarsen.iter().map(|&seconds| Span::from_secs(seconds)).collect(),
             dedupe: None,
             new_keys: None,
+            memory: None,
         }
     }
 

@@ -15,7 +15,7 @@ use super::{Aggregate, FieldSource, NewKeys, Path, Plan, Query, TimeSource};
 use crate::decimal::Value;
 use crate::expression::Kind;
 use crate::limits::{
-    FIELDS_MAX, NAME_BYTES_MAX, PATH_DEPTH_MAX, QUERIES_MAX, SLICES_MAX, SPAN_MAX, TAGS_MAX,
+    FIELDS_MAX, NAME_BYTES_MAX, PATH_DEPTH_MAX, QUERIES_MAX, QUERY_MEMORY_MIN, SLICES_MAX, SPAN_MAX, TAGS_MAX,
 };
 use crate::topic::is_name;
 
@@ -85,6 +85,8 @@ pub enum Part {
     Dedupe,
     /// `new_keys`.
     NewKeys,
+    /// `memory`.
+    Memory,
 }
 
 /// What is wrong, and what to do about it.
@@ -193,6 +195,13 @@ impl Check<'_> {
             self.path(Part::Dedupe, path);
         }
         self.new_keys(query);
+        if query.memory.is_some_and(|bytes| bytes < QUERY_MEMORY_MIN) {
+            self.fault(
+                Part::Memory,
+                "`memory` must be at least 4 KiB",
+                "write \"256 KiB\", or leave it out: the query then takes what it needs",
+            );
+        }
         self.columns(query);
         self.spans(query);
     }

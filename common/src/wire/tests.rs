@@ -363,6 +363,7 @@ fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
         idle: crate::time::Span::ZERO,
         dedupe: None,
         new_keys: None,
+        memory: None,
         watched: Vec::new(),
         sketches: Vec::new(),
     };

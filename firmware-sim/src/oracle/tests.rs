@@ -49,6 +49,7 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
         coarsen: Vec::new(),
         dedupe: None,
         new_keys: None,
+        memory: None,
     }
 }
 

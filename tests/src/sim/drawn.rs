@@ -278,7 +278,7 @@ fn query(number: u32, first: &Shape, dice: &mut Dice) -> String {
         "[[query]]\nname = \"q{number}\"\ntopic = \"{}\"\nformat = \"json\"\ntime = {{ path = \"ts\", unit = \"ms\" }}\n\
          tags = {{ room = \"room\" }}\nkey = [{}]\nfields = {{ {} }}\n{}window = {}\naggregates = [{aggregates}]\n\
          lateness = \"{}\"\npatience = \"{}\"\nidle = \"{}\"\nmax_late = \"36500d\"\nmax_ahead = \"36500d\"\n\
-         coarsen = []\n\n",
+         coarsen = []\n{}\n",
         shape.topic,
         shape.key,
         shape.fields,
@@ -287,6 +287,7 @@ fn query(number: u32, first: &Shape, dice: &mut Dice) -> String {
         shape.lateness,
         pick(dice, &["0s", "1s", "5s"]),
         shape.idle,
+        pick(dice, &["", "", "memory = \"4 KiB\"\n"]),
     )
 }
 

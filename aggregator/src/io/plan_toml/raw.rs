@@ -44,6 +44,7 @@ pub(super) struct RawQuery {
     pub(super) coarsen: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) dedupe: Option<Spanned<String>>,
     pub(super) new_keys: Option<Spanned<RawNewKeys>>,
+    pub(super) memory: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
