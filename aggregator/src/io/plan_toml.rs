@@ -565,7 +565,7 @@ retention = "30d"
         assert_eq!(
             parse(&text, "p").unwrap_err().to_string(),
             "p:8:10: a session needs at least one field: the times of its values tell where sessions begin and end; \
-             name one under `fields`"
+             name one under `fields`; `seen = { expr = \"1\" }` will do"
         );
         let zero = with("size = \"60s\", every = \"0s\"", "coarsen = []").unwrap_err();
         assert_eq!(

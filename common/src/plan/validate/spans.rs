@@ -32,7 +32,7 @@ impl Check<'_> {
             self.fault(
                 Part::Window,
                 "a window with `count` needs at least one field: the times of its values are its start and end",
-                "name one under `fields`",
+                "name one under `fields`; `seen = { expr = \"1\" }` will do",
             );
         }
         if let Some((place, field)) = query.first_of_points() {
@@ -89,7 +89,7 @@ impl Check<'_> {
             self.fault(
                 Part::Window,
                 "a session needs at least one field: the times of its values tell where sessions begin and end",
-                "name one under `fields`",
+                "name one under `fields`; `seen = { expr = \"1\" }` will do",
             );
         }
     }
