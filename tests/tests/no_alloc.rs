@@ -295,12 +295,13 @@ fn readings_into_sketches_allocate_nothing() {
             SliceSketch::Histogram(0, vec![0, 10_i128.pow(19)]),
             SliceSketch::DistinctTags(0),
             SliceSketch::Top(1),
+            SliceSketch::Series(0),
         ],
         ..slice()
     };
     let counted = feed(sketched, 100);
     println!(
-        "{} allocations for each pane of {DEVICES} keys and 5 sketches",
+        "{} allocations for each pane of {DEVICES} keys and 6 sketches",
         counted.while_closing / counted.panes
     );
     assert_eq!(counted.while_reading, 0, "the hot path allocates");

@@ -294,6 +294,8 @@ impl<R: Requests> Source<R> {
                 self.connected = Some(Instant::now());
                 self.acknowledged = 0;
                 self.unsubscribing.clear();
+                // Of the connection before, if the client had kept it.
+                self.arrived = None;
                 self.announce = Some(resumed);
                 self.subscribed.clear();
                 self.change_subscriptions()
