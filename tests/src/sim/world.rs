@@ -60,6 +60,9 @@ const EVENTS_MAX: u64 = 2_000_000;
 const EVENTS_PER_SECOND_MAX: u64 = 100;
 /// After the faults, panes close within this time.
 const CLOSE_WAIT: u64 = 60 * SECOND;
+/// How often it is looked whether all is delivered: out of step with agents, which look at their clocks four times a second
+/// and let the aggregator commit each time.
+const LOOK_EVERY: u64 = 487 * MS + 913;
 /// After that, everything is delivered within this time.
 const SETTLE_WAIT: u64 = 1_800 * SECOND;
 /// And this long after, all that was delivered is shown.
@@ -323,6 +326,6 @@ impl<'c> World<'c> {
         if self.now > self.case.end + CLOSE_WAIT + SETTLE_WAIT {
             self.fail(format!("it does not settle: {busy}"));
         }
-        self.at(self.now + 500 * MS, Event::Look);
+        self.at(self.now + LOOK_EVERY, Event::Look);
     }
 }
