@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::Bytes;
+use catchment_common::limits::QUERIES_MAX;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
@@ -68,6 +69,8 @@ const GROUP_MESSAGES_MAX: usize = 1_024;
 const GROUP_BYTES_MAX: usize = 1 << 20;
 /// How long the broker may take to answer a SUBSCRIBE.
 const SUBACK_WAIT: Duration = Duration::from_secs(10);
+/// UNSUBSCRIBEs that may wait for their answer: one behind acknowledgements, and those of a plan that gives up its topics.
+const UNSUBSCRIBING_MAX: usize = 2 * QUERIES_MAX;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// A connection that broke sooner was no success: the next attempt waits longer than the last.
@@ -319,6 +322,10 @@ impl<R: Requests> Source<R> {
                 Ok(())
             }
             Polled::Unsubscribing(id) => {
+                // Ids come round, so answers are told apart by their order: none may be left out.
+                if self.unsubscribing.len() >= UNSUBSCRIBING_MAX {
+                    return Err("the broker does not answer UNSUBSCRIBE".into());
+                }
                 self.unsubscribing.push_back((id, self.acknowledged));
                 Ok(())
             }
