@@ -1,12 +1,12 @@
-//! The agent: intake, journal, outbox, spool and uplink composed into one machine.
+//! The agent: intake, journal, batcher, spool and uplink composed into one machine.
 //!
 //! The caller hands in what happened (`handle_*`, with `now`), then drains what the machine wants (`poll_*`), then
 //! sleeps until [`Agent::poll_timeout`]. The machine never blocks, and holds no socket, file or clock.
 //!
 //! ```
 //! use catchment_agent::agent::Agent;
-//! use catchment_agent::disk::MemoryDisk;
-//! use catchment_agent::redelivery::Packet;
+//! use catchment_agent::log::disk::MemoryDisk;
+//! use catchment_agent::source::in_flight::Packet;
 //! use catchment_agent::settings::{ClockUnset, Settings};
 //! use catchment_common::time::{Instant, Now, Span, Timestamp};
 //!
@@ -33,21 +33,21 @@ mod durable;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use catchment_common::counter::{Counter, Reason};
 use catchment_common::limits::{COUNTERS_MAX, RANGES_MAX};
+use catchment_common::metrics::{Counter, Reason};
 use catchment_common::time::{Instant, Now, Timestamp};
 use catchment_common::wire::{AgentPlan, Heartbeat, Hello, Message, Refusal, Section};
 
-use crate::commit::Commits;
+use crate::aggregate::intake::{Closable, Intake, Limits};
 use crate::decode::Command;
-use crate::disk::Disk;
-use crate::intake::{Closable, Intake, Limits};
-use crate::journal::{GROUP_BYTES_MAX, Journal};
-use crate::outbox::Outbox;
-use crate::redelivery::{Packet, Tail};
+use crate::log::batcher::Batcher;
+use crate::log::commit::Commits;
+use crate::log::disk::Disk;
+use crate::log::journal::{GROUP_BYTES_MAX, Journal};
+use crate::log::spool::{Lane, Name, Spool};
+use crate::metrics::{AGENT, Metrics};
 use crate::settings::{COUNT_SEAL_DELAY, IDLE_CHECK, LATE_SEAL_DELAY, Settings};
-use crate::spool::{Lane, Name, Spool};
-use crate::tally::{AGENT, Tally};
+use crate::source::in_flight::{Packet, Tail};
 use crate::uplink::Uplink;
 
 pub use self::durable::Started;
@@ -62,7 +62,7 @@ pub struct Agent {
     seed: u64,
     plan: AgentPlan,
     /// The era of the counters.
-    counting: u64,
+    era: u64,
     intake: Intake,
     journal: Journal,
     tail: Tail,
@@ -92,9 +92,9 @@ pub struct Agent {
 /// Where closed panes go: kept apart from the intake, so that one can feed the other.
 #[derive(Debug)]
 struct Out {
-    outbox: Outbox,
+    batcher: Batcher,
     spool: Spool,
-    tally: Tally,
+    metrics: Metrics,
     lane: Lane,
 }
 
@@ -122,19 +122,19 @@ impl Agent {
             intake, journal, out, ..
         } = self;
         let Out {
-            outbox,
+            batcher,
             spool,
-            tally,
+            metrics,
             lane,
         } = out;
-        let spill = |section: &Section, tally: &mut Tally| push(outbox, spool, *lane, section, tally);
+        let emit = |section: &Section, metrics: &mut Metrics| push(batcher, spool, *lane, section, metrics);
         let Closable {
             on_time,
             late,
-            spilled,
+            emitted_early,
             full,
-        } = intake.handle_publish(now, topic, payload, tally, journal, spill);
-        if spilled {
+        } = intake.handle_publish(now, topic, payload, metrics, journal, emit);
+        if emitted_early {
             self.out.finish();
             self.trim = true;
         }
@@ -180,23 +180,23 @@ impl Agent {
     }
 
     fn reject_unseen(&mut self, reason: Reason) {
-        let agent = self.out.tally.place(AGENT);
-        self.out.tally.add(agent, Counter::Messages, 1);
-        self.out.tally.add(agent, Counter::Received, 1);
-        self.out.tally.add(agent, Counter::Rejected(reason), 1);
+        let agent = self.out.metrics.place(AGENT);
+        self.out.metrics.add(agent, Counter::Messages, 1);
+        self.out.metrics.add(agent, Counter::Received, 1);
+        self.out.metrics.add(agent, Counter::Rejected(reason), 1);
     }
 
     /// A plan was found on disk or came from the aggregator. Open panes are closed first: deltas of the old plan are
     /// as good as any.
     pub fn handle_plan(&mut self, now: Now, plan: &AgentPlan) {
         self.close_all();
-        for (slice, windows) in self.intake.cut_short_by(plan) {
-            let place = self.out.tally.place(slice);
-            self.out.tally.add(place, Counter::CutShort, windows);
+        for (pipeline, windows) in self.intake.cut_short_by(plan) {
+            let place = self.out.metrics.place(pipeline);
+            self.out.metrics.add(place, Counter::CutShort, windows);
         }
         let Self { intake, out, .. } = self;
         let limits = limits(&self.settings, self.seed);
-        *intake = Intake::new(plan, Some(intake), limits, now, &mut out.tally);
+        *intake = Intake::new(plan, Some(intake), limits, now, &mut out.metrics);
         out.spool.add_ladders(plan);
         self.plan = plan.clone();
         self.begin_journal_of_plan();
@@ -217,12 +217,12 @@ impl Agent {
         self.uplink.handle_connected();
         self.link_bytes_noted = 0;
         self.out.spool.handle_disconnected();
-        self.out.tally.report_all();
+        self.out.metrics.report_all();
         self.replies.clear();
         self.replies.push(Message::Hello(Hello {
             agent: self.settings.name.clone(),
             software: SOFTWARE.into(),
-            epoch: self.out.outbox.epoch(),
+            epoch: self.out.batcher.epoch(),
             plan_version: self.plan.version,
             held: self.out.spool.ranges(RANGES_MAX - 1),
         }));
@@ -254,10 +254,10 @@ impl Agent {
             }
             Message::Reject(refusal) => {
                 let Refusal { epoch, seq, .. } = refusal;
-                for (slice, readings) in self.out.spool.refuse(Name { epoch, seq }, disk) {
-                    let place = self.out.tally.place(slice);
+                for (pipeline, readings) in self.out.spool.refuse(Name { epoch, seq }, disk) {
+                    let place = self.out.metrics.place(pipeline);
                     self.out
-                        .tally
+                        .metrics
                         .add(place, Counter::Rejected(Reason::BatchRefused), readings);
                 }
                 Outcome::Done
@@ -311,7 +311,8 @@ impl Agent {
         Some(id)
     }
 
-    /// Whether to ask the broker something now, behind the acknowledgements: see [`Agent::handle_acknowledgements_arrived`].
+    /// Whether to ask the broker something now, behind the acknowledgements: see
+    /// [`Agent::handle_acknowledgements_arrived`].
     pub fn poll_barrier(&mut self) -> bool {
         self.tail.poll_barrier()
     }
@@ -346,19 +347,19 @@ impl Agent {
         if !self.uplink.poll_heartbeat(now) {
             return None;
         }
-        let (epoch, seq) = (self.out.outbox.epoch(), self.out.outbox.seq());
+        let (epoch, seq) = (self.out.batcher.epoch(), self.out.batcher.seq());
         let spool = &self.out.spool;
         // A watermark speaks for this epoch's seqs. While anything else waits to be sent there is none to give.
         let settled = !spool.holds_others(epoch);
         Some(Message::Heartbeat(Heartbeat {
             epoch,
-            counting: self.counting,
+            era: self.era,
             seq,
             oldest: spool.oldest(epoch).unwrap_or(seq + 1),
             watermarks: self.intake.watermarks().filter(|_| settled).collect(),
             backlog_batches: spool.len() as u64,
             backlog_bytes: spool.held_bytes(),
-            counters: self.out.tally.report(COUNTERS_MAX),
+            counters: self.out.metrics.report(COUNTERS_MAX),
         }))
     }
 
@@ -371,8 +372,8 @@ impl Agent {
         }
     }
 
-    /// When the machine next wants [`Agent::handle_timeout`], [`Agent::poll_connect`], [`Agent::poll_job`] or, if the link
-    /// has room for a message (`can_speak`), [`Agent::poll_message`].
+    /// When the machine next wants [`Agent::handle_timeout`], [`Agent::poll_connect`], [`Agent::poll_job`] or, if the
+    /// link has room for a message (`can_speak`), [`Agent::poll_message`].
     pub fn poll_timeout(&self, now: Now, can_speak: bool) -> Instant {
         if self.close_now {
             return now.monotonic;
@@ -404,8 +405,8 @@ impl Agent {
     }
 
     /// The counters.
-    pub fn tally(&self) -> &Tally {
-        &self.out.tally
+    pub fn metrics(&self) -> &Metrics {
+        &self.out.metrics
     }
 
     /// The MQTT filters to subscribe to.
@@ -413,7 +414,7 @@ impl Agent {
         self.intake.filters()
     }
 
-    /// Open panes and the slices that run.
+    /// Open panes and the pipelines that run.
     pub fn intake(&self) -> &Intake {
         &self.intake
     }
@@ -442,38 +443,38 @@ impl Agent {
 impl Out {
     fn push(&mut self, section: &Section) {
         push(
-            &mut self.outbox,
+            &mut self.batcher,
             &mut self.spool,
             self.lane,
             section,
-            &mut self.tally,
+            &mut self.metrics,
         );
     }
 
     fn finish(&mut self) {
-        if let Some(finished) = self.outbox.finish(self.lane, &mut self.tally) {
+        if let Some(finished) = self.batcher.finish(self.lane, &mut self.metrics) {
             self.spool.push(finished.frame, finished.name, self.lane);
         }
     }
 
     /// Counts what the spool lost or could not read back.
     fn count_losses(&mut self) {
-        for (slice, readings) in self.spool.take_lost() {
-            let place = self.tally.place(slice);
-            self.tally.add(place, Counter::Dropped, readings);
+        for (pipeline, readings) in self.spool.take_lost() {
+            let place = self.metrics.place(pipeline);
+            self.metrics.add(place, Counter::Dropped, readings);
         }
         let damaged = self.spool.take_damaged();
         self.count(Counter::Damaged, damaged);
     }
 
     fn count(&mut self, counter: Counter, more: u64) {
-        let agent = self.tally.place(AGENT);
-        self.tally.add(agent, counter, more);
+        let agent = self.metrics.place(AGENT);
+        self.metrics.add(agent, counter, more);
     }
 }
 
-fn push(outbox: &mut Outbox, spool: &mut Spool, lane: Lane, section: &Section, tally: &mut Tally) {
-    if let Some(finished) = outbox.push(section, lane, tally) {
+fn push(batcher: &mut Batcher, spool: &mut Spool, lane: Lane, section: &Section, metrics: &mut Metrics) {
+    if let Some(finished) = batcher.push(section, lane, metrics) {
         spool.push(finished.frame, finished.name, lane);
     }
 }

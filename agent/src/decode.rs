@@ -1,11 +1,12 @@
 //! From a payload's bytes to the texts at the paths that the plan names.
 //!
 //! Every format ends in the same place: for each reading and each path a text as JSON writes it (`21.37`, `"berlin"`),
-//! which [`crate::reading`] turns into exact values. Of JSON the texts are positions in the payload; all other formats
+//! which [`crate::decode::convert`] turns into exact values. Of JSON the texts are positions in the payload; all other formats
 //! write them into an arena that is used again. So no binary float is ever in between that was not in the payload, and
 //! what a reading means does not depend on how it travelled.
 
 mod cbor;
+pub mod convert;
 mod csv;
 mod influx;
 mod json;
@@ -19,7 +20,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-use catchment_common::counter::Reason;
+use catchment_common::metrics::Reason;
 use catchment_common::plan::{Compression, Format, Path};
 use catchment_common::time::Now;
 

@@ -7,21 +7,21 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::pane::kept;
 use catchment_common::sketch::{empty_row, merge_rows};
 use catchment_common::stats::Stats;
+use catchment_common::table::pane::kept;
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::{AgentPlan, Section};
 
-use crate::counts::{Window, identify};
-use crate::disk::{Disk, DiskFault};
-use crate::intake::{Intake, Limits};
-use crate::journal::record::Record;
-use crate::journal::{Replayed, Segments};
-use crate::panes::{Measured, Partial, fill};
-use crate::redelivery::Tail;
-use crate::sketches::TagValues;
-use crate::tally::Tally;
+use crate::aggregate::count_windows::{Window, identify};
+use crate::aggregate::intake::{Intake, Limits};
+use crate::aggregate::panes::{Measured, Partial, fill};
+use crate::aggregate::sketches::TagValues;
+use crate::log::disk::{Disk, DiskFault};
+use crate::log::journal::record::Record;
+use crate::log::journal::{Replayed, Segments};
+use crate::metrics::Metrics;
+use crate::source::in_flight::Tail;
 
 /// A partial that did not fit while the journal was replayed, and the segment of its first reading.
 type Overflow = BTreeMap<(u16, Timestamp, Box<[u8]>), (Partial, u32)>;
@@ -34,9 +34,9 @@ type Row = (Box<[u8]>, Partial);
 pub(crate) struct Recovery<'a> {
     pub(crate) intake: Intake,
     pub(crate) tail: Tail,
-    pub(crate) tally: Tally,
+    pub(crate) metrics: Metrics,
     /// The era of the counters, if a journal was there.
-    pub(crate) counting: Option<u64>,
+    pub(crate) era: Option<u64>,
     pub(crate) plan: AgentPlan,
     pub(crate) replayed: Replayed,
     pub(crate) segments: Segments,
@@ -57,12 +57,12 @@ impl<'a> Recovery<'a> {
         now: Now,
     ) -> Result<Self, DiskFault> {
         let segments = Segments::find(disk)?;
-        let mut tally = Tally::default();
+        let mut metrics = Metrics::default();
         let mut recovery = Self {
-            intake: Intake::new(&AgentPlan::default(), None, limits, now, &mut tally),
+            intake: Intake::new(&AgentPlan::default(), None, limits, now, &mut metrics),
             tail,
-            tally,
-            counting: None,
+            metrics,
+            era: None,
             plan: AgentPlan::default(),
             replayed: Replayed::default(),
             segments: Segments::find(disk)?,
@@ -83,22 +83,22 @@ impl<'a> Recovery<'a> {
         names.enter(segment);
         match record {
             Record::Snapshot(snapshot) => {
-                if self.counting != Some(snapshot.counting) {
+                if self.era != Some(snapshot.era) {
                     // The first snapshot has all that was counted before it; those that follow repeat it.
-                    self.counting = Some(snapshot.counting);
-                    self.tally.restore(&snapshot.counts);
+                    self.era = Some(snapshot.era);
+                    self.metrics.restore(&snapshot.counts);
                 }
                 if self.plan != snapshot.plan {
                     self.plan = snapshot.plan;
                     let Self {
                         intake,
-                        tally,
+                        metrics,
                         limits,
                         now,
                         plan,
                         ..
                     } = self;
-                    *intake = Intake::new(plan, Some(intake), *limits, *now, tally);
+                    *intake = Intake::new(plan, Some(intake), *limits, *now, metrics);
                 }
             }
             Record::Key { number, bytes } => {
@@ -110,11 +110,11 @@ impl<'a> Recovery<'a> {
                 bytes,
             } => {
                 names.devices.insert(number, bytes.into());
-                self.intake.devices().restore(bytes, numbers, segment);
+                self.intake.dedupe().restore(bytes, numbers, segment);
             }
             Record::Sequence { device, number } => {
                 if let Some(identity) = names.devices.get(&device) {
-                    self.intake.devices().replay(identity, number);
+                    self.intake.dedupe().replay(identity, number);
                 }
             }
             Record::Window { id, window, bytes } => {
@@ -128,28 +128,28 @@ impl<'a> Recovery<'a> {
                     names.windows.insert(identity.clone(), window);
                 }
             }
-            Record::Gone(identity) => self.intake.counts().replay_gone(identity),
-            Record::Floor(number) => self.intake.counts().restore_floor(number, segment),
+            Record::Gone(identity) => self.intake.count_windows().replay_gone(identity),
+            Record::Floor(number) => self.intake.count_windows().restore_floor(number, segment),
             Record::Message { id, hash } => self.tail.restore(id, hash, segment),
             Record::Session => self.tail.clear(),
             reading @ Record::Reading { .. } => self.take_reading(segment, plan, reading, names),
-            Record::Closed { slice, watermark } => {
-                let width = plan.slices[usize::from(slice)].1.pane;
-                self.intake.discard_due(slice, watermark);
+            Record::Closed { pipeline, watermark } => {
+                let width = plan.pipelines[usize::from(pipeline)].1.pane;
+                self.intake.discard_due(pipeline, watermark);
                 self.overflow
-                    .retain(|(of, pane, _), _| *of != slice || pane.plus(width) > watermark);
+                    .retain(|(of, pane, _), _| *of != pipeline || pane.plus(width) > watermark);
             }
             Record::ClosedAll => {
                 self.intake.discard_all();
                 self.overflow.clear();
             }
-            Record::Taken { slice, pane, keys } => {
+            Record::Taken { pipeline, pane, keys } => {
                 for key in keys {
-                    self.intake.discard_one(slice, pane, key);
-                    self.overflow.remove(&(slice, pane, Box::from(key)));
+                    self.intake.discard_one(pipeline, pane, key);
+                    self.overflow.remove(&(pipeline, pane, Box::from(key)));
                 }
             }
-            Record::Counts(samples) => self.tally.restore(&samples),
+            Record::Counts(samples) => self.metrics.restore(&samples),
             Record::Spooled(_) => {}
         }
     }
@@ -157,7 +157,7 @@ impl<'a> Recovery<'a> {
     /// Takes a reading into its open pane, and what does not fit beside it.
     fn take_reading(&mut self, segment: u32, plan: &AgentPlan, record: Record<'_>, names: &mut Names) {
         let Record::Reading {
-            slice,
+            pipeline,
             key,
             at,
             values,
@@ -170,7 +170,7 @@ impl<'a> Recovery<'a> {
             self.replayed.damaged += 1;
             return;
         };
-        let (id, running) = &plan.slices[usize::from(slice)];
+        let (id, running) = &plan.pipelines[usize::from(pipeline)];
         let mut window = None;
         if running.count.is_some() {
             identify(&mut names.identity, *id, key);
@@ -195,41 +195,44 @@ impl<'a> Recovery<'a> {
         };
         while self
             .intake
-            .replay((slice, key), window, reading, mark, self.now)
+            .replay((pipeline, key), window, reading, mark, self.now)
             .is_err()
         {
             let overflow = &mut self.overflow;
             self.intake
-                .spill(slice, |index, section| keep(overflow, index, section, segment));
+                .emit_early(pipeline, |index, section| keep(overflow, index, section, segment));
         }
     }
 
     fn restore_count(&mut self, window: (&[u8], Window), segment: u32) {
         let Self {
-            intake, gone, tally, ..
+            intake,
+            gone,
+            metrics,
+            ..
         } = self;
-        intake.restore_count(window, segment, gone, tally);
+        intake.restore_count(window, segment, gone, metrics);
     }
 
     /// What did not fit: first back into open panes, where there is room now; the rest is handed to `sink` with its
-    /// slice's index.
+    /// pipeline's index.
     pub(crate) fn settle_overflow(&mut self, mut sink: impl FnMut(u16, &Section)) {
         let mut rest: BTreeMap<(u16, Timestamp), Vec<Row>> = BTreeMap::new();
-        for ((slice, pane, key), (partial, segment)) in std::mem::take(&mut self.overflow) {
-            let absorbed = self.intake.absorb(slice, pane, &key, &partial, segment as u16);
+        for ((pipeline, pane, key), (partial, segment)) in std::mem::take(&mut self.overflow) {
+            let absorbed = self.intake.absorb(pipeline, pane, &key, &partial, segment as u16);
             if absorbed.is_err() {
-                rest.entry((slice, pane)).or_default().push((key, partial));
+                rest.entry((pipeline, pane)).or_default().push((key, partial));
             }
         }
         let mut section = Section::default();
-        for ((slice, pane), rows) in rest {
-            let (id, running) = &self.intake.slices()[usize::from(slice)];
+        for ((pipeline, pane), rows) in rest {
+            let (id, running) = &self.intake.pipelines()[usize::from(pipeline)];
             let mut rows = rows.into_iter().peekable();
             while rows.peek().is_some() {
                 section.reset(*id, pane, kept(&running.fields));
                 section.set_sketches(running.sketch_kinds());
                 fill(&mut section, &mut rows);
-                sink(slice, &section);
+                sink(pipeline, &section);
             }
         }
     }
@@ -241,7 +244,7 @@ struct Names {
     segment: u32,
     keys: BTreeMap<u64, Box<[u8]>>,
     devices: BTreeMap<u64, Box<[u8]>>,
-    /// Windows of so many readings: by slice and key, and these by number.
+    /// Count windows: by pipeline and key, and these by number.
     windows: BTreeMap<Box<[u8]>, Window>,
     window_ids: BTreeMap<u64, Box<[u8]>>,
     /// Room to put an identity together.

@@ -21,7 +21,7 @@ pub struct Settings {
     /// How long readings gather before they are made durable together.
     pub commit_delay: Span,
     /// QoS 1 messages that a broker sends ahead of their acknowledgement, if it keeps to what it is told. How many are
-    /// remembered in case they come again does not depend on it, but see [`crate::redelivery`].
+    /// remembered in case they come again does not depend on it, but see [`crate::source::in_flight`].
     pub redelivery_window: usize,
     /// What becomes of messages while the wall clock is not set.
     pub clock_unset: ClockUnset,

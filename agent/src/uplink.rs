@@ -105,8 +105,8 @@ impl Uplink {
         due
     }
 
-    /// When this machine next wants to be asked. While the link takes no message (`can_speak`) a heartbeat waits for room
-    /// and not for a time: one that is due would else wake the caller again and again.
+    /// When this machine next wants to be asked. While the link takes no message (`can_speak`) a heartbeat waits for
+    /// room and not for a time: one that is due would else wake the caller again and again.
     pub fn poll_timeout(&self, can_speak: bool) -> Option<Instant> {
         match self.state {
             State::Waiting { until } => Some(until),

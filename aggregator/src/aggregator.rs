@@ -1,4 +1,4 @@
-//! The aggregator: sessions, ledger, merge, frontier and windows composed into one machine.
+//! The aggregator: sessions, committed, merge, agents and windows composed into one machine.
 //!
 //! The caller hands in what happened (`handle_*`, with `now`), drains messages ([`Aggregator::poll_transmit`]) and
 //! commits ([`Aggregator::poll_commit`]), makes each commit durable, says so ([`Aggregator::handle_committed`]), and
@@ -16,17 +16,17 @@ mod sessions;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use catchment_common::counter::Counter;
 use catchment_common::limits::RANGES_MAX;
-use catchment_common::plan::SliceId;
+use catchment_common::metrics::Counter;
+use catchment_common::plan::PipelineId;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::wire::{self, EpochRange, Loss, Message, SeqRange, WireFault};
 
 use self::sessions::{Session, Statement};
+use crate::agents::Agents;
 use crate::catalog::{Catalog, RunningQuery};
 use crate::commit::{AppendedBatch, Commit, CommitId, Contribution, PaneSource, SourceFault};
-use crate::frontier::Frontier;
-use crate::ledger::Ledger;
+use crate::committed::Committed;
 use crate::limits::{
     ACKS_MAX, CHECKPOINT_INTERVAL, COMMIT_BYTES_MAX, COMMIT_RETRY, JOURNAL_BYTES_MAX, LAZY_COMMIT_INTERVAL,
 };
@@ -52,9 +52,9 @@ pub struct Settings {
 pub struct Aggregator {
     settings: Settings,
     catalog: Catalog,
-    ledger: Ledger,
+    committed: Committed,
     panes: Panes,
-    frontier: Frontier,
+    agents: Agents,
     windows: Vec<QueryWindows>,
     /// The query whose windows are shown first.
     first_query: usize,
@@ -106,20 +106,20 @@ pub enum Fault {
 struct Pending {
     batches: Vec<AppendedBatch>,
     bytes: usize,
-    /// Seqs that the ledger holds and the store does not yet, by agent and epoch.
+    /// Seqs that the committed holds and the store does not yet, by agent and epoch.
     claimed: Claims,
     acks: Acks,
     /// How many seqs `acks` holds.
     ack_count: usize,
     losses: Vec<(String, Loss)>,
-    /// Deltas and late deltas of a pane, by slice, pane and agent.
-    contributions: BTreeMap<(SliceId, Timestamp, String), (u64, u64)>,
+    /// Deltas and late deltas of a pane, by pipeline, pane and agent.
+    contributions: BTreeMap<(PipelineId, Timestamp, String), (u64, u64)>,
     /// Those that have advanced.
-    watermarks: Vec<(String, SliceId, Timestamp)>,
+    watermarks: Vec<(String, PipelineId, Timestamp)>,
     heard: BTreeSet<String>,
     /// Agents that have said hello.
     returned: BTreeSet<String>,
-    counters: BTreeMap<(String, u64, SliceId, Counter), u64>,
+    counters: BTreeMap<(String, u64, PipelineId, Counter), u64>,
     /// Something that somebody waits for.
     urgent: bool,
 }
@@ -144,9 +144,9 @@ impl Aggregator {
         Self {
             settings,
             catalog,
-            ledger: Ledger::default(),
+            committed: Committed::default(),
             panes: Panes::default(),
-            frontier: Frontier::new(settings.lease),
+            agents: Agents::new(settings.lease),
             windows,
             first_query: 0,
             sessions: BTreeMap::new(),
@@ -176,7 +176,7 @@ impl Aggregator {
             return Ok(());
         };
         let agent = session.agent.clone();
-        self.frontier.hear(&agent, now);
+        self.agents.hear(&agent, now);
         self.pending.heard.insert(agent.clone());
         if wire::named(&frame) {
             if session.epoch.is_none() {
@@ -198,14 +198,14 @@ impl Aggregator {
         }
     }
 
-    /// Another plan is in force. Windows of queries that go on keep their horizon. A new one on a slice that was there
-    /// before begins where all its panes are in memory: earlier ones may have left it, and windows with holes must not
-    /// be shown.
+    /// Another plan is in force. Windows of queries that go on keep their horizon. A new one on a pipeline that was
+    /// there before begins where all its panes are in memory: earlier ones may have left it, and windows with holes
+    /// must not be shown.
     pub fn handle_catalog(&mut self, now: Now, catalog: Catalog) {
         let begin = |query: &RunningQuery| {
             let readers = query.readers.iter();
-            let known = readers.filter(|reader| self.catalog.slices.contains_key(&reader.slice));
-            let whole_from = known.map(|reader| match self.needed_from(reader.slice) {
+            let known = readers.filter(|reader| self.catalog.pipelines.contains_key(&reader.pipeline));
+            let whole_from = known.map(|reader| match self.needed_from(reader.pipeline) {
                 // Nobody read it, so any pane may have left: those to come will be whole.
                 Timestamp::MAX => now.wall.plus(query.query.max_ahead),
                 from => from,
@@ -235,7 +235,7 @@ impl Aggregator {
             .iter()
             .filter(|(_, session)| session.epoch.is_some())
         {
-            self.frontier.about_mut(&session.agent).plan_version = self.catalog.version;
+            self.agents.about_mut(&session.agent).plan_version = self.catalog.version;
             let plan = Message::Plan(self.catalog.agent_plan());
             self.transmits.push_back((connection, Transmit::Message(plan)));
         }
@@ -285,8 +285,8 @@ impl Aggregator {
         self.pending.bytes < COMMIT_BYTES_MAX && self.pending.ack_count < ACKS_MAX
     }
 
-    /// The next commit to make durable, if there is one and none is under way. When a pane that it needs cannot be read,
-    /// nothing is lost: it is tried again after [`COMMIT_RETRY`].
+    /// The next commit to make durable, if there is one and none is under way. When a pane that it needs cannot be
+    /// read, nothing is lost: it is tried again after [`COMMIT_RETRY`].
     pub fn poll_commit(&mut self, now: Now, source: &impl PaneSource) -> Result<Option<Commit>, SourceFault> {
         if let Some(in_flight) = &mut self.in_flight {
             let due = in_flight.retry_at.is_some_and(|at| at <= now.monotonic);
@@ -355,12 +355,12 @@ impl Aggregator {
             catalog,
             windows,
             panes,
-            frontier,
+            agents,
             ..
         } = self;
-        let mut loader = Loader::new(panes, source, &catalog.slices);
+        let mut loader = Loader::new(panes, source, &catalog.pipelines);
         for (query, windows) in catalog.queries.iter().zip(windows) {
-            windows.prepare(query, frontier, now, &mut loader)?;
+            windows.prepare(query, agents, now, &mut loader)?;
         }
         Ok(())
     }
@@ -377,16 +377,16 @@ impl Aggregator {
         self.journal_bytes += std::mem::take(&mut self.pending.bytes);
         for (agent, epoch) in self.pending.claimed.keys() {
             let ranges = self
-                .ledger
+                .committed
                 .set(agent, *epoch)
                 .map_or(Vec::new(), |set| set.ranges().collect());
-            commit.ledger.push((agent.clone(), *epoch, ranges));
+            commit.committed.push((agent.clone(), *epoch, ranges));
         }
         commit.losses = std::mem::take(&mut self.pending.losses);
         let contributions = std::mem::take(&mut self.pending.contributions).into_iter();
         commit.contributions = contributions
-            .map(|((slice, pane, agent), (deltas, late))| Contribution {
-                slice,
+            .map(|((pipeline, pane, agent), (deltas, late))| Contribution {
+                pipeline,
                 pane,
                 agent,
                 deltas,
@@ -397,7 +397,7 @@ impl Aggregator {
         let counters = std::mem::take(&mut self.pending.counters);
         commit.counters = counters
             .into_iter()
-            .map(|((agent, counting, slice, counter), value)| (agent, counting, slice, counter, value))
+            .map(|((agent, era, pipeline, counter), value)| (agent, era, pipeline, counter, value))
             .collect();
         self.pending.urgent = is_behind;
         if checkpoint {
@@ -417,7 +417,7 @@ impl Aggregator {
         for index in (first..count).chain(0..first) {
             let (query, windows) = (&self.catalog.queries[index], &mut self.windows[index]);
             let had_room = room > 0;
-            let results = windows.advance(index, query, &self.panes, &self.frontier, now, &mut room);
+            let results = windows.advance(index, query, &self.panes, &self.agents, now, &mut room);
             commit.results.extend(results);
             is_behind |= windows.is_behind();
             if had_room && room == 0 {
@@ -431,8 +431,8 @@ impl Aggregator {
     fn settle_statements(&mut self) {
         let Self {
             sessions,
-            ledger,
-            frontier,
+            committed,
+            agents,
             pending,
             ..
         } = self;
@@ -441,7 +441,7 @@ impl Aggregator {
             let holds = |statement: &Statement| {
                 let SeqRange { first, last } = statement.seqs;
                 first > last
-                    || ledger
+                    || committed
                         .set(agent, statement.epoch)
                         .is_some_and(|set| set.covers(first, last))
             };
@@ -449,9 +449,9 @@ impl Aggregator {
                 continue;
             };
             let settled = session.statements.drain(..=newest).next_back();
-            for (slice, watermark) in settled.into_iter().flat_map(|statement| statement.watermarks) {
-                if frontier.advance(agent, slice, watermark) {
-                    pending.watermarks.push((agent.clone(), slice, watermark));
+            for (pipeline, watermark) in settled.into_iter().flat_map(|statement| statement.watermarks) {
+                if agents.advance(agent, pipeline, watermark) {
+                    pending.watermarks.push((agent.clone(), pipeline, watermark));
                 }
             }
         }

@@ -9,8 +9,8 @@
 //! since, and the same bytes come out.
 
 use bytes::Bytes;
-use catchment_common::counter::Counter;
-use catchment_common::plan::SliceId;
+use catchment_common::metrics::Counter;
+use catchment_common::plan::PipelineId;
 use catchment_common::stats::Lowered;
 use catchment_common::time::Timestamp;
 use catchment_common::wire::{Loss, SeqRange};
@@ -26,15 +26,15 @@ pub struct Commit {
     /// Batches to append, in the order in which they were merged.
     pub batches: Vec<AppendedBatch>,
     /// The seq sets that changed, whole: agent, epoch, ranges.
-    pub ledger: Vec<(String, u64, Vec<SeqRange>)>,
+    pub committed: Vec<(String, u64, Vec<SeqRange>)>,
     /// Watermarks that advanced.
-    pub watermarks: Vec<(String, SliceId, Timestamp)>,
+    pub watermarks: Vec<(String, PipelineId, Timestamp)>,
     /// Agents that were heard.
     pub agents: Vec<AgentRow>,
     /// What agents had to give up: agent and record.
     pub losses: Vec<(String, Loss)>,
-    /// Counters that agents reported: agent, era of counting, slice, counter, value.
-    pub counters: Vec<(String, u64, SliceId, Counter, u64)>,
+    /// Counters that agents reported: agent, era, pipeline, counter, value.
+    pub counters: Vec<(String, u64, PipelineId, Counter, u64)>,
     /// Result rows, query by query.
     pub results: Vec<QueryResults>,
     /// Who has shipped what of which pane.
@@ -48,8 +48,8 @@ pub struct Commit {
 /// What an agent has shipped of a pane.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Contribution {
-    /// The slice.
-    pub slice: SliceId,
+    /// The pipeline.
+    pub pipeline: PipelineId,
     /// The pane's start.
     pub pane: Timestamp,
     /// Who shipped it.
@@ -139,11 +139,11 @@ pub struct QueryResults {
     pub windows: Vec<WindowRows>,
     /// Windows whose status changes without new data.
     pub statuses: Vec<WindowStatus>,
-    /// New and revised rows of windows of so many readings.
+    /// New and revised rows of count windows.
     pub counted: Vec<CountedRow>,
 }
 
-/// A window of so many readings of one key and agent.
+/// A count window of one key and agent.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CountedRow {
     /// Its number: whole milliseconds.
@@ -201,8 +201,8 @@ pub struct Row {
 /// Panes as columns.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Checkpoint {
-    /// Slice, pane start, chunk number, columns.
-    pub chunks: Vec<(SliceId, Timestamp, u32, Vec<u8>)>,
+    /// Pipeline, pane start, chunk number, columns.
+    pub chunks: Vec<(PipelineId, Timestamp, u32, Vec<u8>)>,
     /// What retention lets go.
     pub expired: Expired,
 }
@@ -212,8 +212,8 @@ pub struct Checkpoint {
 pub struct Expired {
     /// Result rows of a query, by its index in the catalog, of windows that start before this.
     pub rows: Vec<(usize, Timestamp)>,
-    /// Panes of a slice that start before this.
-    pub panes: Vec<(SliceId, Timestamp)>,
+    /// Panes of a pipeline that start before this.
+    pub panes: Vec<(PipelineId, Timestamp)>,
 }
 
 impl Default for Commit {
@@ -221,7 +221,7 @@ impl Default for Commit {
         Self {
             id: 0,
             batches: Vec::new(),
-            ledger: Vec::new(),
+            committed: Vec::new(),
             watermarks: Vec::new(),
             agents: Vec::new(),
             losses: Vec::new(),
@@ -238,7 +238,7 @@ impl Commit {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
-            && self.ledger.is_empty()
+            && self.committed.is_empty()
             && self.watermarks.is_empty()
             && self.agents.is_empty()
             && self.losses.is_empty()
@@ -251,10 +251,15 @@ impl Commit {
 /// Where panes are read from that are not in memory.
 pub trait PaneSource {
     /// The stored chunks of a pane; none if it was never stored.
-    fn chunks(&self, slice: SliceId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault>;
+    fn chunks(&self, pipeline: PipelineId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault>;
 
-    /// The starts of the stored panes of a slice from one instant up to another, that one included.
-    fn starts(&self, slice: SliceId, from: Timestamp, to: Timestamp) -> Result<Vec<Timestamp>, SourceFault>;
+    /// The starts of the stored panes of a pipeline from one instant up to another, that one included.
+    fn starts(
+        &self,
+        pipeline: PipelineId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Timestamp>, SourceFault>;
 }
 
 /// The store could not be read. The text is for the operator.
@@ -267,11 +272,11 @@ pub struct SourceFault(pub String);
 pub struct NoPanes;
 
 impl PaneSource for NoPanes {
-    fn chunks(&self, _: SliceId, _: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
+    fn chunks(&self, _: PipelineId, _: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
         Ok(Vec::new())
     }
 
-    fn starts(&self, _: SliceId, _: Timestamp, _: Timestamp) -> Result<Vec<Timestamp>, SourceFault> {
+    fn starts(&self, _: PipelineId, _: Timestamp, _: Timestamp) -> Result<Vec<Timestamp>, SourceFault> {
         Ok(Vec::new())
     }
 }

@@ -8,26 +8,12 @@ pub mod clock;
 
 pub mod config;
 
-pub mod plan_toml;
-
 pub mod pki;
 
-pub mod tables;
+pub mod store;
 
-pub mod sqlite;
-
-pub mod lock;
-
-pub mod backup;
-
-pub mod reset;
-
-pub mod quic;
+pub mod net;
 
 pub mod run;
 
 pub mod command;
-
-pub mod explain;
-
-pub mod fleet;

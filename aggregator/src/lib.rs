@@ -1,7 +1,7 @@
 //! The centre: partials in over QUIC, exact windows out of SQLite.
 //!
 //! ```text
-//! frame ─▶ session ─▶ ledger ─▶ merge ─▶ frontier ─▶ window ─▶ commit ─▶ store ─▶ query
+//! frame ─▶ session ─▶ committed ─▶ merge ─▶ agents ─▶ window ─▶ commit ─▶ store ─▶ query
 //!          who, what  seen      by pane  how far     due rows  one trans-
 //!          to run     before?   and key  everybody             action, then
 //!                                        has come              the acks
@@ -13,13 +13,17 @@
 
 pub mod limits;
 
+pub mod plan_toml;
+
 pub mod catalog;
 
-pub mod ledger;
+pub mod committed;
 
 pub mod merge;
 
-pub mod frontier;
+pub mod agents;
+
+pub mod watermarks;
 
 pub mod window;
 

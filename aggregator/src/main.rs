@@ -7,10 +7,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use catchment_aggregator::io::clock::Clock;
+use catchment_aggregator::io::command::{agents, explain, query};
 use catchment_aggregator::io::config::Config;
-use catchment_aggregator::io::plan_toml::Budget;
-use catchment_aggregator::io::sqlite::Store;
-use catchment_aggregator::io::{backup, command, explain, fleet, pki, plan_toml, run};
+use catchment_aggregator::io::store::backup;
+use catchment_aggregator::io::store::sqlite::Store;
+use catchment_aggregator::io::{pki, run};
+use catchment_aggregator::plan_toml;
+use catchment_aggregator::plan_toml::Budget;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -50,7 +53,7 @@ fn execute(command: Command) -> Result<()> {
             place,
             rows,
             format,
-        } => command::query(
+        } => query::query(
             &place.database()?,
             &name,
             &rows.selection(),
@@ -64,15 +67,15 @@ fn execute(command: Command) -> Result<()> {
             at,
             place,
         } => explain::explain(&place.database()?, &query, &key, &at, &mut stdout()),
-        Command::Status { place } => command::status(&place.database()?, clock.now(), &mut stdout()),
+        Command::Status { place } => query::status(&place.database()?, clock.now(), &mut stdout()),
         Command::Agents { place, format } => {
-            fleet::agents(&place.database()?, clock.now(), format, &mut stdout())
+            agents::agents(&place.database()?, clock.now(), format, &mut stdout())
         }
         Command::Losses { agent, place, format } => {
-            fleet::losses(&place.database()?, agent.as_deref(), format, &mut stdout())
+            agents::losses(&place.database()?, agent.as_deref(), format, &mut stdout())
         }
         Command::Retire { agent, place } => {
-            fleet::retire(&place.database()?, &agent)?;
+            agents::retire(&place.database()?, &agent)?;
             println!("{agent} is retired until its next hello");
             Ok(())
         }
@@ -127,7 +130,7 @@ fn plan(command: PlanCommand, clock: &Clock) -> Result<()> {
                 memory_bytes: memory.as_u64(),
                 keys,
             };
-            command::check_plan(&file, budget, &mut stdout()).map(|_| ())
+            query::check_plan(&file, budget, &mut stdout()).map(|_| ())
         }
         PlanCommand::Apply { file, place } => {
             let text = std::fs::read_to_string(&file)

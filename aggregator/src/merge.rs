@@ -1,38 +1,38 @@
-//! Panes in memory: for each slice and pane, one partial for each key, merged from whatever deltas come.
+//! Panes in memory: for each pipeline and pane, one partial for each key, merged from whatever deltas come.
 //!
-//! Keys have small numbers within their slice. An agent sends the same keys pane after pane, so the numbers that its
+//! Keys have small numbers within their pipeline. An agent sends the same keys pane after pane, so the numbers that its
 //! last key column gave are remembered: equal bytes mean equal keys, and the whole column is settled by one comparison.
 
+mod numbers;
 mod rows;
 
 use std::collections::{BTreeMap, HashMap};
 
 use catchment_common::limits::SECTION_WEIGHT_TARGET;
-use catchment_common::plan::{Components, Slice, SliceId};
+use catchment_common::plan::{Components, Pipeline, PipelineId};
 use catchment_common::sketch::{Sketch, SketchKind, merge_rows};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::{KeyList, Section, SectionView, StatsScratch, WireFault};
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-use std::hash::BuildHasher;
 
+use self::numbers::KeyNumbers;
 use self::rows::{Checked, Rows, RowsView};
 use crate::limits::CHUNK_KEYS_MAX;
 
-/// A key's number within its slice.
+/// A key's number within its pipeline.
 pub type KeyId = u32;
 
-/// The panes of all slices that are in memory.
+/// The panes of all pipelines that are in memory.
 #[derive(Debug, Default)]
 pub struct Panes {
-    slices: BTreeMap<SliceId, SlicePanes>,
+    pipelines: BTreeMap<PipelineId, PipelinePanes>,
     scratch: Scratch,
 }
 
-/// The panes of one slice.
+/// The panes of one pipeline.
 #[derive(Debug, Default)]
-pub struct SlicePanes {
+pub struct PipelinePanes {
     keys: KeyNumbers,
     panes: BTreeMap<Timestamp, Pane>,
     /// Panes that start later than this are all in memory; none are missing if there is no such instant.
@@ -55,7 +55,7 @@ pub struct Pane {
     readings: Vec<u64>,
     stats: Vec<Stats>,
     fields: usize,
-    /// Beside the stats and empty for most slices, so that merging these stays as fast as it is.
+    /// Beside the stats and empty for most pipelines, so that merging these stays as fast as it is.
     sketches: Vec<Sketch>,
     kinds: Vec<SketchKind>,
     dirty: bool,
@@ -68,27 +68,6 @@ struct Scratch {
     keys: KeyList,
     rows: Rows,
     checked: Checked,
-}
-
-#[derive(Debug, Default)]
-struct KeyNumbers {
-    keys: Vec<Box<[u8]>>,
-    index: HashTable<KeyId>,
-    hasher: RandomState,
-}
-
-impl KeyNumbers {
-    fn number(&mut self, key: &[u8]) -> KeyId {
-        let Self { keys, index, hasher } = self;
-        let hash = hasher.hash_one(key);
-        if let Some(&id) = index.find(hash, |&id| *keys[id as usize] == *key) {
-            return id;
-        }
-        let id = keys.len() as KeyId;
-        keys.push(key.into());
-        index.insert_unique(hash, id, |&id| hasher.hash_one(&*keys[id as usize]));
-        id
-    }
 }
 
 impl Pane {
@@ -116,7 +95,7 @@ impl Pane {
         ))
     }
 
-    /// The sketches of one key, in the order of its slice.
+    /// The sketches of one key, in the order of its pipeline.
     pub fn sketches(&self, id: KeyId) -> &[Sketch] {
         let row = self.index.get(&id).map_or(0, |&row| row as usize);
         let each = self.kinds.len();
@@ -182,7 +161,7 @@ impl Pane {
     }
 }
 
-impl SlicePanes {
+impl PipelinePanes {
     /// A pane in memory.
     pub fn pane(&self, start: Timestamp) -> Option<&Pane> {
         self.panes.get(&start)
@@ -203,11 +182,7 @@ impl SlicePanes {
 
     /// The number of a key, if it has one here.
     pub fn find(&self, key: &[u8]) -> Option<KeyId> {
-        let hash = self.keys.hasher.hash_one(key);
-        self.keys
-            .index
-            .find(hash, |&id| *self.keys.keys[id as usize] == *key)
-            .copied()
+        self.keys.find(key)
     }
 }
 
@@ -216,25 +191,25 @@ impl SlicePanes {
 pub enum Refused {
     /// The bytes break an invariant of the format.
     Wire(WireFault),
-    /// The slice keeps other components, or other tags.
-    OtherSlice,
-    /// The pane's start is no multiple of the slice's pane width.
+    /// The pipeline keeps other components, or other tags.
+    OtherPipeline,
+    /// The pane's start is no multiple of the pipeline's pane width.
     BadPane,
     /// A key names another agent.
     OtherAgent,
 }
 
 impl Panes {
-    /// The panes of one slice.
-    pub fn slice(&self, id: SliceId) -> Option<&SlicePanes> {
-        self.slices.get(&id)
+    /// The panes of one pipeline.
+    pub fn pipeline(&self, id: PipelineId) -> Option<&PipelinePanes> {
+        self.pipelines.get(&id)
     }
 
     /// Whether a pane is in memory.
-    pub fn holds(&self, slice: SliceId, pane: Timestamp) -> bool {
-        self.slices
-            .get(&slice)
-            .is_some_and(|slice| slice.panes.contains_key(&pane))
+    pub fn holds(&self, pipeline: PipelineId, pane: Timestamp) -> bool {
+        self.pipelines
+            .get(&pipeline)
+            .is_some_and(|pipeline| pipeline.panes.contains_key(&pane))
     }
 
     /// Another batch begins: its sections are checked in their order, then merged.
@@ -251,12 +226,12 @@ impl Panes {
 
     /// Checks everything about the batch's next section that merging relies on, so that a batch is taken as a whole or
     /// not at all.
-    pub fn check(&mut self, agent: &str, view: &SectionView<'_>, slice: &Slice) -> Result<(), Refused> {
-        let kept = slice.fields.iter().map(|field| field.components);
-        if !view.keep().eq(kept) || !view.sketch_kinds().eq(slice.sketch_kinds()) {
-            return Err(Refused::OtherSlice);
+    pub fn check(&mut self, agent: &str, view: &SectionView<'_>, pipeline: &Pipeline) -> Result<(), Refused> {
+        let kept = pipeline.fields.iter().map(|field| field.components);
+        if !view.keep().eq(kept) || !view.sketch_kinds().eq(pipeline.sketch_kinds()) {
+            return Err(Refused::OtherPipeline);
         }
-        if view.pane.pane_start(slice.pane) != view.pane {
+        if view.pane.pane_start(pipeline.pane) != view.pane {
             return Err(Refused::BadPane);
         }
         let Scratch {
@@ -265,17 +240,18 @@ impl Panes {
         checked.append(view, stats).map_err(Refused::Wire)?;
         // Keys are only taken apart when they are not the ones that were checked before.
         let known = self
-            .slices
-            .get(&view.slice)
-            .and_then(|slice| slice.last_columns.get(agent))
+            .pipelines
+            .get(&view.pipeline)
+            .and_then(|pipeline| pipeline.last_columns.get(agent))
             .is_some_and(|last| last.is_of(view));
         if known {
             return Ok(());
         }
         view.read_keys(keys, stats).map_err(Refused::Wire)?;
         for key in keys.iter() {
-            let tags = catchment_common::key::tags_of(key, slice.key_tags()).ok_or(Refused::OtherSlice)?;
-            if slice.count.is_some() && tags.last() != Some(agent) {
+            let tags =
+                catchment_common::key::tags_of(key, pipeline.key_tags()).ok_or(Refused::OtherPipeline)?;
+            if pipeline.count.is_some() && tags.last() != Some(agent) {
                 return Err(Refused::OtherAgent);
             }
         }
@@ -303,8 +279,8 @@ impl Panes {
             partials: &checked.rows.partials[start.partials..start.partials + partials],
             sketches: &checked.rows.sketches[start.sketches..start.sketches + sketches],
         };
-        let slice = self.slices.entry(view.slice).or_default();
-        slice.merge(agent, view, rows, keys, stats)
+        let pipeline = self.pipelines.entry(view.pipeline).or_default();
+        pipeline.merge(agent, view, rows, keys, stats)
     }
 
     /// Merges a section on behalf of `agent`; returns the numbers of its keys.
@@ -313,23 +289,23 @@ impl Panes {
             stats, keys, rows, ..
         } = &mut self.scratch;
         view.read_rows(&mut rows.readings, &mut rows.partials, &mut rows.sketches, stats)?;
-        let slice = self.slices.entry(view.slice).or_default();
-        slice.merge(agent, view, rows.view(), keys, stats)
+        let pipeline = self.pipelines.entry(view.pipeline).or_default();
+        pipeline.merge(agent, view, rows.view(), keys, stats)
     }
 
     /// Puts a stored chunk of a pane back into memory.
     pub fn restore(&mut self, chunk: &[u8]) -> Result<(), WireFault> {
         let view = SectionView::parse(chunk)?;
         let before = self
-            .slices
-            .get(&view.slice)
-            .and_then(|slice| slice.panes.get(&view.pane));
+            .pipelines
+            .get(&view.pipeline)
+            .and_then(|pipeline| pipeline.panes.get(&view.pane));
         let dirty = before.is_some_and(|pane| pane.dirty);
         self.merge("", &view)?;
         if let Some(pane) = self
-            .slices
-            .get_mut(&view.slice)
-            .and_then(|slice| slice.panes.get_mut(&view.pane))
+            .pipelines
+            .get_mut(&view.pipeline)
+            .and_then(|pipeline| pipeline.panes.get_mut(&view.pane))
         {
             pane.dirty = dirty;
         }
@@ -339,12 +315,14 @@ impl Panes {
     /// Hands out every dirty pane as chunks of columns, and marks it clean.
     pub fn take_dirty(
         &mut self,
-        slices: &BTreeMap<SliceId, Slice>,
-        mut sink: impl FnMut(SliceId, Timestamp, u32, Vec<u8>),
+        pipelines: &BTreeMap<PipelineId, Pipeline>,
+        mut sink: impl FnMut(PipelineId, Timestamp, u32, Vec<u8>),
     ) {
-        for (&id, held) in &mut self.slices {
-            let Some(slice) = slices.get(&id) else { continue };
-            let keep: Vec<Components> = slice.fields.iter().map(|field| field.components).collect();
+        for (&id, held) in &mut self.pipelines {
+            let Some(pipeline) = pipelines.get(&id) else {
+                continue;
+            };
+            let keep: Vec<Components> = pipeline.fields.iter().map(|field| field.components).collect();
             for (&start, pane) in held.panes.iter_mut().filter(|(_, pane)| pane.dirty) {
                 pane.dirty = false;
                 emit_chunks(
@@ -360,21 +338,21 @@ impl Panes {
         }
     }
 
-    /// Panes of a slice that start before this are not in memory, or not all of them.
-    pub fn start_from(&mut self, slice: SliceId, from: Timestamp) {
-        let held = self.slices.entry(slice).or_default();
+    /// Panes of a pipeline that start before this are not in memory, or not all of them.
+    pub fn start_from(&mut self, pipeline: PipelineId, from: Timestamp) {
+        let held = self.pipelines.entry(pipeline).or_default();
         held.gone_through = Some(from.minus(Span::from_micros(1)));
     }
 
-    /// Panes of a slice that start later than this are all in memory.
-    pub fn gone_through(&self, slice: SliceId) -> Timestamp {
-        let held = self.slices.get(&slice);
+    /// Panes of a pipeline that start later than this are all in memory.
+    pub fn gone_through(&self, pipeline: PipelineId) -> Timestamp {
+        let held = self.pipelines.get(&pipeline);
         held.and_then(|held| held.gone_through).unwrap_or(Timestamp::MIN)
     }
 
-    /// Forgets the clean panes of a slice that start before `keep_from`, and the keys that only they had.
-    pub fn forget(&mut self, slice: SliceId, keep_from: Timestamp) {
-        let Some(held) = self.slices.get_mut(&slice) else {
+    /// Forgets the clean panes of a pipeline that start before `keep_from`, and the keys that only they had.
+    pub fn forget(&mut self, pipeline: PipelineId, keep_from: Timestamp) {
+        let Some(held) = self.pipelines.get_mut(&pipeline) else {
             return;
         };
         let before = held.panes.len();
@@ -395,9 +373,9 @@ impl Panes {
 
     /// Partials in memory.
     pub fn partials(&self) -> usize {
-        self.slices
+        self.pipelines
             .values()
-            .flat_map(|slice| slice.panes.values())
+            .flat_map(|pipeline| pipeline.panes.values())
             .map(Pane::len)
             .sum()
     }
@@ -410,7 +388,7 @@ impl LastColumn {
     }
 }
 
-impl SlicePanes {
+impl PipelinePanes {
     fn merge(
         &mut self,
         agent: &str,
@@ -460,13 +438,13 @@ impl SlicePanes {
 }
 
 fn emit_chunks(
-    id: SliceId,
+    id: PipelineId,
     start: Timestamp,
     pane: &Pane,
     keys: &KeyNumbers,
     keep: &[Components],
     scratch: &mut StatsScratch,
-    sink: &mut impl FnMut(SliceId, Timestamp, u32, Vec<u8>),
+    sink: &mut impl FnMut(PipelineId, Timestamp, u32, Vec<u8>),
 ) {
     let mut rows: Vec<u32> = (0..pane.len() as u32).collect();
     let key = |row: u32| &*keys.keys[pane.ids[row as usize] as usize];
@@ -513,7 +491,7 @@ mod tests {
         for number in 0..6 {
             let mut section = Section::default();
             let pane = Timestamp::clamped(number % 3);
-            section.reset(SliceId(1), pane, [Components::COUNT].into_iter());
+            section.reset(PipelineId(1), pane, [Components::COUNT].into_iter());
             for key in 0..BATCH_DELTAS_MAX as u64 {
                 section.keys.push(format!("key-{key:06}").as_bytes());
                 section.readings.push(key + 1);
@@ -541,12 +519,12 @@ mod tests {
         }
         assert_eq!(panes.partials(), 3 * BATCH_DELTAS_MAX);
         let rows = |panes: &Panes| {
-            let slice = panes.slice(SliceId(1)).unwrap();
-            let rows = slice.range(..).flat_map(|(start, pane)| {
+            let pipeline = panes.pipeline(PipelineId(1)).unwrap();
+            let rows = pipeline.range(..).flat_map(|(start, pane)| {
                 pane.ids().iter().map(move |&id| {
                     (
                         start,
-                        slice.key(id).to_vec(),
+                        pipeline.key(id).to_vec(),
                         pane.row(id).map(|(n, s)| (n, s.to_vec())),
                     )
                 })

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::decimal::Value;
+use catchment_common::number::decimal::Value;
 use catchment_common::plan::{
-    Aggregate, Components, Compression, Field, FieldSource, Format, Plan, Query, SliceId, TimeSource, Window,
+    Aggregate, Components, Compression, Field, FieldSource, Format, PipelineId, Plan, Query, TimeSource,
+    Window,
 };
 use catchment_common::stats::Stats;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
@@ -13,8 +14,8 @@ use catchment_common::wire::{BatchWriter, EpochRange, Heartbeat, Hello, Message,
 
 use crate::catalog::Catalog;
 
-/// The slice of the first query.
-pub(crate) const SLICE: SliceId = SliceId(1);
+/// The pipeline of the first query.
+pub(crate) const PIPELINE: PipelineId = PipelineId(1);
 
 pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::clamped(seconds * 1_000_000)
@@ -45,8 +46,8 @@ pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
         filter: None,
         window: Window::hopping(Span::from_secs(size), Span::from_secs(every)),
         aggregates: vec![Aggregate::Count, Aggregate::Sum],
-        lateness: Span::from_secs(0),
-        max_late: Span::from_days(1),
+        watermark_delay: Span::from_secs(0),
+        allowed_lateness: Span::from_days(1),
         max_ahead: Span::from_secs(60),
         idle: Span::from_secs(10),
         patience: Span::from_secs(10),
@@ -58,7 +59,7 @@ pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
     }
 }
 
-/// A query whose slice has a ladder of these widths in seconds.
+/// A query whose pipeline has a ladder of these widths in seconds.
 pub(crate) fn coarsening(name: &str, size: i64, every: i64, coarsen: &[i64]) -> Query {
     Query {
         coarsen: coarsen.iter().map(|&rung| Span::from_secs(rung)).collect(),
@@ -74,13 +75,19 @@ pub(crate) fn catalog(version: u64, queries: Vec<Query>) -> Catalog {
 
 /// A batch of one pane: for each key one value per reading.
 pub(crate) fn batch(seq: u64, pane: i64, rows: &[(&str, &[i64])]) -> Vec<u8> {
-    batch_of(SLICE, 1, seq, pane, rows)
+    batch_of(PIPELINE, 1, seq, pane, rows)
 }
 
-pub(crate) fn batch_of(slice: SliceId, epoch: u64, seq: u64, pane: i64, rows: &[(&str, &[i64])]) -> Vec<u8> {
+pub(crate) fn batch_of(
+    pipeline: PipelineId,
+    epoch: u64,
+    seq: u64,
+    pane: i64,
+    rows: &[(&str, &[i64])],
+) -> Vec<u8> {
     let keep = Components::SUM;
     let mut section = Section::default();
-    section.reset(slice, at(pane), std::iter::once(keep));
+    section.reset(pipeline, at(pane), std::iter::once(keep));
     for (key, values) in rows {
         let mut stats = Stats::IDENTITY;
         for value in *values {
@@ -98,7 +105,7 @@ pub(crate) fn batch_of(slice: SliceId, epoch: u64, seq: u64, pane: i64, rows: &[
     frame
 }
 
-/// A part of a window of so many readings: number in milliseconds, key with the agent, and seconds with a value.
+/// A part of a count window: number in milliseconds, key with the agent, and seconds with a value.
 pub(crate) type Part<'p> = (i64, &'p str, &'p [(i64, i64)]);
 
 /// A batch of them.
@@ -106,7 +113,11 @@ pub(crate) fn counted(seq: u64, rows: &[Part<'_>]) -> Vec<u8> {
     let keep = Components::SUM | Components::ENDS;
     let (mut writer, mut section) = (BatchWriter::default(), Section::default());
     for &(number, key, readings) in rows {
-        section.reset(SLICE, Timestamp::clamped(number * 1_000), std::iter::once(keep));
+        section.reset(
+            PIPELINE,
+            Timestamp::clamped(number * 1_000),
+            std::iter::once(keep),
+        );
         let mut stats = Stats::IDENTITY;
         for &(seconds, value) in readings {
             let value = Value::from_units(i128::from(value) * 10_i128.pow(18)).unwrap();
@@ -135,7 +146,7 @@ pub(crate) fn readings(seq: u64, width: i64, rows: &[(&str, i64, i64)]) -> Vec<u
     }
     let (mut writer, mut section) = (BatchWriter::default(), Section::default());
     for (pane, rows) in panes {
-        section.reset(SLICE, at(pane), std::iter::once(keep));
+        section.reset(PIPELINE, at(pane), std::iter::once(keep));
         for (key, (count, stats)) in rows {
             section.keys.push(key.as_bytes());
             section.readings.push(count);
@@ -163,10 +174,10 @@ pub(crate) fn hello(agent: &str, epoch: u64, held: Vec<EpochRange>) -> Vec<u8> {
 pub(crate) fn heartbeat(oldest: u64, seq: u64, watermark: i64) -> Vec<u8> {
     let heartbeat = Heartbeat {
         epoch: 1,
-        counting: 1,
+        era: 1,
         seq,
         oldest,
-        watermarks: vec![(SLICE, at(watermark))],
+        watermarks: vec![(PIPELINE, at(watermark))],
         counters: Vec::new(),
         backlog_batches: 0,
         backlog_bytes: 0,

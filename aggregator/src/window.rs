@@ -4,18 +4,18 @@
 //! have passed, or when patience for the silent ones has run out, and never back. Data for a window behind the horizon
 //! revises its row at once. A provisional window is watched until all expected agents have passed it.
 //!
-//! Panes of coarser slices that fit the windows are part of them like any others. One that fits none cannot be taken
+//! Panes of coarser pipelines that fit the windows are part of them like any others. One that fits none cannot be taken
 //! apart again: it gives rows of its own beside the windows' rows, each time that it has new data, so that totals over
 //! the table stay exact and every row says which readings it is made of.
 //!
-//! Windows with fixed bounds are in [`grid`], sessions in [`session`], and windows of so many readings, which have no
+//! Windows with fixed bounds are in [`aligned`], sessions in [`session`], and count windows, which have no
 //! horizon, in [`count`].
 
 mod calendar;
 
 mod count;
 
-mod grid;
+mod aligned;
 
 mod load;
 
@@ -25,21 +25,22 @@ mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_common::plan::{SliceId, Window};
+use catchment_common::plan::{PipelineId, Window};
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 
+use self::aligned::Touched;
 use self::count::Counted;
-use self::grid::Touched;
 use self::rows::Cut;
 use self::session::Sessions;
+use crate::agents::Agents;
 use crate::catalog::RunningQuery;
 use crate::commit::{PaneSource, QueryResults, SourceFault, Why, WindowStatus};
-use crate::frontier::{Coverage, Frontier, Patience};
 use crate::limits::PROVISIONAL_MAX;
 use crate::merge::{KeyId, Panes};
+use crate::watermarks::{Coverage, Patience};
 
+pub use self::aligned::Aligned;
 pub use self::calendar::{UnknownZone, Zone};
-pub use self::grid::Grid;
 pub use self::load::Loader;
 
 /// How far one query has been shown, and what must be shown again.
@@ -47,8 +48,8 @@ pub use self::load::Loader;
 pub struct QueryWindows {
     horizon: Horizon,
     changes: Changes,
-    /// Coarser panes with new data: width and start, then slice and key.
-    touched_coarse: BTreeMap<(Span, Timestamp), BTreeSet<(SliceId, KeyId)>>,
+    /// Coarser panes with new data: width and start, then pipeline and key.
+    touched_coarse: BTreeMap<(Span, Timestamp), BTreeSet<(PipelineId, KeyId)>>,
     /// Whether windows are due for which there was no room.
     is_behind: bool,
 }
@@ -60,7 +61,7 @@ enum Changes {
     Fixed(Touched),
     /// Sessions.
     Sessions(Sessions),
-    /// Windows of so many readings.
+    /// Count windows.
     Counted(Counted),
 }
 
@@ -87,11 +88,17 @@ impl Horizon {
     }
 
     /// Up to where windows are due.
-    fn due(&mut self, query: &RunningQuery, slices: &[SliceId], frontier: &Frontier, now: Now) -> Timestamp {
+    fn due(
+        &mut self,
+        query: &RunningQuery,
+        pipelines: &[PipelineId],
+        agents: &Agents,
+        now: Now,
+    ) -> Timestamp {
         let exhausted = self
             .patience
-            .observe(frontier.front(slices, now), query.query.patience, now);
-        let low = frontier.low(slices, self.through, now);
+            .observe(agents.front(pipelines, now), query.query.patience, now);
+        let low = agents.low(pipelines, self.through, now);
         let due = low.max(exhausted).unwrap_or(Timestamp::MIN);
         let due = match query.query.window {
             Window::Session { gap } => session::horizon(gap, due),
@@ -147,11 +154,11 @@ impl QueryWindows {
         let Some(from) = from.filter(|from| has_horizon && *from > Timestamp::MIN) else {
             return Self::new(query);
         };
-        let through = match (&query.grid, &query.query.window) {
+        let through = match (&query.aligned, &query.query.window) {
             // The window that starts on the step before is the last that is passed over.
-            (Some(grid), _) => {
-                let before = grid.over(from.minus(Span::from_micros(1))).last();
-                before.map_or(from, |start| grid.end(start))
+            (Some(aligned), _) => {
+                let before = aligned.over(from.minus(Span::from_micros(1))).last();
+                before.map_or(from, |start| aligned.end(start))
             }
             // A session that ends later has its last reading in a pane from there on; those before it can be loaded.
             (None, window) => from.plus(window.longest()).plus(window.pane()),
@@ -188,22 +195,22 @@ impl QueryWindows {
     }
 
     /// Data was merged into a pane for these keys.
-    pub fn touch(&mut self, query: &RunningQuery, slice: SliceId, pane: Timestamp, keys: &[KeyId]) {
+    pub fn touch(&mut self, query: &RunningQuery, pipeline: PipelineId, pane: Timestamp, keys: &[KeyId]) {
         let through = self.horizon.through;
-        match (&mut self.changes, &query.grid) {
-            (Changes::Fixed(touched), Some(grid)) => touched.touch(grid, through, slice, pane, keys),
-            (Changes::Sessions(sessions), _) => sessions.touch(through, slice, pane, keys),
-            (Changes::Counted(counted), _) => counted.touch(slice, pane, keys),
+        match (&mut self.changes, &query.aligned) {
+            (Changes::Fixed(touched), Some(aligned)) => touched.touch(aligned, through, pipeline, pane, keys),
+            (Changes::Sessions(sessions), _) => sessions.touch(through, pipeline, pane, keys),
+            (Changes::Counted(counted), _) => counted.touch(pipeline, pane, keys),
             (Changes::Fixed(_), None) => {}
         }
     }
 
     /// Data was merged for these keys into a pane that fits no window.
-    pub fn touch_coarse(&mut self, width: Span, slice: SliceId, pane: Timestamp, keys: &[KeyId]) {
+    pub fn touch_coarse(&mut self, width: Span, pipeline: PipelineId, pane: Timestamp, keys: &[KeyId]) {
         self.touched_coarse
             .entry((width, pane))
             .or_default()
-            .extend(keys.iter().map(|&key| (slice, key)));
+            .extend(keys.iter().map(|&key| (pipeline, key)));
     }
 
     /// When patience runs out next.
@@ -211,24 +218,25 @@ impl QueryWindows {
         self.horizon.patience.deadline(query.query.patience)
     }
 
-    /// Brings all panes into memory that [`QueryWindows::advance`] will need. When one cannot be read nothing has changed.
+    /// Brings all panes into memory that [`QueryWindows::advance`] will need. When one cannot be read nothing has
+    /// changed.
     pub fn prepare<S: PaneSource>(
         &mut self,
         query: &RunningQuery,
-        frontier: &Frontier,
+        agents: &Agents,
         now: Now,
         loader: &mut Loader<'_, S>,
     ) -> Result<(), SourceFault> {
         for &(width, start) in self.touched_coarse.keys() {
             for reader in query.coarse.iter().filter(|reader| reader.pane == width) {
-                loader.load(reader.slice, start)?;
+                loader.load(reader.pipeline, start)?;
             }
         }
         let through = self.horizon.through;
-        match (&mut self.changes, &query.grid) {
-            (Changes::Fixed(touched), Some(grid)) => touched.prepare(query, grid, loader),
+        match (&mut self.changes, &query.aligned) {
+            (Changes::Fixed(touched), Some(aligned)) => touched.prepare(query, aligned, loader),
             (Changes::Sessions(sessions), _) => {
-                let due = self.horizon.due(query, &query.slices(), frontier, now);
+                let due = self.horizon.due(query, &query.pipelines(), agents, now);
                 sessions.prepare(query, query.query.window.longest(), (through, due), loader)
             }
             (Changes::Counted(counted), _) => counted.prepare(query, loader),
@@ -236,15 +244,15 @@ impl QueryWindows {
         }
     }
 
-    /// Brings the results up to date with panes and frontier; `None` when nothing changed. At the same `now`, and with
-    /// nothing merged since, everything must have been prepared. Windows with fixed bounds are shown as long as there is
-    /// `room` for their rows; whether some are left says [`QueryWindows::is_behind`].
+    /// Brings the results up to date with panes and agents; `None` when nothing changed. At the same `now`, and with
+    /// nothing merged since, everything must have been prepared. Windows with fixed bounds are shown as long as there
+    /// is `room` for their rows; whether some are left says [`QueryWindows::is_behind`].
     pub fn advance(
         &mut self,
         index: usize,
         query: &RunningQuery,
         panes: &Panes,
-        frontier: &Frontier,
+        agents: &Agents,
         now: Now,
         room: &mut usize,
     ) -> Option<QueryResults> {
@@ -265,13 +273,13 @@ impl QueryWindows {
             counted.show(&view, limit, &mut results);
             return (!results.counted.is_empty()).then_some(results);
         }
-        let slices = query.slices();
-        let due = self.horizon.due(query, &slices, frontier, now);
+        let pipelines = query.pipelines();
+        let due = self.horizon.due(query, &pipelines, agents, now);
         let mut results = QueryResults {
             query: index,
             ..QueryResults::default()
         };
-        let coverage = |end: Timestamp| frontier.coverage(&slices, end, now);
+        let coverage = |end: Timestamp| agents.coverage(&pipelines, end, now);
         let view = View {
             query,
             panes,
@@ -283,10 +291,10 @@ impl QueryWindows {
             results.windows.push(view.rows(cut, Why::CoarsePane, keys));
         }
         let mut reached = due;
-        match (&mut self.changes, &query.grid) {
-            (Changes::Fixed(touched), Some(grid)) => {
-                touched.revise(&view, grid, &mut self.horizon, &mut results);
-                reached = grid::show_due(&view, grid, &mut self.horizon, due, room, &mut results);
+        match (&mut self.changes, &query.aligned) {
+            (Changes::Fixed(touched), Some(aligned)) => {
+                touched.revise(&view, aligned, &mut self.horizon, &mut results);
+                reached = aligned::show_due(&view, aligned, &mut self.horizon, due, room, &mut results);
             }
             (Changes::Sessions(sessions), _) => sessions.show(&view, &mut self.horizon, &mut results),
             (Changes::Counted(_), _) | (Changes::Fixed(_), None) => {}

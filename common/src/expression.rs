@@ -2,14 +2,14 @@
 //!
 //! A text such as `temp > -40 && temp < 125` becomes a short list of operations for a stack machine
 //! ([`Expression::parse`]). Agents never see the text, only the operations, so what arrives over the wire is checked
-//! again: an [`Expression`] that exists has at most [`OPS_MAX`] operations, fits a stack of [`STACK_MAX`] places at every
-//! step and has the right types throughout. There are no jumps and no loops, so its cost is known, and running it
+//! again: an [`Expression`] that exists has at most [`OPS_MAX`] operations, fits a stack of [`STACK_MAX`] places at
+//! every step and has the right types throughout. There are no jumps and no loops, so its cost is known, and running it
 //! allocates nothing.
 //!
-//! Numbers are the decimals of [`crate::decimal`]. Sums and differences are exact; products, quotients and roots are the
-//! multiple of 10⁻¹⁸ nearest to the exact result, ties to even. A result of 10¹⁸ or more, a division by zero or the root
-//! of a negative number has no value: it is a [`Fault`], which like an absent operand makes everything absent that needs
-//! it. Only `&&` and `||` can do without one side, as in SQL: `false && x` is false whatever `x` is.
+//! Numbers are the decimals of [`crate::number::decimal`]. Sums and differences are exact; products, quotients and roots are
+//! the multiple of 10⁻¹⁸ nearest to the exact result, ties to even. A result of 10¹⁸ or more, a division by zero or the
+//! root of a negative number has no value: it is a [`Fault`], which like an absent operand makes everything absent that
+//! needs it. Only `&&` and `||` can do without one side, as in SQL: `false && x` is false whatever `x` is.
 
 mod arithmetic;
 mod check;
@@ -21,8 +21,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decimal::Value;
 use crate::limits::{OPS_MAX, STACK_MAX};
+use crate::number::decimal::Value;
 use crate::plan::{KeyPart, Path};
 
 pub(crate) use check::captures_exist;
@@ -199,8 +199,8 @@ impl Expression {
         self.kind
     }
 
-    /// Runs it for one reading. Every operand is looked at, needed or not, so that whether a reading is refused does not
-    /// depend on the values of others.
+    /// Runs it for one reading. Every operand is looked at, needed or not, so that whether a reading is refused does
+    /// not depend on the values of others.
     #[inline]
     pub fn evaluate<O: Operands>(&self, operands: &mut O) -> Result<Outcome, O::Refusal> {
         let mut stack = [Slot::Absent; STACK_MAX];

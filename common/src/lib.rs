@@ -14,21 +14,15 @@ pub mod limits;
 
 pub mod time;
 
-pub mod decimal;
+pub mod number;
 
 pub mod topic;
 
 pub mod key;
 
-pub mod plan;
-
 pub mod expression;
 
-pub mod wide;
-
-pub mod ratio;
-
-mod scale;
+pub mod plan;
 
 pub mod stats;
 
@@ -36,12 +30,8 @@ pub mod sketch;
 
 pub mod lower;
 
-mod index;
-
 pub mod table;
 
-pub mod pane;
-
-pub mod counter;
+pub mod metrics;
 
 pub mod wire;

@@ -49,32 +49,32 @@ pub const PLAN_BYTES_MAX: usize = 1 << 20;
 pub const WINDOW_STEP_MIN: Span = Span::from_millis(1);
 /// Longest window: a leap year.
 pub const WINDOW_SIZE_MAX: Span = Span::from_days(366);
-/// Most readings of one window with `count`: an agent has to remember how far each key has come, and a window that takes
-/// more than a million is better cut by time.
+/// Most readings of one window with `count`: an agent has to remember how far each key has come, and a window that
+/// takes more than a million is better cut by time.
 pub const COUNT_MAX: u32 = 1_000_000;
-/// Longest `lateness`, `max_late`, `idle`, `patience` and `retention`: one hundred years, so that sums of two of
-/// them and an instant never overflow.
+/// Longest `watermark_delay`, `allowed_lateness`, `idle`, `patience` and `retention`: one hundred years, so that sums
+/// of two of them and an instant never overflow.
 pub const SPAN_MAX: Span = Span::from_days(36_525);
 /// Event times outside these bounds (years 1900 and 2200) are refused before any arithmetic.
 pub const TIMESTAMP_MIN_US: i64 = -2_208_988_800_000_000;
 /// See [`TIMESTAMP_MIN_US`].
 pub const TIMESTAMP_MAX_US: i64 = 7_258_118_400_000_000;
 
-/// Most different buckets of one histogram; with more, buckets become twice as wide. A sensor's noise takes some tens of
-/// them, a thousand resolve any spread to a tenth of a percent.
+/// Most different buckets of one histogram; with more, buckets become twice as wide. A sensor's noise takes some tens
+/// of them, a thousand resolve any spread to a tenth of a percent.
 pub const BUCKETS_MAX: usize = 1_024;
 /// Most values that one top list counts each for itself; the rest is counted together.
 pub const TOP_VALUES_MAX: usize = 1_024;
-/// Most points of one field in one pane and key, of those that a series keeps: a reading a second for an hour. A pane is
-/// a row of a frame, and all of a key's series must fit one.
+/// Most points of one field in one pane and key, of those that a series keeps: a reading a second for an hour. A pane
+/// is a row of a frame, and all of a key's series must fit one.
 pub const SERIES_POINTS_MAX: usize = 4_096;
 /// Most bounds of one `histogram(…)`.
 pub const BOUNDS_MAX: usize = 64;
 /// Most rows of a `top(k, …)`: it is a cell of a table that people read.
 pub const TOP_K_MAX: u16 = 100;
-/// Most tags that the sketches of one slice watch.
+/// Most tags that the sketches of one pipeline watch.
 pub const WATCHED_MAX: usize = 16;
-/// Most sketches of one slice.
+/// Most sketches of one pipeline.
 pub const SKETCHES_MAX: usize = 64;
 /// Of these, most top lists: each may carry [`TOP_VALUES_MAX`] texts.
 pub const TOPS_MAX: usize = 8;
@@ -93,15 +93,15 @@ pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Bytes at which a batch is sealed although it has room for more deltas: keeps frames small against the windows of
 /// the link, so that a live batch never waits long behind another.
 pub const BATCH_BYTES_TARGET: usize = 64 << 10;
-/// Most sections (one per slice and pane) in one batch.
+/// Most sections (one per pipeline and pane) in one batch.
 pub const BATCH_SECTIONS_MAX: usize = 4_096;
 /// Most seq ranges named in a `Welcome` or `Ack`.
 pub const RANGES_MAX: usize = 4_096;
 /// Most counters in a heartbeat.
 pub const COUNTERS_MAX: usize = 4_096;
-/// Most slices of a plan. A slice is one distinct way to cut the input; queries share them.
-pub const SLICES_MAX: usize = 1_024;
-/// Most rungs of a slice's coarsening ladder. Each at least doubles the pane, from a millisecond up to a leap year.
+/// Most pipelines of a plan. A pipeline is one distinct way to cut the input; queries share them.
+pub const PIPELINES_MAX: usize = 1_024;
+/// Most rungs of a pipeline's coarsening ladder. Each at least doubles the pane, from a millisecond up to a leap year.
 pub const LADDER_MAX: usize = 35;
 /// Most entries of a loss record: a batch holds at most so many deltas.
 pub const LOSSES_MAX: usize = BATCH_DELTAS_MAX;
@@ -118,7 +118,8 @@ const _: () = assert!(SPAN_MAX.as_micros() < i64::MAX / 4);
 const _: () = assert!(TIMESTAMP_MAX_US < i64::MAX / 4);
 // One delta at its widest: every column of every field at its longest form, and its key.
 const DELTA_BYTES_MAX: usize = KEY_BYTES_MAX + 8 + 16 + FIELDS_MAX * (10 + 25 + 41 + 2 * 17 + 2 * 26);
-// Its sketches at their widest: top lists of the longest texts, and full histograms. A unit of weight is at most 20 bytes.
+// Its sketches at their widest: top lists of the longest texts, and full histograms. A unit of weight is at most 20
+// bytes.
 const SKETCH_BYTES_MAX: usize = 20;
 const TOP_BYTES_MAX: usize = TOP_VALUES_MAX * (KEY_BYTES_MAX + SKETCH_BYTES_MAX);
 // A point at its widest: ten bytes of time and 19 of value.

@@ -16,7 +16,7 @@ use crate::time::Span;
 pub struct Merged<'m> {
     /// One for each field of the query.
     pub stats: &'m [Stats],
-    /// One for each sketch of [`Query::slice`]. Series may be left empty here.
+    /// One for each sketch of [`Query::pipeline`]. Series may be left empty here.
     pub sketches: &'m [Sketch],
     /// For each of the sketches that is a series the course through it; none if it has no points or not all of them.
     pub courses: &'m [Option<Course>],

@@ -1,14 +1,12 @@
 //! The plan: what users ask for, and what agents run because of it.
 //!
-//! A [`Query`] is one result table. Queries that read the same messages in the same way share a [`Slice`]: the part
-//! that an agent runs. [`Plan::slices`] derives the slices, so that the plan alone decides what is on the wire and a
-//! query more of the same kind costs no bytes. Parsing a plan's TOML lives at the aggregator's rim; this module owns
-//! the meaning and the rules ([`Plan::validate`]). The types are serialised as they stand: the plan travels in
+//! A [`Query`] is one result table. Queries that read the same messages in the same way share a [`Pipeline`]: the part
+//! that an agent runs. [`Plan::pipelines`] derives the pipelines, so that the plan alone decides what is on the wire
+//! and a query more of the same kind costs no bytes. Parsing a plan's TOML lives at the aggregator's rim; this module
+//! owns the meaning and the rules ([`Plan::validate`]). The types are serialised as they stand: the plan travels in
 //! `Welcome` and is kept on the agent's disk. A golden file pins their form.
 
 mod aggregate;
-
-mod cost;
 
 mod field;
 
@@ -20,9 +18,9 @@ mod new_keys;
 
 mod series;
 
-mod slice;
+mod pipeline;
 
-mod validate;
+mod check;
 
 mod window;
 
@@ -36,13 +34,13 @@ use crate::time::Span;
 use crate::topic::TopicTemplate;
 
 pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
-pub use cost::{PlanCost, SERIES_POINT_BYTES, SliceCost};
+pub use check::cost::{PipelineCost, PlanCost, SERIES_POINT_BYTES};
+pub use check::validate::{Part, PlanFault, Problem};
 pub use field::{Field, FieldKind, FieldSource};
 pub use format::{Compression, Csv, Format};
 pub use new_keys::NewKeys;
-pub use sketch::{Column, ColumnType, Shown, SliceSketch};
-pub use slice::{KeyPart, Slice, SliceField, SliceId, SlicedPlan};
-pub use validate::{Part, PlanFault, Problem};
+pub use pipeline::{KeyPart, Pipeline, PipelineField, PipelineId, PlannedPipelines};
+pub use sketch::{Column, ColumnType, PipelineSketch, Shown};
 pub use window::{Hopping, Period, Window};
 
 /// A versioned set of queries.
@@ -80,9 +78,9 @@ pub struct Query {
     /// What is computed of each field over each window.
     pub aggregates: Vec<Aggregate>,
     /// An agent's watermark trails its newest event time by this.
-    pub lateness: Span,
+    pub watermark_delay: Span,
     /// A reading whose event time lies further than this behind the agent's wall clock is rejected as `too_late`.
-    pub max_late: Span,
+    pub allowed_lateness: Span,
     /// A reading whose event time lies further than this ahead of the agent's wall clock is rejected as `too_early`.
     pub max_ahead: Span,
     /// After this long without a reading the watermark follows the wall clock.
@@ -98,9 +96,9 @@ pub struct Query {
     pub dedupe: Option<Path>,
     /// How many keys that it has never seen an agent takes in; `None` takes all.
     pub new_keys: Option<NewKeys>,
-    /// Bytes of each agent's memory for this query's open partials, at least [`crate::limits::QUERY_MEMORY_MIN`]; `None`
-    /// leaves them all that there is. With more, the query's own coldest leave early. Queries that share a slice share the
-    /// largest of their budgets.
+    /// Bytes of each agent's memory for this query's open partials, at least [`crate::limits::QUERY_MEMORY_MIN`];
+    /// `None` leaves them all that there is. With more, the query's own coldest leave early. Queries that share a
+    /// pipeline share the largest of their budgets.
     pub memory: Option<u64>,
 }
 

@@ -1,10 +1,10 @@
 //! Sketches: mergeable summaries of a multiset that do not fit a few numbers, and are canonical all the same.
 //!
 //! The state of a sketch is a function of the multiset that went in, and of nothing else: any order and any grouping of
-//! lifts and merges gives the same bytes. That is what lets a crash, a retry or a spill be checked with `==`, and it
-//! rules out what the literature usually does to bound a sketch: compacting at random, collapsing when a local buffer
-//! runs full, pruning counters while merging. Here every bound is reached through a rule about the *whole* multiset that
-//! parts can apply early without harm:
+//! lifts and merges gives the same bytes. That is what lets a crash, a retry or an early emission be checked with `==`,
+//! and it rules out what the literature usually does to bound a sketch: compacting at random, collapsing when a local
+//! buffer runs full, pruning counters while merging. Here every bound is reached through a rule about the *whole*
+//! multiset that parts can apply early without harm:
 //!
 //! - A [histogram](Buckets) has an integer *level*, the least at which it has few enough buckets. A part never needs a
 //!   higher level than the whole.

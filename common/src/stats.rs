@@ -10,11 +10,11 @@
 
 use alloc::string::String;
 
-use crate::decimal::{ONE, Value};
+use crate::number::decimal::{ONE, Value};
+use crate::number::ratio::{self, Exact};
+use crate::number::wide::Wide;
 use crate::plan::{Aggregate, Components};
-use crate::ratio::{self, Exact};
 use crate::time::{Span, Timestamp};
-use crate::wide::Wide;
 
 /// A sum of values, in units of 10⁻¹⁸.
 pub type Sum = Wide<3>;
@@ -38,7 +38,7 @@ pub struct End {
 
 /// A mergeable summary of a multiset of values of one field.
 ///
-/// Components that a slice does not keep stay at their identity.
+/// Components that a pipeline does not keep stay at their identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stats {
     /// How many values.

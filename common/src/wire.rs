@@ -1,8 +1,9 @@
 //! What travels between agent and aggregator, byte by byte. `docs/WIRE.md` is its page; golden files pin it.
 //!
-//! A frame is one of two kinds of thing. *Messages* (hello, welcome, heartbeat, acknowledgement, …) are small and
-//! rare: a kind byte, a version byte and a postcard body. *Batches* are many and must be small: columns of integers,
-//! packed to the bit, with a CRC over the whole; *loss records* stand in for batches that had to be given up. Frames are length-prefixed by the link; each is self-contained.
+//! A frame is one of two kinds of thing. *Messages* (hello, welcome, heartbeat, acknowledgement, …) are small and rare:
+//! a kind byte, a version byte and a postcard body. *Batches* are many and must be small: columns of integers, packed
+//! to the bit, with a CRC over the whole; *loss records* stand in for batches that had to be given up. Frames are
+//! length-prefixed by the link; each is self-contained.
 //!
 //! Every decoder here takes bytes from outside: it bounds each length before it allocates, refuses trailing bytes,
 //! checks every value against the invariants of the type that it builds, and never panics.

@@ -7,9 +7,9 @@ use std::fmt::Write;
 
 use catchment_common::plan::Query;
 
-use crate::oracle::Tally;
+use crate::oracle::Metrics;
 
-/// A counter of an agent, summed over agents and epochs: (slice, name) → value. Slice 0 is the agent as a whole.
+/// A counter of an agent, summed over agents and epochs: (pipeline, name) → value. Pipeline 0 is the agent as a whole.
 pub type Counters = BTreeMap<(i64, String), u64>;
 
 /// Readings in a result table.
@@ -59,31 +59,31 @@ const RETAINED: &str = "retained";
 const REPEATED: &str = "repeated";
 
 impl Account {
-    /// The account of a query that runs as `slice` and of which agents lost so many readings.
+    /// The account of a query that runs as `pipeline` and of which agents lost so many readings.
     pub fn new(
         query: &Query,
-        tally: &Tally,
+        metrics: &Metrics,
         rows: RowReadings,
         lost: u64,
-        slice: i64,
+        pipeline: i64,
         counters: &Counters,
     ) -> Self {
-        let of_slice = counters
+        let of_pipeline = counters
             .iter()
-            .filter(|((of, _), count)| *of == slice && **count > 0);
-        let mut rejected: BTreeMap<String, u64> = of_slice
+            .filter(|((of, _), count)| *of == pipeline && **count > 0);
+        let mut rejected: BTreeMap<String, u64> = of_pipeline
             .filter_map(|((_, name), count)| Some((name.strip_prefix(REJECTED)?.to_string(), *count)))
             .filter(|(reason, _)| reason != RETAINED)
             .collect();
         let recognised = rejected.remove(REPEATED).unwrap_or(0);
         Self {
             query: query.name.clone(),
-            published: tally.published,
-            in_results: in_results(query, tally, rows),
+            published: metrics.published,
+            in_results: in_results(query, metrics, rows),
             rejected,
             lost,
-            repeated: (recognised, tally.repeated),
-            must_reject: tally
+            repeated: (recognised, metrics.repeated),
+            must_reject: metrics
                 .rejected
                 .iter()
                 .map(|(name, count)| ((*name).to_string(), *count))
@@ -183,7 +183,7 @@ impl Traffic {
 
 /// How many readings the rows hold. Each reading is in size/every windows or in one coarse row; where that is not a
 /// whole number it is in one window more or less, depending on its time, and only the truth's own total can tell.
-fn in_results(query: &Query, tally: &Tally, rows: RowReadings) -> Option<u64> {
+fn in_results(query: &Query, metrics: &Metrics, rows: RowReadings) -> Option<u64> {
     let (size, every) = (
         query.window.longest().as_micros(),
         query.window.step().as_micros(),
@@ -193,7 +193,7 @@ fn in_results(query: &Query, tally: &Tally, rows: RowReadings) -> Option<u64> {
         let each = (size / every) as u64;
         windows.is_multiple_of(each).then(|| windows / each + coarse)
     } else {
-        (windows == tally.row_readings && coarse == 0).then_some(tally.accepted)
+        (windows == metrics.row_readings && coarse == 0).then_some(metrics.accepted)
     }
 }
 
@@ -202,9 +202,9 @@ mod tests {
     use super::*;
     use crate::oracle::tests::query;
 
-    fn tally() -> Tally {
+    fn metrics() -> Metrics {
         let rejected = [("bad_key", 2), ("too_late", 1)].into();
-        Tally {
+        Metrics {
             published: 13,
             accepted: 10,
             row_readings: 30,
@@ -215,13 +215,13 @@ mod tests {
 
     fn counters(rows: &[(i64, &str, u64)]) -> Counters {
         rows.iter()
-            .map(|(slice, name, count)| ((*slice, (*name).to_string()), *count))
+            .map(|(pipeline, name, count)| ((*pipeline, (*name).to_string()), *count))
             .collect()
     }
 
     fn account(size: i64, every: i64, windows: u64, rows: &[(i64, &str, u64)]) -> Account {
         let readings = RowReadings { windows, coarse: 0 };
-        Account::new(&query(size, every), &tally(), readings, 0, 4, &counters(rows))
+        Account::new(&query(size, every), &metrics(), readings, 0, 4, &counters(rows))
     }
 
     const REJECTIONS: [(i64, &str, u64); 6] = [
@@ -268,7 +268,7 @@ mod tests {
             let readings = RowReadings { windows, coarse };
             Account::new(
                 &query(60, 20),
-                &tally(),
+                &metrics(),
                 readings,
                 lost,
                 4,

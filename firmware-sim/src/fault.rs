@@ -206,7 +206,7 @@ impl Bad {
 
 #[cfg(test)]
 mod tests {
-    use catchment_common::counter::Reason;
+    use catchment_common::metrics::Reason;
 
     use super::*;
 

@@ -1,8 +1,9 @@
 //! All devices on one schedule: a machine that gives out messages as event time goes on.
 //!
 //! Step `k` of device `d` is due at `k·interval + d·interval/devices` after the start, so that the fleet's load is
-//! smooth. Each device numbers its readings; one that it publishes again keeps its number. Memory is bounded by the number of devices: late readings are held back only while there is room for them.
-//! The caller says how much event time has passed; the fleet knows no clock.
+//! smooth. Each device numbers its readings; one that it publishes again keeps its number. Memory is bounded by the
+//! number of devices: late readings are held back only while there is room for them. The caller says how much event
+//! time has passed; the fleet knows no clock.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

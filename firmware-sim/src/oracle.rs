@@ -28,7 +28,7 @@ pub mod nearest;
 
 use std::collections::{BTreeMap, HashMap};
 
-use catchment_common::counter::Reason;
+use catchment_common::metrics::Reason;
 use catchment_common::plan::{self, Plan, Query, TimeSource};
 
 use crate::truth::Entry;
@@ -49,12 +49,12 @@ pub struct Expected {
     /// The query.
     pub query: Query,
     /// How many readings were published and what must become of them.
-    pub tally: Tally,
+    pub metrics: Metrics,
     reader: Reader,
     /// By key (tags joined by NUL), then by the window's start: its end and contents.
     keys: HashMap<Box<str>, BTreeMap<i64, (i64, Contents)>>,
     keeps_windows: bool,
-    /// Of windows of so many readings: by agent and key (`""` stands for any agent) the readings in their order.
+    /// Of count windows: by agent and key (`""` stands for any agent) the readings in their order.
     sequences: BTreeMap<(String, String), Vec<Reading>>,
     /// Of each device (topic and key) that numbers its readings: the numbers so far.
     numbers: HashMap<Box<str>, Numbers>,
@@ -75,7 +75,7 @@ pub struct Window<'e> {
 
 /// Readings published for one query.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Tally {
+pub struct Metrics {
     /// All of them.
     pub published: u64,
     /// Those that must be in the result.
@@ -102,7 +102,7 @@ impl Oracle {
     fn with(plan: &Plan, keeps_windows: bool) -> Self {
         let expected = |query: &Query| Expected {
             query: query.clone(),
-            tally: Tally::default(),
+            metrics: Metrics::default(),
             reader: Reader::new(query),
             keys: HashMap::new(),
             keeps_windows,
@@ -129,7 +129,7 @@ impl Oracle {
             return;
         }
         match entry {
-            Entry::Bad { bad, .. } => queries.for_each(|expected| expected.tally.reject(bad.name())),
+            Entry::Bad { bad, .. } => queries.for_each(|expected| expected.metrics.reject(bad.name())),
             Entry::Good { topic, payload } => {
                 self.payload_bytes += payload.len() as u64;
                 let message = Message::parse(topic, payload);
@@ -161,7 +161,8 @@ impl Oracle {
 }
 
 impl Expected {
-    /// Whether the truth can say anything: not when only the agent may have known the time, or which keys were new to it.
+    /// Whether the truth can say anything: not when only the agent may have known the time, or which keys were new to
+    /// it.
     pub fn is_known(&self) -> bool {
         matches!(self.query.time, TimeSource::Payload { fallback: false, .. })
             && self.query.new_keys.is_none()
@@ -243,17 +244,17 @@ impl Expected {
     fn handle(&mut self, agent: &str, message: &Result<Message<'_>, Reason>) {
         let message = match message {
             Ok(message) => message,
-            Err(reason) => return self.tally.reject(short_name(*reason)),
+            Err(reason) => return self.metrics.reject(short_name(*reason)),
         };
         for object in &message.objects {
             match self.reader.read(message.topic, object) {
-                Err(reason) => self.tally.reject(short_name(reason)),
-                Ok(reading) if self.is_repeated(message.topic, &reading) => self.tally.repeated += 1,
+                Err(reason) => self.metrics.reject(short_name(reason)),
+                Ok(reading) if self.is_repeated(message.topic, &reading) => self.metrics.repeated += 1,
                 Ok(reading) => {
                     let covering = window::covering(&self.query.window, reading.at_us);
-                    self.tally.published += 1;
-                    self.tally.accepted += 1;
-                    self.tally.row_readings += covering.len() as u64;
+                    self.metrics.published += 1;
+                    self.metrics.accepted += 1;
+                    self.metrics.row_readings += covering.len() as u64;
                     if !self.keeps_windows {
                         continue;
                     }
@@ -305,7 +306,7 @@ impl Numbers {
     }
 }
 
-impl Tally {
+impl Metrics {
     fn reject(&mut self, reason: &'static str) {
         self.published += 1;
         *self.rejected.entry(reason).or_default() += 1;

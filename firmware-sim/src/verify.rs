@@ -1,7 +1,8 @@
 //! Rows of a result table against the truth: equal, different, missing or extra.
 //!
-//! Rows come one by one, coarse ones first and otherwise in any order; each takes its window out of the oracle, and what
-//! is left at the end is missing, unless a [`region`] says where it is. Only the first differences are kept for showing.
+//! Rows come one by one, coarse ones first and otherwise in any order; each takes its window out of the oracle, and
+//! what is left at the end is missing, unless a [`region`] says where it is. Only the first differences are kept for
+//! showing.
 
 mod count;
 
@@ -24,7 +25,7 @@ pub struct Row {
     pub start: String,
     /// `window_end`.
     pub end: String,
-    /// The key's tags, in the key's order; the agent behind them for windows of so many readings.
+    /// The key's tags, in the key's order; the agent behind them for count windows.
     pub tags: Vec<String>,
     /// `coarse`: not a window but a coarser pane.
     pub is_coarse: bool,
@@ -32,7 +33,7 @@ pub struct Row {
     pub is_merged: bool,
     /// `status` is `final`.
     pub is_final: bool,
-    /// `window_number`, of windows of so many readings.
+    /// `window_number`, of count windows.
     pub number: Option<i64>,
     /// `readings`.
     pub readings: Cell,
@@ -150,8 +151,8 @@ impl Verifier {
         }
     }
 
-    /// A merged row has nothing in it, and the session that it is part of began before it. Where readings were lost that
-    /// session may have been torn again.
+    /// A merged row has nothing in it, and the session that it is part of began before it. Where readings were lost
+    /// that session may have been torn again.
     fn handle_merged(&mut self, row: &Row) {
         self.comparison.merged += 1;
         let is_empty = row.readings.count() == Some(0) && row.values.iter().all(|cell| *cell == Cell::Null);

@@ -13,9 +13,9 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use catchment_aggregator::aggregator::{Aggregator, Settings};
 use catchment_aggregator::io::pki;
-use catchment_aggregator::io::plan_toml;
-use catchment_aggregator::io::sqlite::{Store, tables};
+use catchment_aggregator::io::store::sqlite::{Store, tables};
 use catchment_aggregator::limits::DUE_ROWS_MAX;
+use catchment_aggregator::plan_toml;
 use catchment_common::time::Now;
 use catchment_common::wire::{Heartbeat, Hello, Message};
 use support::partials::{keys, seal, section};
@@ -154,10 +154,10 @@ fn commit(held: bool) -> Result<()> {
             };
             let heartbeat = Heartbeat {
                 epoch: 1,
-                counting: 1,
+                era: 1,
                 seq: pane as u64 + 1,
                 oldest: pane as u64 + 1,
-                watermarks: vec![(catchment_common::plan::SliceId(1), passed)],
+                watermarks: vec![(catchment_common::plan::PipelineId(1), passed)],
                 counters: Vec::new(),
                 backlog_batches: 0,
                 backlog_bytes: 0,

@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     let agent = site.agent(broker.address()?, LIMITS)?;
     let mut subscriber = broker.accept()?;
     subscriber.send(&feed.pane(0, 1))?;
-    site.wait_for("lifted", 1)?;
+    site.wait_for("accepted", 1)?;
     site.stop_aggregator();
     // Until it knows, the agent names what it closes.
     wait_for_log(&site, &mut subscriber, "no link to the aggregator")?;

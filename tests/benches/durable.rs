@@ -1,8 +1,8 @@
 //! What durability costs an agent: CPU, bytes on disk and time to an acknowledgement, side by side with an agent that
 //! keeps nothing.
 //!
-//! `cargo bench -p catchment-tests --bench durable` prints a line for each mode and their ratio; `docs/BENCHMARKS.md` has
-//! them.
+//! `cargo bench -p catchment-tests --bench durable` prints a line for each mode and their ratio; `docs/BENCHMARKS.md`
+//! has them.
 
 #![allow(
     clippy::disallowed_methods,
@@ -69,7 +69,7 @@ fn measure(mode: &str) -> Result<f64> {
     let count = RATE * SECONDS;
     let fed = subscriber.feed(count, RATE, WINDOW, |number| message(warm + number))?;
     let cpu = agent.cpu()?.saturating_sub(cpu).as_secs_f64() * 1e6 / count as f64;
-    site.wait_for("lifted", warm + count)?;
+    site.wait_for("accepted", warm + count)?;
     let at = |part: f64| fed.latencies[((fed.latencies.len() - 1) as f64 * part) as usize];
     let millis = |latency: Duration| latency.as_secs_f64() * 1e3;
     println!(

@@ -11,22 +11,23 @@ use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::time::Duration;
 
-use catchment_agent::journal::Journal;
-use catchment_agent::panes::{Measured, OpenPanes, Place};
-use catchment_agent::sketches::TagValues;
-use catchment_agent::tally::Tally;
+use catchment_agent::aggregate::intake::Intake;
+use catchment_agent::aggregate::panes::{Measured, OpenPanes, Place};
+use catchment_agent::aggregate::sketches::TagValues;
+use catchment_agent::log::journal::Journal;
+use catchment_agent::metrics::Metrics;
 use catchment_aggregator::merge::Panes;
-use catchment_common::decimal::Value;
-use catchment_common::plan::{Slice, SliceId, SliceSketch};
+use catchment_common::number::decimal::Value;
+use catchment_common::plan::{Pipeline, PipelineId, PipelineSketch};
 use catchment_common::stats::Stats;
 use catchment_common::wire::{Batch, BatchWriter, Section, StatsScratch};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde::Deserialize;
 use support::fleet::{self, Dice};
 use support::partials::{keys, seal, section};
-use support::{CpuTime, at, catalog, intake, slice, thread_cpu, timestamp};
+use support::{CpuTime, at, catalog, intake, pipeline, thread_cpu, timestamp};
 
-/// Devices of the lift and decode benches.
+/// Dedupe of the lift and decode benches.
 const DEVICES: usize = 1_000;
 /// Payloads made beforehand; enough that none stays in the nearest cache.
 const PAYLOADS: usize = 20_000;
@@ -62,8 +63,8 @@ impl FloatStats {
 fn lift(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("lift");
     group.throughput(Throughput::Elements(PAYLOADS as u64));
-    let mut slice = slice();
-    slice.fields.truncate(1);
+    let mut pipeline = pipeline();
+    pipeline.fields.truncate(1);
     let (keys, mut dice) = (keys(DEVICES), Dice::new(1));
     let readings: Vec<(usize, i64, Value)> = (0..PAYLOADS)
         .map(|_| {
@@ -72,17 +73,17 @@ fn lift(criterion: &mut Criterion<CpuTime>) {
             (device, hundredths, fleet::value(hundredths))
         })
         .collect();
-    let mut with = |name: &str, memory: usize, resolution: Option<i128>, sketches: Vec<SliceSketch>| {
-        let mut slice = slice.clone();
-        slice.fields[0].resolution = resolution;
-        slice.sketches = sketches;
-        let mut panes = OpenPanes::new(memory, &[(SliceId(1), slice.clone())], 7);
+    let mut with = |name: &str, memory: usize, resolution: Option<i128>, sketches: Vec<PipelineSketch>| {
+        let mut pipeline = pipeline.clone();
+        pipeline.fields[0].resolution = resolution;
+        pipeline.sketches = sketches;
+        let mut panes = OpenPanes::new(memory, &[(PipelineId(1), pipeline.clone())], 7);
         let tags = TagValues::default();
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 for &(device, _, value) in &readings {
                     let place = Place {
-                        slice: 0,
+                        pipeline: 0,
                         pane: timestamp(0),
                         key: &keys[device],
                     };
@@ -91,7 +92,7 @@ fn lift(criterion: &mut Criterion<CpuTime>) {
                         values: &[Some(value)],
                         tags: &tags,
                     };
-                    panes.lift(place, &slice, measured, 0).expect("there is room");
+                    panes.lift(place, &pipeline, measured, 0).expect("there is room");
                 }
             });
         });
@@ -102,19 +103,19 @@ fn lift(criterion: &mut Criterion<CpuTime>) {
         "and a linear histogram",
         8 << 20,
         cent,
-        vec![SliceSketch::Quantiles(0)],
+        vec![PipelineSketch::Quantiles(0)],
     );
     with(
         "and a logarithmic histogram",
         8 << 20,
         None,
-        vec![SliceSketch::Quantiles(0)],
+        vec![PipelineSketch::Quantiles(0)],
     );
     with(
         "and distinct values",
         8 << 20,
         None,
-        vec![SliceSketch::DistinctValues(0)],
+        vec![PipelineSketch::DistinctValues(0)],
     );
     let mut floats: HashMap<Vec<u8>, FloatStats> = keys
         .iter()
@@ -132,7 +133,7 @@ fn lift(criterion: &mut Criterion<CpuTime>) {
     group.bench_function("without any lookup", |bencher| {
         bencher.iter(|| {
             for &(_, _, value) in &readings {
-                stats.lift(slice.fields[0].components, timestamp(5), value);
+                stats.lift(pipeline.fields[0].components, timestamp(5), value);
             }
             black_box(&stats);
         });
@@ -146,6 +147,13 @@ struct Climate {
     ts: i64,
     temp: f64,
     hum: f64,
+}
+
+/// Hands all messages to an intake.
+fn feed(intake: &mut Intake, messages: &[(String, Vec<u8>)], metrics: &mut Metrics, journal: &mut Journal) {
+    for (topic, payload) in messages {
+        black_box(intake.handle_publish(at(0), topic, payload, metrics, journal, |_, _| {}));
+    }
 }
 
 fn decode(criterion: &mut Criterion<CpuTime>) {
@@ -162,24 +170,20 @@ fn decode(criterion: &mut Criterion<CpuTime>) {
             )
         })
         .collect();
-    let mut tally = Tally::default();
-    let mut intake = intake(&plan, 4 << 20, &mut tally);
+    let mut metrics = Metrics::default();
+    let mut intake = intake(&plan, 4 << 20, &mut metrics);
     let keys = intake.panes().capacity();
     let mut journal = Journal::new(0, 1, 1, keys);
     group.bench_function("agent: topic, JSON, key, two fields, pane", |bencher| {
         bencher.iter(|| {
-            for (topic, payload) in &messages {
-                black_box(intake.handle_publish(at(0), topic, payload, &mut tally, &mut journal, |_, _| {}));
-            }
+            feed(&mut intake, &messages, &mut metrics, &mut journal);
         });
     });
     let mut journal = Journal::new(16 << 20, 1, 1, keys);
     let mut steps = Vec::new();
     group.bench_function("agent: the same, journalled", |bencher| {
         bencher.iter(|| {
-            for (topic, payload) in &messages {
-                black_box(intake.handle_publish(at(0), topic, payload, &mut tally, &mut journal, |_, _| {}));
-            }
+            feed(&mut intake, &messages, &mut metrics, &mut journal);
             journal.take_groups(None, &mut steps);
             steps.clear();
         });
@@ -199,24 +203,15 @@ fn decode(criterion: &mut Criterion<CpuTime>) {
             ),
         ),
     ] {
-        let mut intake = support::intake(&catalog(&text).agent_plan(), 4 << 20, &mut tally);
+        let mut intake = support::intake(&catalog(&text).agent_plan(), 4 << 20, &mut metrics);
         let mut journal = Journal::new(0, 1, 1, intake.panes().capacity());
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                for (topic, payload) in &messages {
-                    black_box(intake.handle_publish(
-                        at(0),
-                        topic,
-                        payload,
-                        &mut tally,
-                        &mut journal,
-                        |_, _| {},
-                    ));
-                }
+                feed(&mut intake, &messages, &mut metrics, &mut journal);
             });
         });
     }
-    assert_eq!(tally.rejected(), 0);
+    assert_eq!(metrics.rejected(), 0);
     group.bench_function("baseline: serde_json struct, nothing else", |bencher| {
         bencher.iter(|| {
             for (_, payload) in &messages {
@@ -312,12 +307,14 @@ fn incoming(pane: i64) -> Incoming {
     }
 }
 
-fn take(panes: &mut Panes, incoming: &Incoming, slice: &Slice) {
+fn take(panes: &mut Panes, incoming: &Incoming, pipeline: &Pipeline) {
     for (frame, name) in incoming.frames.iter().zip(&incoming.names) {
         let batch = Batch::parse(frame).expect("a batch");
         panes.start_batch();
         for view in batch.sections() {
-            panes.check(name, &view.expect("a section"), slice).expect("fits");
+            panes
+                .check(name, &view.expect("a section"), pipeline)
+                .expect("fits");
         }
         for (nth, view) in batch.sections().enumerate() {
             let merged = panes.merge_checked(name, &view.expect("a section"), nth);
@@ -327,9 +324,9 @@ fn take(panes: &mut Panes, incoming: &Incoming, slice: &Slice) {
 }
 
 fn merge(criterion: &mut Criterion<CpuTime>) {
-    let mut slice = slice();
-    slice.fields.truncate(1);
-    let slices = BTreeMap::from([(SliceId(1), slice.clone())]);
+    let mut pipeline = pipeline();
+    pipeline.fields.truncate(1);
+    let pipelines = BTreeMap::from([(PipelineId(1), pipeline.clone())]);
     let mut group = criterion.benchmark_group("merge");
     group.throughput(Throughput::Elements((KEYS_PER_AGENT * AGENTS) as u64));
     let (mut panes, mut window) = (Panes::default(), 0);
@@ -340,10 +337,10 @@ fn merge(criterion: &mut Criterion<CpuTime>) {
                 window += 10_000_000;
                 let incoming = incoming(window);
                 let start = thread_cpu();
-                take(&mut panes, &incoming, &slice);
+                take(&mut panes, &incoming, &pipeline);
                 spent += thread_cpu().saturating_sub(start);
-                panes.take_dirty(&slices, |_, _, _, _| {});
-                panes.forget(SliceId(1), timestamp(window));
+                panes.take_dirty(&pipelines, |_, _, _, _| {});
+                panes.forget(PipelineId(1), timestamp(window));
             }
             spent
         });
@@ -352,7 +349,7 @@ fn merge(criterion: &mut Criterion<CpuTime>) {
     group.bench_function(
         "aggregator: frame merged with partials that are held",
         |bencher| {
-            bencher.iter(|| take(&mut panes, &incoming, &slice));
+            bencher.iter(|| take(&mut panes, &incoming, &pipeline));
         },
     );
     let rows: Vec<(Vec<u8>, FloatStats)> = keys(KEYS_PER_AGENT * AGENTS)

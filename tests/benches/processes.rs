@@ -121,7 +121,7 @@ fn report_messages(
          peak {peak} KiB)",
         cpu.as_secs_f64() * 1e6 / count as f64,
         wall.as_secs_f64(),
-        site.counter("received")? - site.counter("lifted")?,
+        site.counter("received")? - site.counter("accepted")?,
     );
     Ok(())
 }
@@ -194,12 +194,12 @@ fn memory() -> Result<()> {
     let (_, peak) = agent.rss()?;
     println!(
         "memory: agent's RSS with {DEVICES} keys of 2 fields: {} KiB after 3 windows, {} after 15, {} after 30; peak {peak} \
-         KiB = {:.1} MiB; {} deltas spilled early",
+         KiB = {:.1} MiB; {} deltas emitted early",
         marks[2],
         marks[14],
         marks[29],
         peak as f64 / 1_024.0,
-        site.counter("spilled")?,
+        site.counter("emitted_early")?,
     );
     Ok(())
 }
@@ -223,7 +223,7 @@ fn connections() -> Result<()> {
     Ok(())
 }
 
-/// What 999 queries more on the same slice add to the link.
+/// What 999 queries more on the same pipeline add to the link.
 fn queries() -> Result<()> {
     let one = link_bytes(1)?;
     let many = link_bytes(1_000)?;
@@ -310,7 +310,7 @@ fn latency() -> Result<()> {
 
 fn time_text(ms: i64) -> Result<String> {
     let at = catchment_common::time::Timestamp::from_micros(ms * 1_000).context("time")?;
-    Ok(catchment_aggregator::io::tables::time_text(at))
+    Ok(catchment_aggregator::io::store::tables::time_text(at))
 }
 
 /// The median time that this disk takes to make 4 KiB durable.

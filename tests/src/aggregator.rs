@@ -60,7 +60,7 @@ impl Aggregator {
         Connection::open_with_flags(&self.database, flags).unwrap()
     }
 
-    /// The sum of a counter over all agents, epochs and slices.
+    /// The sum of a counter over all agents, epochs and pipelines.
     pub fn counter(&self, name: &str) -> u64 {
         let sum = "SELECT coalesce(sum(value), 0) FROM catchment_counter WHERE name = ?1";
         let sum: i64 = self.sql().query_row(sum, [name], |row| row.get(0)).unwrap();

@@ -41,8 +41,8 @@ impl Broker {
         Self::start(world, name, None, "persistence false\n")
     }
 
-    /// The same with sessions and messages on disk, saved once a second: what Mosquitto acknowledged since, a kill makes
-    /// it forget.
+    /// The same with sessions and messages on disk, saved once a second: what Mosquitto acknowledged since, a kill
+    /// makes it forget.
     pub fn persistent_mosquitto(world: &World, name: &str) -> Self {
         let folder = world.path(&format!("{name}.store"));
         std::fs::create_dir(&folder).unwrap();

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use catchment_agent::agent::Agent;
-use catchment_agent::disk::MemoryDisk;
+use catchment_agent::log::disk::MemoryDisk;
 use catchment_agent::settings::{ClockUnset, Settings};
 use catchment_aggregator::aggregator::{self, Aggregator, Transmit};
 use catchment_aggregator::limits::DUE_ROWS_MAX;

@@ -21,8 +21,8 @@ pub struct Intruder {
 }
 
 impl Intruder {
-    /// Connects with a certificate for `agent` from `authority`, trusting the aggregator's own authority. The server may
-    /// refuse the certificate after this has returned; [`Intruder::reason`] then says so.
+    /// Connects with a certificate for `agent` from `authority`, trusting the aggregator's own authority. The server
+    /// may refuse the certificate after this has returned; [`Intruder::reason`] then says so.
     pub fn connect(
         world: &World,
         authority: &str,

@@ -1,4 +1,5 @@
-//! The least MQTT 3.1.1 client: connects, subscribes and publishes at QoS 1, byte by byte, so that tests decide what is sent.
+//! The least MQTT 3.1.1 client: connects, subscribes and publishes at QoS 1, byte by byte, so that tests decide what is
+//! sent.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

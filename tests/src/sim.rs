@@ -88,6 +88,6 @@ impl Figures {
         self.lost += other.lost;
         self.disk_bytes_max = self.disk_bytes_max.max(other.disk_bytes_max);
         self.disk_faults += other.disk_faults;
-        self.spilled += other.spilled;
+        self.emitted_early += other.emitted_early;
     }
 }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::process::run_ok;
 
 /// Queries over the simulated fleet's messages: tumbling and hopping, with and without the device, exact and rounded.
-/// Short windows, lateness and idleness let the last windows close soon after the last message.
+/// Short windows, watermark_delay and idleness let the last windows close soon after the last message.
 pub const FLEET_PLAN: &str = r#"
 [[query]]
 name = "room_climate"
@@ -18,7 +18,7 @@ key = ["site", "device"]
 fields = { temp = "temp", hum = { path = "data.hum", resolution = 0.01 } }
 window = { size = "2s" }
 aggregates = ["count", "mean", "min", "max", "stddev", "first", "last"]
-lateness = "2s"
+watermark_delay = "2s"
 idle = "1s"
 patience = "1s"
 
@@ -30,7 +30,7 @@ key = ["site"]
 fields = { temp = "temp", hum = { path = "data.hum", resolution = 0.01 } }
 window = { size = "6s", every = "2s" }
 aggregates = ["count", "sum", "variance", "range", "delta", "rate"]
-lateness = "2s"
+watermark_delay = "2s"
 idle = "1s"
 patience = "1s"
 "#;

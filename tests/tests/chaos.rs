@@ -24,7 +24,7 @@ const SECONDS: u64 = 20;
 const CALM: Duration = Duration::from_secs(3);
 /// How long the link is cut, at most a third of the time.
 const CUT_SECONDS_MAX: u64 = 20;
-/// Devices publish on for so long after the last blow, so that what a broker forgot is published again.
+/// Dedupe publish on for so long after the last blow, so that what a broker forgot is published again.
 const AFTER_SECONDS: u64 = 5;
 const NAMES: [&str; 2] = ["a", "b"];
 /// Between two blows, and how long who was struck stays away, at most.

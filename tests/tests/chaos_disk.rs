@@ -1,5 +1,5 @@
-//! Disks that run full, cannot be written, lose files, tear the last write and flip bytes, under the real agent. It lives
-//! through all of it, needs nobody to delete files, and goes on as soon as it can.
+//! Disks that run full, cannot be written, lose files, tear the last write and flip bytes, under the real agent. It
+//! lives through all of it, needs nobody to delete files, and goes on as soon as it can.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,9 +42,9 @@ fn start_fleet(world: &World, broker: &Broker, seconds: u64) -> Process {
     Process::start("fleet", world.folder(), &mut command)
 }
 
-fn wait_until_lifted(aggregator: &Aggregator, least: u64) {
-    until(&format!("{least} readings lifted"), || {
-        (aggregator.counter("lifted") >= least).then_some(())
+fn wait_until_accepted(aggregator: &Aggregator, least: u64) {
+    until(&format!("{least} readings accepted"), || {
+        (aggregator.counter("accepted") >= least).then_some(())
     });
 }
 
@@ -78,7 +78,7 @@ fn an_agent_lives_through_a_full_disk_and_loses_nothing_that_it_acknowledged() {
     let mut agent = config.start_within(&world, &disk.wrapper());
     agent.wait_for("subscribed");
     let mut fleet = start_fleet(&world, &broker, 12);
-    wait_until_lifted(&aggregator, 1_000);
+    wait_until_accepted(&aggregator, 1_000);
 
     // It makes room as long as it can: the ballast follows until there is none.
     until("the disk to stay full", || {
@@ -201,7 +201,8 @@ fn harmed_after(minutes_ago: &[i64], harm: impl Fn(&Path)) -> Harmed {
     until("batches on the disk", || {
         (bytes_of(&state, "spool-") > 1_000).then_some(())
     });
-    // All of it is the agent's: the broker has nothing left to repeat. A loaded machine may pause the agent for a while.
+    // All of it is the agent's: the broker has nothing left to repeat. A loaded machine may pause the agent for a
+    // while.
     let (mut before, mut looks) = (0, 0);
     until("the broker to be rid of all", || {
         let bytes = bytes_of(&state, "");
@@ -238,7 +239,7 @@ fn harmed_after(minutes_ago: &[i64], harm: impl Fn(&Path)) -> Harmed {
     arguments.extend(truths.iter().flat_map(|truth| ["--truth", path_text(truth)]));
     let audit = text(&run("catchment-fleet", &arguments));
     assert!(agent.is_running());
-    let unknown = "SELECT count(*) FROM catchment_loss WHERE slice = 0";
+    let unknown = "SELECT count(*) FROM catchment_loss WHERE pipeline = 0";
     let unknown = aggregator
         .sql()
         .query_row(unknown, [], |row| row.get::<_, i64>(0))

@@ -28,10 +28,10 @@ fn a_link_outlives_changes_of_its_address() {
     let mut fleet = Process::start("fleet", world.folder(), &mut command);
 
     for address in 2..=6 {
-        let lifted = aggregator.counter("lifted");
+        let lifted = aggregator.counter("accepted");
         proxy.rebind();
         until("readings over the new address", || {
-            (proxy.addresses() >= address && aggregator.counter("lifted") > lifted).then_some(())
+            (proxy.addresses() >= address && aggregator.counter("accepted") > lifted).then_some(())
         });
     }
     assert!(fleet.is_running(), "all of it is under load");
@@ -59,7 +59,7 @@ fn a_foul_network_and_a_cut_cost_nothing() {
     command.arg(broker.url()).arg("--truth").arg(&truth);
     let mut fleet = Process::start("fleet", world.folder(), &mut command);
     until("readings before the cut", || {
-        (aggregator.counter("lifted") > 500).then_some(())
+        (aggregator.counter("accepted") > 500).then_some(())
     });
     proxy.set_cut(true);
     assert!(fleet.wait().success());

@@ -7,11 +7,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use catchment_common::decimal::Value;
 use catchment_common::expression::{Expression, Kind, Scope};
+use catchment_common::number::decimal::Value;
 use catchment_common::plan::{
-    Aggregate, Components, Compression, Field, FieldSource, Format, KeyPart, NewKeys, Path, PayloadTag, Plan,
-    Query, Slice, SliceField, SliceId, SliceSketch, TimeSource, TimeUnit, Window,
+    Aggregate, Components, Compression, Field, FieldSource, Format, KeyPart, NewKeys, Path, PayloadTag,
+    Pipeline, PipelineField, PipelineId, PipelineSketch, Plan, Query, TimeSource, TimeUnit, Window,
 };
 use catchment_common::sketch::{
     Buckets, Counters, Divider, Registers, Series, SeriesPoint, Shape, Sketch, SketchKind, hash, logarithm,
@@ -29,7 +29,7 @@ const EPOCH: u64 = 0x0123_4567_89ab_cdef;
 const PANE: i64 = 1_700_000_000_000_000;
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/v1")
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -58,8 +58,8 @@ fn check(name: &str, bytes: &[u8]) {
     );
 }
 
-fn slice() -> Slice {
-    Slice {
+fn pipeline() -> Pipeline {
+    Pipeline {
         topic: TopicTemplate::parse("sensors/{site}/{device}/+/#").unwrap(),
         format: Format::Json,
         compression: Compression::None,
@@ -70,17 +70,17 @@ fn slice() -> Slice {
         },
         key: vec![KeyPart::Capture(0), KeyPart::Payload(Path::parse("meta.line"))],
         fields: vec![
-            SliceField {
+            PipelineField {
                 source: FieldSource::path("temp"),
                 resolution: None,
                 components: Components::STATS,
             },
-            SliceField {
+            PipelineField {
                 source: FieldSource::path("data.hum"),
                 resolution: Some(10_i128.pow(16)),
                 components: Components::SUM,
             },
-            SliceField {
+            PipelineField {
                 source: FieldSource::Expression(expression("$.temp * 1.8 + 32", Kind::Number)),
                 resolution: None,
                 components: Components::COUNT,
@@ -89,8 +89,8 @@ fn slice() -> Slice {
         filter: Some(expression("$.temp < 125 && site != 'test'", Kind::Truth)),
         pane: Span::from_secs(10),
         count: None,
-        lateness: Span::from_secs(30),
-        max_late: Span::from_days(1),
+        watermark_delay: Span::from_secs(30),
+        allowed_lateness: Span::from_days(1),
         max_ahead: Span::from_secs(300),
         idle: Span::from_secs(30),
         dedupe: Some(Path::parse("meta.seq")),
@@ -101,12 +101,12 @@ fn slice() -> Slice {
         memory: Some(256 << 10),
         watched: vec![KeyPart::Capture(1), KeyPart::Payload(Path::parse("meta.line"))],
         sketches: vec![
-            SliceSketch::Quantiles(1),
-            SliceSketch::Histogram(0, vec![-10_i128.pow(18), 0, 10_i128.pow(19)]),
-            SliceSketch::DistinctValues(0),
-            SliceSketch::DistinctTags(0),
-            SliceSketch::Top(1),
-            SliceSketch::Series(0),
+            PipelineSketch::Quantiles(1),
+            PipelineSketch::Histogram(0, vec![-10_i128.pow(18), 0, 10_i128.pow(19)]),
+            PipelineSketch::DistinctValues(0),
+            PipelineSketch::DistinctTags(0),
+            PipelineSketch::Top(1),
+            PipelineSketch::Series(0),
         ],
     }
 }
@@ -120,14 +120,14 @@ fn expression(text: &str, kind: Kind) -> Expression {
 }
 
 fn agent_plan() -> AgentPlan {
-    let rung = |slice, seconds| Coarser {
-        of: SliceId(1),
-        slice: SliceId(slice),
+    let rung = |pipeline, seconds| Coarser {
+        of: PipelineId(1),
+        pipeline: PipelineId(pipeline),
         pane: Span::from_secs(seconds),
     };
     AgentPlan {
         version: 3,
-        slices: vec![(SliceId(1), slice())],
+        pipelines: vec![(PipelineId(1), pipeline())],
         coarser: vec![rung(2, 60), rung(3, 600)],
     }
 }
@@ -141,8 +141,8 @@ fn epochs() -> Vec<EpochRange> {
 }
 
 fn messages() -> Vec<(&'static str, Message)> {
-    let counter = |slice, counter, value| CounterSample {
-        slice: SliceId(slice),
+    let counter = |pipeline, counter, value| CounterSample {
+        pipeline: PipelineId(pipeline),
         counter,
         value,
     };
@@ -181,10 +181,10 @@ fn messages() -> Vec<(&'static str, Message)> {
             "heartbeat.bin",
             Message::Heartbeat(Heartbeat {
                 epoch: EPOCH,
-                counting: 9,
+                era: 9,
                 seq: 300,
                 oldest: 5,
-                watermarks: vec![(SliceId(1), Timestamp::clamped(PANE))],
+                watermarks: vec![(PipelineId(1), Timestamp::clamped(PANE))],
                 counters: vec![counter(0, 0, 12), counter(1, 74, 1), counter(1, 3, u64::MAX)],
                 backlog_batches: 2,
                 backlog_bytes: 1_000,
@@ -197,10 +197,14 @@ fn messages() -> Vec<(&'static str, Message)> {
 type Row<'r> = (&'r str, &'r [(i64, &'r [&'r str])]);
 
 /// A section of one field for each of `keep`.
-fn section(slice: u32, keep: &[Components], rows: &[Row<'_>]) -> Section {
+fn section(pipeline: u32, keep: &[Components], rows: &[Row<'_>]) -> Section {
     let mut section = Section::default();
-    let pane = PANE + i64::from(slice) * 10_000_000;
-    section.reset(SliceId(slice), Timestamp::clamped(pane), keep.iter().copied());
+    let pane = PANE + i64::from(pipeline) * 10_000_000;
+    section.reset(
+        PipelineId(pipeline),
+        Timestamp::clamped(pane),
+        keep.iter().copied(),
+    );
     for (key, readings) in rows {
         section.keys.push(key.as_bytes());
         section.readings.push(readings.len() as u64);
@@ -332,7 +336,7 @@ fn sketched() -> Section {
 fn metered() -> Section {
     let mut section = Section::default();
     section.reset(
-        SliceId(7),
+        PipelineId(7),
         Timestamp::clamped(PANE + 10_000_000),
         std::iter::empty(),
     );
@@ -415,8 +419,8 @@ fn batches_have_these_bytes_and_read_back() {
 
 #[test]
 fn loss_records_have_these_bytes_and_read_back() {
-    let entry = |slice, seconds: i64, readings| LossEntry {
-        slice: SliceId(slice),
+    let entry = |pipeline, seconds: i64, readings| LossEntry {
+        pipeline: PipelineId(pipeline),
         from: Timestamp::clamped(PANE),
         to: Timestamp::clamped(PANE + seconds * 1_000_000),
         readings,
@@ -431,7 +435,7 @@ fn loss_records_have_these_bytes_and_read_back() {
     assert_eq!(Loss::parse(&golden), Ok(loss));
 }
 
-/// The forms that the aggregator keeps in its database: a chunk of a pane, a plan, a slice's definition.
+/// The forms that the aggregator keeps in its database: a chunk of a pane, a plan, a pipeline's definition.
 #[test]
 fn stored_forms_have_these_bytes_and_read_back() {
     let mut chunk = Vec::new();
@@ -463,8 +467,8 @@ fn stored_forms_have_these_bytes_and_read_back() {
             filter: Some(expression("$.temp > -40", Kind::Truth)),
             window: Window::hopping(Span::from_secs(60), Span::from_secs(10)),
             aggregates: aggregates(),
-            lateness: Span::from_secs(30),
-            max_late: Span::from_days(1),
+            watermark_delay: Span::from_secs(30),
+            allowed_lateness: Span::from_days(1),
             max_ahead: Span::from_secs(300),
             idle: Span::from_secs(30),
             patience: Span::from_secs(10),
@@ -479,19 +483,22 @@ fn stored_forms_have_these_bytes_and_read_back() {
         }],
     };
     check("stored-plan.bin", &postcard::to_allocvec(&plan).unwrap());
-    check("stored-slice.bin", &postcard::to_allocvec(&slice()).unwrap());
+    check(
+        "stored-pipeline.bin",
+        &postcard::to_allocvec(&pipeline()).unwrap(),
+    );
     let golden = |name: &str| fs::read(folder().join(name)).unwrap();
     assert_eq!(postcard::from_bytes::<Plan>(&golden("stored-plan.bin")), Ok(plan));
     assert_eq!(
-        postcard::from_bytes::<Slice>(&golden("stored-slice.bin")),
-        Ok(slice())
+        postcard::from_bytes::<Pipeline>(&golden("stored-pipeline.bin")),
+        Ok(pipeline())
     );
 }
 
 /// Blocks of `docs/WIRE.md` that begin with ` ```wire FILE ` are that golden file, byte for byte: hex, then words.
 #[test]
 fn the_page_shows_these_bytes() {
-    let page = folder().join("../../docs/WIRE.md");
+    let page = folder().join("../../../docs/WIRE.md");
     let page = fs::read_to_string(page).unwrap();
     let mut shown = 0;
     for block in page.split("```wire ").skip(1) {

@@ -12,15 +12,15 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 
 use catchment_agent::agent::Agent;
-use catchment_agent::disk::MemoryDisk;
-use catchment_agent::redelivery::Packet;
+use catchment_agent::log::disk::MemoryDisk;
+use catchment_agent::metrics::AGENT;
 use catchment_agent::settings::{ClockUnset, Settings};
-use catchment_agent::tally::AGENT;
-use catchment_common::counter::Counter;
+use catchment_agent::source::in_flight::Packet;
 use catchment_common::expression::{Expression, Kind, Scope};
+use catchment_common::metrics::Counter;
 use catchment_common::plan::{
-    Components, Compression, FieldSource, Format, KeyPart, Path, Slice, SliceField, SliceId, SliceSketch,
-    TimeSource, TimeUnit,
+    Components, Compression, FieldSource, Format, KeyPart, Path, Pipeline, PipelineField, PipelineId,
+    PipelineSketch, TimeSource, TimeUnit,
 };
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
@@ -76,7 +76,7 @@ const READINGS: usize = 1_000_000;
 /// Rounds of all devices before counting starts: tables and buffers find their size.
 const WARM_UP_ROUNDS: usize = 100;
 const PANE: Span = Span::from_secs(10);
-const SLICE: SliceId = SliceId(1);
+const PIPELINE: PipelineId = PipelineId(1);
 const EPOCH: u64 = 7;
 const START_US: i64 = 1_700_000_000_000_000;
 /// Rounds are this far apart: 1,000 devices at 1 Hz.
@@ -85,13 +85,13 @@ const STEP: Span = Span::from_secs(1);
 /// cost an allocation a key.
 const PER_PANE_MAX: u64 = 16;
 
-fn slice() -> Slice {
-    let field = |path: &str, resolution| SliceField {
+fn pipeline() -> Pipeline {
+    let field = |path: &str, resolution| PipelineField {
         source: FieldSource::path(path),
         resolution,
         components: Components::STATS,
     };
-    Slice {
+    Pipeline {
         topic: TopicTemplate::parse("sensors/{site}/{device}/env").unwrap(),
         format: Format::Json,
         compression: Compression::None,
@@ -104,7 +104,7 @@ fn slice() -> Slice {
         fields: vec![
             field("temp", None),
             field("data.hum", Some(10_i128.pow(16))),
-            SliceField {
+            PipelineField {
                 source: FieldSource::Expression(expression("$.temp - (100 - data.hum) / 5", Kind::Number)),
                 resolution: Some(10_i128.pow(16)),
                 components: Components::STATS,
@@ -113,8 +113,8 @@ fn slice() -> Slice {
         filter: Some(expression("$.temp > -40 && $.temp < 125", Kind::Truth)),
         pane: PANE,
         count: None,
-        lateness: Span::from_secs(2),
-        max_late: Span::from_days(1),
+        watermark_delay: Span::from_secs(2),
+        allowed_lateness: Span::from_days(1),
         max_ahead: Span::from_secs(300),
         idle: Span::from_secs(30),
         dedupe: None,
@@ -129,7 +129,7 @@ fn expression(text: &str, kind: Kind) -> Expression {
     Expression::parse(text, &Scope::default(), kind).unwrap()
 }
 
-fn linked_agent(slice: Slice, now: Now, disk: &MemoryDisk) -> Agent {
+fn linked_agent(pipeline: Pipeline, now: Now, disk: &MemoryDisk) -> Agent {
     let settings = Settings {
         name: "gw-1".into(),
         memory_bytes: 8 << 20,
@@ -144,7 +144,7 @@ fn linked_agent(slice: Slice, now: Now, disk: &MemoryDisk) -> Agent {
     let (mut agent, _) = Agent::start(settings, EPOCH, 42, None, now, disk).unwrap();
     let plan = AgentPlan {
         version: 1,
-        slices: vec![(SLICE, slice)],
+        pipelines: vec![(PIPELINE, pipeline)],
         coarser: Vec::new(),
     };
     assert!(agent.poll_connect(now));
@@ -207,13 +207,13 @@ struct Counted {
 }
 
 /// Feeds so many rounds of all devices, after those that warm up.
-fn feed(slice: Slice, rounds: usize) -> Counted {
+fn feed(pipeline: Pipeline, rounds: usize) -> Counted {
     let topics: Vec<String> = (0..DEVICES)
         .map(|device| format!("sensors/site-{}/dev-{device:04}/env", device % 7))
         .collect();
     let mut payload = String::with_capacity(256);
     let mut disk = MemoryDisk::default();
-    let mut agent = linked_agent(slice, now(0), &disk);
+    let mut agent = linked_agent(pipeline, now(0), &disk);
     let mut packet = Packet {
         id: 0,
         duplicate: false,
@@ -221,7 +221,7 @@ fn feed(slice: Slice, rounds: usize) -> Counted {
     let (mut while_reading, mut while_closing, mut panes, mut acknowledged) = (0, 0, 0, 0);
     for round in 0..WARM_UP_ROUNDS + rounds {
         let now = now(round);
-        let deltas_before = agent.tally().value(SLICE, Counter::Deltas);
+        let deltas_before = agent.metrics().value(PIPELINE, Counter::Deltas);
         let mut in_round = 0;
         for (device, topic) in topics.iter().enumerate() {
             payload.clear();
@@ -243,21 +243,25 @@ fn feed(slice: Slice, rounds: usize) -> Counted {
         let after = allocations() - before - of_disk;
         if round >= WARM_UP_ROUNDS {
             while_reading += in_round;
-            if agent.tally().value(SLICE, Counter::Deltas) > deltas_before {
+            if agent.metrics().value(PIPELINE, Counter::Deltas) > deltas_before {
                 while_closing += after;
                 panes += 1;
             }
         }
     }
-    let tally = agent.tally();
+    let metrics = agent.metrics();
     let all = ((WARM_UP_ROUNDS + rounds) * DEVICES) as u64;
-    assert_eq!(tally.value(SLICE, Counter::Lifted), all, "every reading counts");
     assert_eq!(
-        tally.value(SLICE, Counter::Spilled),
+        metrics.value(PIPELINE, Counter::Accepted),
+        all,
+        "every reading counts"
+    );
+    assert_eq!(
+        metrics.value(PIPELINE, Counter::EmittedEarly),
         0,
         "the table is large enough: steady state"
     );
-    assert_eq!(tally.value(AGENT, Counter::Messages), all);
+    assert_eq!(metrics.value(AGENT, Counter::Messages), all);
     assert_eq!(panes, rounds as u64 / 10, "a pane closes every ten rounds");
     Counted {
         while_reading,
@@ -272,7 +276,7 @@ fn a_million_readings_allocate_nothing() {
         while_reading,
         while_closing,
         panes,
-    } = feed(slice(), READINGS / DEVICES);
+    } = feed(pipeline(), READINGS / DEVICES);
     println!(
         "{READINGS} readings: {while_reading} allocations; {panes} panes of {DEVICES} keys closed: {:.1} allocations each",
         while_closing as f64 / panes as f64
@@ -287,17 +291,17 @@ fn a_million_readings_allocate_nothing() {
 /// Sketches of every kind: a closing pane makes a vector for each, a reading still makes nothing.
 #[test]
 fn readings_into_sketches_allocate_nothing() {
-    let sketched = Slice {
+    let sketched = Pipeline {
         watched: vec![KeyPart::Capture(1), KeyPart::Payload(Path::parse("unit"))],
         sketches: vec![
-            SliceSketch::Quantiles(0),
-            SliceSketch::Quantiles(1),
-            SliceSketch::Histogram(0, vec![0, 10_i128.pow(19)]),
-            SliceSketch::DistinctTags(0),
-            SliceSketch::Top(1),
-            SliceSketch::Series(0),
+            PipelineSketch::Quantiles(0),
+            PipelineSketch::Quantiles(1),
+            PipelineSketch::Histogram(0, vec![0, 10_i128.pow(19)]),
+            PipelineSketch::DistinctTags(0),
+            PipelineSketch::Top(1),
+            PipelineSketch::Series(0),
         ],
-        ..slice()
+        ..pipeline()
     };
     let counted = feed(sketched, 100);
     println!(

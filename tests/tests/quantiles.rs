@@ -1,14 +1,14 @@
 //! Quantiles of six real series against their sorted readings: exact where a resolution is set, within the stated error
 //! where none is.
 //!
-//! The series lie outside the repository, beside it: `../shared/data/nab`. Every day is a window, and the whole series is
-//! one.
+//! The series lie outside the repository, beside it: `../shared/data/nab`. Every day is a window, and the whole series
+//! is one.
 
 use std::path::{Path, PathBuf};
 
-use catchment_aggregator::io::plan_toml;
-use catchment_common::decimal::{Resolution, Value};
+use catchment_aggregator::plan_toml;
 use catchment_common::lower::{Merged, lower};
+use catchment_common::number::decimal::{Resolution, Value};
 use catchment_common::plan::{Components, Query};
 use catchment_common::sketch::{Buckets, Divider, Shape, Sketch, logarithm};
 use catchment_common::stats::{Lowered, Stats};

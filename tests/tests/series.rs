@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use catchment_aggregator::io::plan_toml;
-use catchment_common::decimal::Value;
+use catchment_aggregator::plan_toml;
+use catchment_common::number::decimal::Value;
 use catchment_common::plan::Query;
 use catchment_common::time::{Span, Timestamp};
 use catchment_firmware_sim::oracle::nearest::is_nearest;
@@ -26,7 +26,7 @@ fn folder() -> PathBuf {
 fn query() -> Query {
     let text = "[[query]]\nname = \"q\"\ntopic = \"s/{series}\"\ntime = { path = \"ts\", unit = \"us\" }\nkey = [\"series\"]\n\
                 fields = { v = \"v\", meter = { path = \"meter\", kind = \"counter\" } }\nwindow = { size = \"1d\" }\n\
-                aggregates = [\"mean\", \"time_weighted_mean\", \"rate\"]\nlateness = \"1h\"\nmax_late = \"36500d\"\n\
+                aggregates = [\"mean\", \"time_weighted_mean\", \"rate\"]\nwatermark_delay = \"1h\"\nallowed_lateness = \"36500d\"\n\
                 coarsen = []\n";
     plan_toml::parse(text, "plan").unwrap().queries.remove(0)
 }

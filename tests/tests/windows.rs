@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
-use catchment_aggregator::io::plan_toml;
+use catchment_aggregator::plan_toml;
 use catchment_common::plan::{Plan, Query};
 use catchment_common::time::{Span, Timestamp};
 use catchment_firmware_sim::dice::Dice;
@@ -62,7 +62,7 @@ fn name(kind: usize, aggregate: usize) -> String {
     format!("q{kind}_{aggregate}")
 }
 
-/// Series are not of windows of so many readings, which come last among the kinds.
+/// Series are not of count windows, which come last among the kinds.
 fn functions(window: &str) -> &'static [&'static str] {
     let series = if window.starts_with("{ count") { 3 } else { 0 };
     &AGGREGATES[..AGGREGATES.len() - series]
@@ -81,8 +81,8 @@ fn queries() -> Vec<Query> {
                 text,
                 "[[query]]\nname = \"{}\"\ntopic = \"s/{{device}}\"\ntime = {{ path = \"ts\", unit = \"ms\" }}\n\
                  key = [\"device\"]\ntags = {{ room = \"room\" }}\nfields = {{ temp = {{ path = \"temp\", kind = \"{field_kind}\" }}, hum = {{ path = \"hum\", resolution = 0.1, kind = \"{field_kind}\" }} }}\n\
-                 window = {window}\naggregates = [\"{aggregate}\"]\nlateness = \"5s\"\nidle = \"10s\"\n\
-                 max_late = \"3650d\"\nmax_ahead = \"3650d\"\ncoarsen = []\ndedupe = \"seq\"\n\n",
+                 window = {window}\naggregates = [\"{aggregate}\"]\nwatermark_delay = \"5s\"\nidle = \"10s\"\n\
+                 allowed_lateness = \"3650d\"\nmax_ahead = \"3650d\"\ncoarsen = []\ndedupe = \"seq\"\n\n",
                 name(kind, number),
             );
         }
@@ -193,7 +193,7 @@ fn run(which: &str) -> Vec<(Result<(), String>, usize)> {
         if number % 4 == 0 {
             direct.run();
         }
-        // Which agent took it matters to windows of so many readings.
+        // Which agent took it matters to count windows.
         let agent = direct.name(published.agent);
         oracle.handle_of(
             &agent,
@@ -345,7 +345,7 @@ fn a_clock_in_the_year_2099_moves_nothing() {
     assert_eq!(direct.revised(&query), 0, "the second reading was not late");
 }
 
-/// The bytes that an agent sends in ten minutes for so many queries on one slice.
+/// The bytes that an agent sends in ten minutes for so many queries on one pipeline.
 fn uplink_bytes(count: usize) -> u64 {
     let mut text = String::new();
     for number in 0..count {
@@ -360,7 +360,7 @@ fn uplink_bytes(count: usize) -> u64 {
             text,
             "[[query]]\nname = \"q{number}\"\ntopic = \"s/{{device}}\"\ntime = {{ path = \"ts\", unit = \"ms\" }}\n\
              key = [\"device\"]\ntags = {{ room = \"room\" }}\nfields = {{ temp = \"temp\" }}\nwindow = {{ size = \"{}s\" }}\naggregates = [{functions}]\n\
-             lateness = \"1s\"\nmax_ahead = \"10d\"\ncoarsen = []\n\n",
+             watermark_delay = \"1s\"\nmax_ahead = \"10d\"\ncoarsen = []\n\n",
             10 * (1 + number % 360),
         );
     }
@@ -386,7 +386,7 @@ fn uplink_bytes(count: usize) -> u64 {
 }
 
 #[test]
-fn a_thousand_queries_on_one_slice_ship_what_one_does() {
+fn a_thousand_queries_on_one_pipeline_ship_what_one_does() {
     let (one, thousand) = (uplink_bytes(1), uplink_bytes(1_000));
     let ratio = thousand as f64 / one as f64;
     println!("uplink bytes of ten minutes: {one} for one query, {thousand} for a thousand: {ratio:.4}");

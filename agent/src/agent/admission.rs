@@ -1,13 +1,13 @@
-//! Which messages are looked at: not those that were taken before, nor any while the disk does not keep up or the clock is
-//! not set. What is not looked at stays with the broker as long as it can.
+//! Which messages are looked at: not those that were taken before, nor any while the disk does not keep up or the clock
+//! is not set. What is not looked at stays with the broker as long as it can.
 
-use catchment_common::counter::{Counter, Reason};
+use catchment_common::metrics::{Counter, Reason};
 use catchment_common::time::Now;
 
 use super::Agent;
-use crate::journal::GROUP_BYTES_MAX;
-use crate::redelivery::{Packet, Tail};
+use crate::log::journal::GROUP_BYTES_MAX;
 use crate::settings::{CLOCK_SET_FROM, ClockUnset};
+use crate::source::in_flight::{Packet, Tail};
 
 impl Agent {
     /// Whether a message is to be looked at.
@@ -65,9 +65,9 @@ mod tests {
     use catchment_common::time::{Instant, Span, Timestamp};
 
     use super::*;
-    use crate::disk::MemoryDisk;
+    use crate::log::disk::MemoryDisk;
+    use crate::metrics::AGENT;
     use crate::settings::Settings;
-    use crate::tally::AGENT;
 
     fn now(wall: Timestamp) -> Now {
         Now {
@@ -103,7 +103,7 @@ mod tests {
         for packet in [None, Some(packet)] {
             agent.handle_publish(now(Timestamp::clamped(0)), "a", b"{}", packet);
         }
-        let of = |counter| agent.tally().value(AGENT, counter);
+        let of = |counter| agent.metrics().value(AGENT, counter);
         (
             of(Counter::Rejected(Reason::NoMatch)),
             of(Counter::Rejected(Reason::ClockUnset)),
@@ -124,7 +124,7 @@ mod tests {
         };
         agent.handle_publish(now(CLOCK_SET_FROM), "a", b"{}", Some(packet));
         assert_eq!(
-            agent.tally().value(AGENT, Counter::Rejected(Reason::NoMatch)),
+            agent.metrics().value(AGENT, Counter::Rejected(Reason::NoMatch)),
             1,
             "looked at"
         );

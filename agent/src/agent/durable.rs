@@ -1,19 +1,19 @@
 //! The agent's side of durability: its start from what is on disk, and its jobs.
 
-use catchment_common::counter::Counter;
+use catchment_common::metrics::Counter;
 use catchment_common::time::Now;
 use catchment_common::wire::AgentPlan;
 
 use super::{Agent, Out, limits};
-use crate::commit::{Commits, Marks};
-use crate::disk::{Disk, DiskFault, File, Job, Step};
-use crate::intake::Limits;
-use crate::journal::{Journal, Snapshot};
-use crate::outbox::Outbox;
+use crate::aggregate::intake::Limits;
+use crate::log::batcher::Batcher;
+use crate::log::commit::{Commits, Marks};
+use crate::log::disk::{Disk, DiskFault, File, Job, Step};
+use crate::log::journal::{Journal, Snapshot};
+use crate::log::spool::{self, Lane, Spool};
 use crate::recovery::Recovery;
-use crate::redelivery::{self, Tail};
 use crate::settings::{IDLE_CHECK, Settings};
-use crate::spool::{self, Lane, Spool};
+use crate::source::in_flight::{self, Tail};
 use crate::uplink::Uplink;
 
 /// What a start found, for the operator.
@@ -48,11 +48,11 @@ impl Agent {
         };
         let tail = Tail::new(
             settings.redelivery_window,
-            redelivery::room(settings.journal_bytes),
+            in_flight::room(settings.journal_bytes),
         );
         let mut recovery = Recovery::replay(disk, limits, tail, now)?;
         let mut rest = Vec::new();
-        recovery.settle_overflow(|slice, section| rest.push((slice, section.clone())));
+        recovery.settle_overflow(|pipeline, section| rest.push((pipeline, section.clone())));
         recovery.intake.find_full();
         let spool_limits = spool::Limits {
             bytes: settings.spool_bytes,
@@ -76,7 +76,7 @@ impl Agent {
         let mut agent = Self {
             seed,
             plan: recovery.plan.clone(),
-            counting: recovery.counting.unwrap_or(seed.rotate_left(8) ^ epoch),
+            era: recovery.era.unwrap_or(seed.rotate_left(8) ^ epoch),
             journal: Journal::new(settings.journal_bytes, oldest, newest + 1, keys),
             intake: recovery.intake,
             tail: recovery.tail,
@@ -89,9 +89,9 @@ impl Agent {
             trim: true,
             spooled: spool.ordinal(),
             out: Out {
-                outbox: Outbox::new(epoch),
+                batcher: Batcher::new(epoch),
                 spool,
-                tally: recovery.tally,
+                metrics: recovery.metrics,
                 lane: Lane::Backlog,
             },
             uplink: Uplink::new(now, seed),
@@ -110,7 +110,7 @@ impl Agent {
             agent.out.spool.sync_first(File::Journal(number));
         }
         agent.journal.snapshot(
-            &snapshot(&agent.out, agent.counting, &agent.plan),
+            &snapshot(&agent.out, agent.era, &agent.plan),
             agent.out.spool.next_place(),
         );
         for identity in &recovery.gone {
@@ -118,12 +118,12 @@ impl Agent {
         }
         agent.out.count(Counter::Damaged, started.damaged as u64);
         // Batches without a journal that knows them: it was removed, and with it what was in no batch yet.
-        let is_journal_gone = recovery.counting.is_none() && started.batches > 0;
+        let is_journal_gone = recovery.era.is_none() && started.batches > 0;
         if found.lost || recovery.replayed.lost || is_journal_gone {
             agent.out.spool.push_loss_of_unknown_size();
         }
-        for (slice, section) in &rest {
-            agent.journal.taken(*slice, section.pane, section.keys.iter());
+        for (pipeline, section) in &rest {
+            agent.journal.taken(*pipeline, section.pane, section.keys.iter());
             agent.out.push(section);
         }
         agent.out.finish();
@@ -138,11 +138,11 @@ impl Agent {
     pub(super) fn begin_journal_of_plan(&mut self) {
         // The group says that all panes went to the spool. The job marks it with where they are there, as it does the
         // snapshot: that is in another file, and may not become durable with it.
-        self.journal.counts(&mut self.out.tally);
+        self.journal.counts(&mut self.out.metrics);
         self.journal.end_group(self.out.spool.next_place());
         self.journal.begin_segment(self.intake.panes().capacity());
         self.journal.snapshot(
-            &snapshot(&self.out, self.counting, &self.plan),
+            &snapshot(&self.out, self.era, &self.plan),
             self.out.spool.next_place(),
         );
         self.trim = true;
@@ -155,8 +155,8 @@ impl Agent {
             return self.commits.poll_retry(now);
         }
         let waiting = self.journal.waiting() + usize::from(self.out.spool.has_work());
-        // The first job is the journal's snapshot alone: batches on a disk without a journal could not be told from those
-        // that a crash left behind.
+        // The first job is the journal's snapshot alone: batches on a disk without a journal could not be told from
+        // those that a crash left behind.
         let is_urgent = self.out.spool.has_writes() || !self.commits.has_begun();
         if !self.commits.is_due(now, waiting, is_urgent) {
             if waiting == 0 {
@@ -176,14 +176,14 @@ impl Agent {
         self.spooled = marks.ordinal;
         let needed = self.needed_segment();
         if let Some(needed) = needed {
-            self.intake.devices().carry(needed, &mut self.journal);
-            self.intake.counts().carry(needed, &mut self.journal);
+            self.intake.dedupe().carry(needed, &mut self.journal);
+            self.intake.count_windows().carry(needed, &mut self.journal);
             self.tail.carry(needed, &mut self.journal);
         }
         let is_full = self.journal.wants_segment();
         let has_news = told != marks.ordinal;
         if is_full || has_news || self.journal.waiting() > 0 {
-            self.journal.counts(&mut self.out.tally);
+            self.journal.counts(&mut self.out.metrics);
         }
         let spooled = |until: Option<u64>| self.out.spool.ordinal_before(until);
         let news: Option<&dyn Fn(Option<u64>) -> u64> = if has_news { Some(&spooled) } else { None };
@@ -191,7 +191,7 @@ impl Agent {
         if is_full {
             self.journal.begin_segment(self.intake.panes().capacity());
             self.journal.snapshot(
-                &snapshot(&self.out, self.counting, &self.plan),
+                &snapshot(&self.out, self.era, &self.plan),
                 self.out.spool.next_place(),
             );
             self.trim = true;
@@ -229,7 +229,7 @@ impl Agent {
                 let [dropped, damaged] = [Counter::Dropped, Counter::Damaged].map(Counter::code);
                 let counts = self
                     .out
-                    .tally
+                    .metrics
                     .increases(|code| code == dropped || code == damaged);
                 self.journal.mark(ordinal, &counts, steps);
             }
@@ -238,15 +238,15 @@ impl Agent {
         self.out.count_losses();
         let resent = self.out.spool.take_resent();
         self.out.count(Counter::Resent, resent);
-        let forgotten = self.intake.devices().take_forgotten();
+        let forgotten = self.intake.dedupe().take_forgotten();
         self.out.count(Counter::Forgotten, forgotten);
     }
 
     /// Names what has none, now that there is a link.
     pub(super) fn seal(&mut self) {
-        let first = self.out.outbox.take_names(0);
+        let first = self.out.batcher.take_names(0);
         let sealed = self.out.spool.seal_all(first);
-        self.out.outbox.take_names(sealed);
+        self.out.batcher.take_names(sealed);
     }
 
     /// The oldest segment that something needs, if it may have changed.
@@ -285,11 +285,11 @@ impl Agent {
     }
 }
 
-fn snapshot(out: &Out, counting: u64, plan: &AgentPlan) -> Snapshot {
+fn snapshot(out: &Out, era: u64, plan: &AgentPlan) -> Snapshot {
     Snapshot {
-        counting,
+        era,
         spooled: out.spool.ordinal(),
         plan: plan.clone(),
-        counts: out.tally.all(),
+        counts: out.metrics.all(),
     }
 }

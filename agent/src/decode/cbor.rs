@@ -3,7 +3,7 @@
 //! Tags are passed over, but for those that make numbers: decimal fractions stay exact, and big integers that are
 //! larger than any value are out of range. Texts in chunks are not read: no sensor sends them.
 
-use catchment_common::counter::Reason;
+use catchment_common::metrics::Reason;
 use minicbor::Decoder;
 use minicbor::data::Type;
 

@@ -1,6 +1,6 @@
 //! CSV: a reading for each line, a path for each column.
 
-use catchment_common::counter::Reason;
+use catchment_common::metrics::Reason;
 use catchment_common::plan::Csv;
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
 

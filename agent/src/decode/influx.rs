@@ -3,8 +3,8 @@
 //! A parser of our own, because the crates there are hand out binary floats, and `21.370000000000000001` must stay what
 //! it is. Each line is a reading. Its paths are `measurement`, `tags.NAME`, `fields.NAME` and `time`.
 
-use catchment_common::counter::Reason;
-use catchment_common::decimal::{Value, ValueFault};
+use catchment_common::metrics::Reason;
+use catchment_common::number::decimal::{Value, ValueFault};
 
 use super::{Decoded, PathTree, text};
 

@@ -2,7 +2,7 @@
 //!
 //! Kept values stay where they are: nothing is copied, and a number's own text is what becomes a value.
 
-use catchment_common::counter::Reason;
+use catchment_common::metrics::Reason;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 

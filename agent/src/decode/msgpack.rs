@@ -1,6 +1,6 @@
 //! MessagePack as items. Its timestamps are numbers of seconds.
 
-use catchment_common::counter::Reason;
+use catchment_common::metrics::Reason;
 use rmp::Marker;
 use rmp::decode::{RmpRead, read_marker};
 

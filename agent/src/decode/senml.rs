@@ -4,12 +4,12 @@
 //! the paths `n` (the full name), `bn` and `name` (its two parts), `u`, `v`, `vs`, `vb`, `vd`, `s`, `t` and `ut`.
 //! A time below 2²⁸ counts from now, and a record without one is of now.
 
-use catchment_common::counter::Reason;
-use catchment_common::decimal::Value;
+use catchment_common::metrics::Reason;
+use catchment_common::number::decimal::Value;
 use catchment_common::plan::Path;
 
 use super::{Context, Decoded, PathTree, Raw, cbor, json, text, walk};
-use crate::reading;
+use crate::decode::convert;
 
 /// The labels of records, in JSON and in CBOR.
 const LABELS: [(&str, &str); 15] = [
@@ -46,14 +46,14 @@ const UT: usize = 13;
 const VD: usize = 14;
 
 /// The version that this is written for.
-const VERSION_MAX: Value = match Value::from_units(10 * catchment_common::decimal::ONE) {
+const VERSION_MAX: Value = match Value::from_units(10 * catchment_common::number::decimal::ONE) {
     Some(version) => version,
     None => Value::ZERO,
 };
 /// Times below count from now, in seconds.
-const ABSOLUTE_FROM: i128 = (1 << 28) * catchment_common::decimal::ONE;
+const ABSOLUTE_FROM: i128 = (1 << 28) * catchment_common::number::decimal::ONE;
 /// One microsecond of a second, in units.
-const MICRO: i128 = catchment_common::decimal::ONE / 1_000_000;
+const MICRO: i128 = catchment_common::number::decimal::ONE / 1_000_000;
 
 /// A decoder of packs.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl<'p> Record<'p> {
     }
 
     fn number(self, label: usize) -> Result<Option<Value>, Reason> {
-        Ok(reading::value(self.raw(label), None)?.map(|(value, _)| value))
+        Ok(convert::value(self.raw(label), None)?.map(|(value, _)| value))
     }
 
     /// A text between its quotes.

@@ -1,16 +1,17 @@
 //! Sparkplug B: metrics of edge nodes and their devices, named at birth and by alias afterwards.
 //!
 //! Births (NBIRTH, DBIRTH) say which name an alias stands for, and bring first values. Data (NDATA, DDATA) may use
-//! aliases alone; without the birth there is no telling what it means, so it is refused and the edge node is asked for its
-//! births ([`Births::poll_command`]). Deaths take the births away. Metrics of a message that have the same time are one
-//! reading, with the paths `metrics.NAME`, `timestamp` (ms), `seq`, and `group`, `type`, `edge` and `device` of the topic.
+//! aliases alone; without the birth there is no telling what it means, so it is refused and the edge node is asked for
+//! its births ([`Births::poll_command`]). Deaths take the births away. Metrics of a message that have the same time are
+//! one reading, with the paths `metrics.NAME`, `timestamp` (ms), `seq`, and `group`, `type`, `edge` and `device` of the
+//! topic.
 
 mod births;
 mod message;
 
 use std::fmt::Write as _;
 
-use catchment_common::counter::Reason;
+use catchment_common::metrics::Reason;
 use prost::Message;
 
 pub use self::births::{Births, Command};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use catchment_common::decimal::{Value, ValueFault};
+use catchment_common::number::decimal::{Value, ValueFault};
 
 /// A text, in quotes.
 pub(super) fn quoted(arena: &mut String, text: &str) {

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use catchment_common::counter::Reason;
+use catchment_common::metrics::Reason;
 use catchment_common::plan::Compression;
 use flate2::read::MultiGzDecoder;
 use ruzstd::decoding::StreamingDecoder;

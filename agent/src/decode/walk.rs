@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use catchment_common::counter::Reason;
+use catchment_common::metrics::Reason;
 
 use super::text::{self, Short};
 use super::{DEPTH_MAX, Decoded, PathTree};

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::disk::{Disk, DiskFault, File, Job, MemoryDisk, Step};
+use crate::log::disk::{Disk, DiskFault, File, Job, MemoryDisk, Step};
 
 /// Handles kept open between jobs.
 const HANDLES_MAX: usize = 4;

@@ -1,9 +1,9 @@
-//! What the operator hears of a disk that fails: when it begins, when the reason is another, when it is over, and once in
-//! a while meanwhile. A read-only disk is tried each second for as long as it takes, and says nothing new.
+//! What the operator hears of a disk that fails: when it begins, when the reason is another, when it is over, and once
+//! in a while meanwhile. A read-only disk is tried each second for as long as it takes, and says nothing new.
 
 use catchment_common::time::{Instant, Span};
 
-use crate::disk::DiskFault;
+use crate::log::disk::DiskFault;
 
 /// A failure that goes on is told of this often.
 const REMINDER: Span = Span::from_secs(60);

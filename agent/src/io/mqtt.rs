@@ -1,9 +1,9 @@
 //! The subscription: messages from the broker, handed over in groups.
 //!
-//! The event loop is polled in a task of its own that never waits for an acknowledgement of its own: those come from the
-//! machine, once a message is durable, through [`Acknowledger`]. What the broker sends is bounded by the receive maximum
-//! (MQTT 5) and by TCP: when the machine is slow, this task waits with its group in hand, the socket fills, and the
-//! broker holds the rest. Packet ids mean nothing on another connection, so each connection has a number, and
+//! The event loop is polled in a task of its own that never waits for an acknowledgement of its own: those come from
+//! the machine, once a message is durable, through [`Acknowledger`]. What the broker sends is bounded by the receive
+//! maximum (MQTT 5) and by TCP: when the machine is slow, this task waits with its group in hand, the socket fills, and
+//! the broker holds the rest. Packet ids mean nothing on another connection, so each connection has a number, and
 //! acknowledgements of an earlier one are dropped.
 //!
 //! Three habits that real brokers taught: SUBSCRIBE again on every CONNACK, because a subscription whose SUBACK was cut
@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 
 use self::session::{Polled, Requests, Session};
 use super::config::Config;
-use crate::redelivery::Packet;
+use crate::source::in_flight::Packet;
 
 /// One message from the broker.
 #[derive(Clone, Debug)]
@@ -69,7 +69,8 @@ const GROUP_MESSAGES_MAX: usize = 1_024;
 const GROUP_BYTES_MAX: usize = 1 << 20;
 /// How long the broker may take to answer a SUBSCRIBE.
 const SUBACK_WAIT: Duration = Duration::from_secs(10);
-/// UNSUBSCRIBEs that may wait for their answer: one behind acknowledgements, and those of a plan that gives up its topics.
+/// UNSUBSCRIBEs that may wait for their answer: one behind acknowledgements, and those of a plan that gives up its
+/// topics.
 const UNSUBSCRIBING_MAX: usize = 2 * QUERIES_MAX;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(15);

@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(file.load(), None);
         let plan = AgentPlan {
             version: 7,
-            slices: Vec::new(),
+            pipelines: Vec::new(),
             coarser: Vec::new(),
         };
         file.save(&plan).unwrap();

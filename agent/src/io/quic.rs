@@ -20,7 +20,7 @@ use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use super::config::Config;
 use super::tls;
-use crate::spool::Lane;
+use crate::log::spool::Lane;
 
 /// What the link tells the run loop.
 #[derive(Debug)]

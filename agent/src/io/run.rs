@@ -4,7 +4,7 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use catchment_common::counter::{Counter, Reason};
+use catchment_common::metrics::{Counter, Reason};
 use catchment_common::time::Now;
 use catchment_common::wire::AgentPlan;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,7 +19,7 @@ use super::mqtt::{self, Acknowledger, Incoming, SourceEvent};
 use super::plan_file::PlanFile;
 use super::quic::{self, Connector, Link, LinkEvent};
 use crate::agent::{Agent, Outcome};
-use crate::disk::{Job, MemoryDisk};
+use crate::log::disk::{Job, MemoryDisk};
 use crate::settings::CLOCK_SET_FROM;
 
 /// How long a stopping agent waits for its last batches to be acknowledged.
@@ -61,8 +61,10 @@ pub async fn run(config: Config) -> Result<()> {
         damaged = started.damaged, "started"
     );
     if agent.plan().version > 0 {
-        let AgentPlan { version, slices, .. } = agent.plan();
-        info!(version, slices = slices.len(), "running the kept plan");
+        let AgentPlan {
+            version, pipelines, ..
+        } = agent.plan();
+        info!(version, pipelines = pipelines.len(), "running the kept plan");
     }
     let filters = watch::Sender::new(agent.filters());
     let connector = Connector::new(&config)?;
@@ -228,7 +230,7 @@ impl Shell {
                 Outcome::PlanChanged(plan) => {
                     info!(
                         version = plan.version,
-                        slices = plan.slices.len(),
+                        pipelines = plan.pipelines.len(),
                         "running a new plan"
                     );
                     if let Err(error) = self.plan_file.save(&plan) {
@@ -374,7 +376,7 @@ impl RejectLog {
     fn look(&mut self, agent: &Agent) {
         // What a condition keeps out is no fault.
         let is_fault = |(name, _): &(&str, u64)| *name != Reason::Filtered.name();
-        let reasons: Vec<_> = agent.tally().reasons().into_iter().filter(is_fault).collect();
+        let reasons: Vec<_> = agent.metrics().reasons().into_iter().filter(is_fault).collect();
         let rejected = reasons.iter().map(|(_, count)| count).sum();
         if rejected == self.told || self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
             return;

@@ -1,6 +1,6 @@
 //! Checkpoints: what leaves memory, what is written as columns, and what retention lets go.
 
-use catchment_common::plan::SliceId;
+use catchment_common::plan::PipelineId;
 use catchment_common::time::{Now, Span, Timestamp};
 
 use super::Aggregator;
@@ -11,22 +11,22 @@ impl Aggregator {
     pub(super) fn checkpoint(&mut self, now: Now) -> Option<Checkpoint> {
         // Before the dirty ones are marked clean: a pane may only leave memory when the store has it, and what this
         // checkpoint writes it does not have until the commit is durable.
-        let needed: Vec<(SliceId, Timestamp)> = self
+        let needed: Vec<(PipelineId, Timestamp)> = self
             .catalog
-            .slices
+            .pipelines
             .keys()
-            .map(|&slice| (slice, self.needed_from(slice)))
+            .map(|&pipeline| (pipeline, self.needed_from(pipeline)))
             .collect();
-        for (slice, from) in needed {
-            self.panes.forget(slice, from);
+        for (pipeline, from) in needed {
+            self.panes.forget(pipeline, from);
         }
         if self.journal_bytes == 0 {
             return None;
         }
         let mut checkpoint = Checkpoint::default();
         self.panes
-            .take_dirty(&self.catalog.slices, |slice, pane, chunk, columns| {
-                checkpoint.chunks.push((slice, pane, chunk, columns));
+            .take_dirty(&self.catalog.pipelines, |pipeline, pane, chunk, columns| {
+                checkpoint.chunks.push((pipeline, pane, chunk, columns));
             });
         self.journal_bytes = 0;
         checkpoint.expired = self.expired(now);
@@ -39,21 +39,21 @@ impl Aggregator {
         let rows = queries
             .filter_map(|(index, query)| Some((index, now.wall.minus(query.query.retention?))))
             .collect();
-        let panes = self.catalog.slices.keys().filter_map(|&slice| {
+        let panes = self.catalog.pipelines.keys().filter_map(|&pipeline| {
             let mut readers = self
                 .catalog
                 .queries
                 .iter()
                 .filter_map(|query| {
-                    let coarse = query.coarse_reader(slice);
+                    let coarse = query.coarse_reader(pipeline);
                     let width = coarse.map_or(query.query.window.longest(), |reader| reader.pane);
-                    (coarse.is_some() || query.reader(slice).is_some()).then_some((query, width))
+                    (coarse.is_some() || query.reader(pipeline).is_some()).then_some((query, width))
                 })
                 .peekable();
             readers.peek()?;
             let longest = readers.map(|(query, width)| Some(query.query.retention?.plus(width)));
             let longest = longest.collect::<Option<Vec<Span>>>()?.into_iter().max()?;
-            Some((slice, now.wall.minus(longest)))
+            Some((pipeline, now.wall.minus(longest)))
         });
         Expired {
             rows,

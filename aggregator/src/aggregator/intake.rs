@@ -32,7 +32,7 @@ impl Aggregator {
         // Loading may fail, and must do so before anything is merged.
         for view in batch.sections() {
             let view = view.map_err(Fault::Wire)?;
-            Loader::new(&mut self.panes, source, &self.catalog.slices).load(view.slice, view.pane)?;
+            Loader::new(&mut self.panes, source, &self.catalog.pipelines).load(view.pipeline, view.pane)?;
         }
         for (nth, view) in batch.sections().enumerate() {
             let view = view.map_err(Fault::Wire)?;
@@ -42,14 +42,14 @@ impl Aggregator {
                 .map_err(Fault::Wire)?;
             let mut is_late = false;
             for (query, windows) in self.catalog.queries.iter().zip(&mut self.windows) {
-                if query.reader(view.slice).is_some() {
+                if query.reader(view.pipeline).is_some() {
                     is_late |= view.pane < windows.emitted_through();
-                    windows.touch(query, view.slice, view.pane, keys);
-                } else if let Some(reader) = query.coarse_reader(view.slice) {
-                    windows.touch_coarse(reader.pane, view.slice, view.pane, keys);
+                    windows.touch(query, view.pipeline, view.pane, keys);
+                } else if let Some(reader) = query.coarse_reader(view.pipeline) {
+                    windows.touch_coarse(reader.pane, view.pipeline, view.pane, keys);
                 }
             }
-            let (deltas, name) = (view.rows() as u64, (view.slice, view.pane, agent.clone()));
+            let (deltas, name) = (view.rows() as u64, (view.pipeline, view.pane, agent.clone()));
             let contribution = self.pending.contributions.entry(name).or_default();
             contribution.0 += deltas;
             contribution.1 += if is_late { deltas } else { 0 };
@@ -71,16 +71,16 @@ impl Aggregator {
         self.panes.start_batch();
         for view in batch.sections() {
             let view = view.map_err(reason_of)?;
-            let slice = self
+            let pipeline = self
                 .catalog
-                .slices
-                .get(&view.slice)
-                .ok_or(RejectReason::UnknownSlice)?;
+                .pipelines
+                .get(&view.pipeline)
+                .ok_or(RejectReason::UnknownPipeline)?;
             self.panes
-                .check(agent, &view, slice)
+                .check(agent, &view, pipeline)
                 .map_err(|refused| match refused {
                     Refused::Wire(fault) => reason_of(fault),
-                    Refused::OtherSlice => RejectReason::UnknownSlice,
+                    Refused::OtherPipeline => RejectReason::UnknownPipeline,
                     Refused::BadPane => RejectReason::BadPane,
                     Refused::OtherAgent => RejectReason::OtherAgent,
                 })?;
@@ -110,10 +110,13 @@ impl Aggregator {
         Ok(())
     }
 
-    /// Whether a seq was claimed before; then it is only acknowledged again. If the commit that claims it is still under
-    /// way, so will be this acknowledgement's.
+    /// Whether a seq was claimed before; then it is only acknowledged again. If the commit that claims it is still
+    /// under way, so will be this acknowledgement's.
     fn is_known(&mut self, connection: ConnectionId, agent: &str, epoch: u64, seq: u64) -> bool {
-        let known = self.ledger.set(agent, epoch).is_some_and(|set| set.contains(seq));
+        let known = self
+            .committed
+            .set(agent, epoch)
+            .is_some_and(|set| set.contains(seq));
         if known {
             self.acknowledge(connection, epoch, seq);
         }
@@ -122,7 +125,7 @@ impl Aggregator {
 
     /// Marks a seq as settled; durable with the next commit.
     fn claim(&mut self, agent: &str, epoch: u64, seq: u64) {
-        if self.ledger.set_mut(agent, epoch).insert(seq) {
+        if self.committed.set_mut(agent, epoch).insert(seq) {
             self.pending.urgent = true;
             self.pending
                 .claimed
@@ -143,8 +146,8 @@ impl Aggregator {
             .push(seq);
     }
 
-    /// Refuses a named frame that cannot be read. Only a whole envelope's name is settled by it: a damaged one may claim
-    /// the name of a good batch.
+    /// Refuses a named frame that cannot be read. Only a whole envelope's name is settled by it: a damaged one may
+    /// claim the name of a good batch.
     fn refuse_damaged(
         &mut self,
         connection: ConnectionId,

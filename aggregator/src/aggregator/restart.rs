@@ -1,23 +1,23 @@
 //! Start: what the store gave back. The same bytes in give the same state out.
 
-use catchment_common::plan::SliceId;
+use catchment_common::plan::PipelineId;
 use catchment_common::time::Timestamp;
 use catchment_common::wire::{Batch, SeqRange, WireFault};
 
 use super::{Aggregator, Fault};
+use crate::agents::Standing;
 use crate::commit::PaneSource;
-use crate::frontier::Standing;
 use crate::window::{Loader, Provisional};
 
 impl Aggregator {
     /// A stored seq range.
     pub fn restore_range(&mut self, agent: &str, epoch: u64, range: SeqRange) {
-        self.ledger.set_mut(agent, epoch).insert_range(range);
+        self.committed.set_mut(agent, epoch).insert_range(range);
     }
 
     /// A stored agent.
     pub fn restore_agent(&mut self, agent: String, standing: Standing) {
-        self.frontier.restore(agent, standing);
+        self.agents.restore(agent, standing);
     }
 
     /// A query's horizon, and its provisional windows.
@@ -42,30 +42,30 @@ impl Aggregator {
         self.journal_bytes += frame.len();
         for view in batch.sections() {
             let view = view.map_err(Fault::Wire)?;
-            Loader::new(&mut self.panes, source, &self.catalog.slices).load(view.slice, view.pane)?;
+            Loader::new(&mut self.panes, source, &self.catalog.pipelines).load(view.pipeline, view.pane)?;
             self.panes.merge(agent, &view).map_err(Fault::Wire)?;
         }
         Ok(())
     }
 
-    /// From where on the stored panes of a slice must be handed in now, before any batch is replayed. Earlier ones are
-    /// loaded when something needs them.
-    pub fn restore_panes_from(&mut self, slice: SliceId) -> Timestamp {
-        let from = self.needed_from(slice);
+    /// From where on the stored panes of a pipeline must be handed in now, before any batch is replayed. Earlier ones
+    /// are loaded when something needs them.
+    pub fn restore_panes_from(&mut self, pipeline: PipelineId) -> Timestamp {
+        let from = self.needed_from(pipeline);
         if from > Timestamp::MIN {
-            self.panes.start_from(slice, from);
+            self.panes.start_from(pipeline, from);
         }
         from
     }
 
     /// Panes that start before this need not be in memory.
-    pub fn needed_from(&self, slice: SliceId) -> Timestamp {
+    pub fn needed_from(&self, pipeline: PipelineId) -> Timestamp {
         let reading = self
             .catalog
             .queries
             .iter()
             .zip(&self.windows)
-            .filter(|(query, _)| query.reader(slice).is_some());
+            .filter(|(query, _)| query.reader(pipeline).is_some());
         reading
             .map(|(query, windows)| windows.needed_from(&query.query.window))
             .min()

@@ -8,9 +8,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use catchment_common::counter::Counter;
 use catchment_common::limits::RANGES_MAX;
-use catchment_common::plan::SliceId;
+use catchment_common::metrics::Counter;
+use catchment_common::plan::PipelineId;
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::{EpochRange, Heartbeat, Hello, Message, SeqRange, Welcome};
 
@@ -35,7 +35,7 @@ pub(super) struct Session {
 pub(super) struct Statement {
     pub(super) epoch: u64,
     pub(super) seqs: SeqRange,
-    pub(super) watermarks: Vec<(SliceId, Timestamp)>,
+    pub(super) watermarks: Vec<(PipelineId, Timestamp)>,
 }
 
 impl Aggregator {
@@ -67,12 +67,12 @@ impl Aggregator {
         if hello.agent != agent {
             return Err(Fault::Unexpected("the hello's name is not the certificate's"));
         }
-        if self.frontier.len() > AGENTS_MAX || self.ledger.epochs(&agent) > EPOCHS_MAX {
+        if self.agents.len() > AGENTS_MAX || self.committed.epochs(&agent) > EPOCHS_MAX {
             return Err(Fault::Unexpected("too many agents or epochs are remembered"));
         }
         if let Some(other) = self.conflict(connection, &agent, hello.epoch) {
             self.sessions.remove(&connection);
-            self.frontier.about_mut(&agent).conflicts += 1;
+            self.agents.about_mut(&agent).conflicts += 1;
             self.transmits
                 .push_back((connection, Transmit::Conflict { with: other }));
             return Ok(());
@@ -83,10 +83,10 @@ impl Aggregator {
             session.epoch = Some(hello.epoch);
             session.statements.clear();
         }
-        let about = self.frontier.about_mut(&agent);
+        let about = self.agents.about_mut(&agent);
         about.software.clone_from(&hello.software);
         about.plan_version = self.catalog.version;
-        self.frontier.set_retired(&agent, false);
+        self.agents.set_retired(&agent, false);
         self.pending.returned.insert(agent.clone());
         let plan = (hello.plan_version != self.catalog.version).then(|| self.catalog.agent_plan());
         let welcome = Welcome {
@@ -141,7 +141,7 @@ impl Aggregator {
         let mut room = RANGES_MAX;
         let mut committed = Vec::new();
         for held in held {
-            let (Some(set), Some(left)) = (self.ledger.set(agent, held.epoch), room.checked_sub(1)) else {
+            let (Some(set), Some(left)) = (self.committed.set(agent, held.epoch), room.checked_sub(1)) else {
                 continue;
             };
             let open = self.undurable(agent, held.epoch);
@@ -161,7 +161,7 @@ impl Aggregator {
         committed
     }
 
-    /// Seqs that are in the ledger and in no durable commit.
+    /// Seqs that are in the committed and in no durable commit.
     fn undurable(&self, agent: &str, epoch: u64) -> BTreeSet<u64> {
         let name = (agent.to_owned(), epoch);
         let in_flight = self
@@ -176,11 +176,11 @@ impl Aggregator {
         for sample in &heartbeat.counters {
             // A newer agent may count what this aggregator has no name for.
             if let Some(counter) = Counter::from_code(sample.counter) {
-                let key = (agent.to_owned(), heartbeat.counting, sample.slice, counter);
+                let key = (agent.to_owned(), heartbeat.era, sample.pipeline, counter);
                 self.pending.counters.insert(key, sample.value);
             }
         }
-        let about = self.frontier.about_mut(agent);
+        let about = self.agents.about_mut(agent);
         about.backlog_batches = heartbeat.backlog_batches;
         about.backlog_bytes = heartbeat.backlog_bytes;
         let Some(session) = self.sessions.get_mut(&connection) else {
@@ -205,7 +205,7 @@ impl Aggregator {
     /// is back, and the store will say so with the next commit.
     pub fn handle_retired(&mut self, retired: &BTreeSet<String>) {
         let Self {
-            frontier,
+            agents,
             pending,
             in_flight,
             ..
@@ -216,7 +216,7 @@ impl Aggregator {
                     .as_ref()
                     .is_some_and(|flight| flight.returned.contains(name))
         };
-        if frontier.retire(|name| retired.contains(name) && !is_back(name)) {
+        if agents.retire(|name| retired.contains(name) && !is_back(name)) {
             pending.urgent = true;
         }
     }
@@ -224,7 +224,7 @@ impl Aggregator {
     pub(super) fn heard_agents(&mut self) -> Vec<AgentRow> {
         let heard = std::mem::take(&mut self.pending.heard);
         let row = |name: String| {
-            let standing = self.frontier.standing(&name)?;
+            let standing = self.agents.standing(&name)?;
             let about = &standing.about;
             Some(AgentRow {
                 heard: standing.heard,

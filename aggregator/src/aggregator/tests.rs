@@ -17,36 +17,41 @@ use super::sessions::REPLACED;
 use super::*;
 use crate::commit::{NoPanes, Row, WindowRows};
 use crate::limits::DUE_ROWS_MAX;
-use crate::testing::{SLICE, at, batch, batch_of, catalog, coarsening, heartbeat, hello, now, query};
+use crate::testing::{PIPELINE, at, batch, batch_of, catalog, coarsening, heartbeat, hello, now, query};
 
 /// Keeps checkpoints as a store would.
 #[derive(Default)]
-struct Chunks(RefCell<BTreeMap<(SliceId, Timestamp, u32), Vec<u8>>>);
+struct Chunks(RefCell<BTreeMap<(PipelineId, Timestamp, u32), Vec<u8>>>);
 
 impl Chunks {
     fn apply(&self, commit: &Commit) {
-        for (slice, pane, chunk, columns) in
+        for (pipeline, pane, chunk, columns) in
             commit.checkpoint.iter().flat_map(|checkpoint| &checkpoint.chunks)
         {
             self.0
                 .borrow_mut()
-                .insert((*slice, *pane, *chunk), columns.clone());
+                .insert((*pipeline, *pane, *chunk), columns.clone());
         }
     }
 }
 
 impl PaneSource for Chunks {
-    fn chunks(&self, slice: SliceId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
+    fn chunks(&self, pipeline: PipelineId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
         let all = self.0.borrow();
         Ok(all
-            .range((slice, pane, 0)..=(slice, pane, u32::MAX))
+            .range((pipeline, pane, 0)..=(pipeline, pane, u32::MAX))
             .map(|(_, columns)| columns.clone())
             .collect())
     }
 
-    fn starts(&self, slice: SliceId, from: Timestamp, to: Timestamp) -> Result<Vec<Timestamp>, SourceFault> {
+    fn starts(
+        &self,
+        pipeline: PipelineId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Timestamp>, SourceFault> {
         let all = self.0.borrow();
-        let range = all.range((slice, from, 0)..=(slice, to, u32::MAX));
+        let range = all.range((pipeline, from, 0)..=(pipeline, to, u32::MAX));
         let starts: BTreeSet<Timestamp> = range.map(|((_, start, _), _)| *start).collect();
         Ok(starts.into_iter().collect())
     }
@@ -353,12 +358,12 @@ fn late_data_revises_even_after_its_pane_has_left_memory() {
     world.settle(1);
     world.settle(20);
     assert!(
-        world.aggregator.panes().holds(SLICE, at(100)),
+        world.aggregator.panes().holds(PIPELINE, at(100)),
         "not before what the checkpoint wrote is durable"
     );
     world.settle(30);
     assert!(
-        !world.aggregator.panes().holds(SLICE, at(100)),
+        !world.aggregator.panes().holds(PIPELINE, at(100)),
         "the next one let it go"
     );
     world.frame(31, 1, batch(2, 100, &[("x", &[10])])).unwrap();
@@ -377,7 +382,7 @@ fn a_query_that_comes_later_never_shows_a_window_with_holes() {
     world.settle(30);
     world.frame(31, 1, batch(2, 110, &[("x", &[2])])).unwrap();
     world.settle(31);
-    assert!(!world.aggregator.panes().holds(SLICE, at(100)));
+    assert!(!world.aggregator.panes().holds(PIPELINE, at(100)));
     let both = catalog(2, vec![query("q", 10, 10), query("wide", 20, 20)]);
     world.aggregator.handle_catalog(now(32), both);
     world.frame(32, 1, batch(3, 120, &[("x", &[4])])).unwrap();
@@ -478,7 +483,7 @@ fn bad_batches_are_refused_by_name_and_the_session_goes_on() {
     let expected = [
         (1, RejectReason::Checksum),
         (2, RejectReason::BadPane),
-        (3, RejectReason::UnknownSlice),
+        (3, RejectReason::UnknownPipeline),
     ];
     assert_eq!(reasons, expected);
     world.check(&[(100, "x", 1, true, 1, 1.0)]);
@@ -521,12 +526,12 @@ fn replay_gives_the_same_panes() {
     }
     let columns = |world: &mut World| {
         let mut all = Vec::new();
-        let slices = world.aggregator.catalog.slices.clone();
+        let pipelines = world.aggregator.catalog.pipelines.clone();
         world
             .aggregator
             .panes
-            .take_dirty(&slices, |slice, pane, chunk, columns| {
-                all.push((slice, pane, chunk, columns));
+            .take_dirty(&pipelines, |pipeline, pane, chunk, columns| {
+                all.push((pipeline, pane, chunk, columns));
             });
         all
     };

@@ -24,7 +24,7 @@ use rustls::server::WebPkiClientVerifier;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::config::Tls;
+use crate::io::config::Tls;
 
 /// What an agent's URI begins with; its name follows.
 const AGENT_URI: &str = "urn:catchment:agent:";

@@ -17,15 +17,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use super::clock::Clock;
-use super::config::Config;
-use super::lock::DatabaseLock;
-use super::quic::{self, NetEvent, Outgoing};
-use super::sqlite::{Store, StoreFault, tables};
-use super::tables::TableSql;
-use super::{pki, plan_toml, reset};
 use crate::aggregator::{Aggregator, ConnectionId, Transmit};
 use crate::commit::{Commit, CommitId};
+use crate::io::clock::Clock;
+use crate::io::config::Config;
+use crate::io::net::quic::{self, NetEvent, Outgoing};
+use crate::io::net::reset;
+use crate::io::pki;
+use crate::io::store::lock::DatabaseLock;
+use crate::io::store::sqlite::{Store, StoreFault, tables};
+use crate::io::store::tables::TableSql;
+use crate::plan_toml;
 
 /// Frames handed to the machine before commits and messages are looked at again.
 const BURST_MAX: usize = 256;

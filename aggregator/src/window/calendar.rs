@@ -1,8 +1,8 @@
 //! Days, weeks and months as a place on earth has them.
 //!
-//! The zones' rules are compiled in, so that no file of the machine is read and the same plan cuts time alike everywhere.
-//! Agents know nothing of zones: they ship panes that no edge of a day crosses, an hour in most zones and a quarter of an
-//! hour in some, and a day across the change to daylight saving time is 23 or 25 of them.
+//! The zones' rules are compiled in, so that no file of the machine is read and the same plan cuts time alike
+//! everywhere. Agents know nothing of zones: they ship panes that no edge of a day crosses, an hour in most zones and a
+//! quarter of an hour in some, and a day across the change to daylight saving time is 23 or 25 of them.
 
 use catchment_common::plan::Period;
 use catchment_common::time::{Span, Timestamp};

@@ -1,9 +1,9 @@
-//! Windows of so many readings: the agent says which readings are of which, by the number that stands in the place of a
+//! Count windows: the agent says which readings are of which, by the number that stands in the place of a
 //! pane. Nothing here waits for time: a row is written when a part of its window comes, and is final when all have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_common::plan::SliceId;
+use catchment_common::plan::PipelineId;
 use catchment_common::time::Timestamp;
 
 use super::View;
@@ -11,18 +11,18 @@ use super::load::Loader;
 use super::rows::{self, Cut};
 use crate::catalog::RunningQuery;
 use crate::commit::{CountedRow, PaneSource, QueryResults, SourceFault};
-use crate::frontier::Coverage;
 use crate::merge::KeyId;
+use crate::watermarks::Coverage;
 
-/// Windows with new data: number, then slice and key.
+/// Windows with new data: number, then pipeline and key.
 #[derive(Debug, Default)]
-pub(super) struct Counted(BTreeMap<Timestamp, BTreeSet<(SliceId, KeyId)>>);
+pub(super) struct Counted(BTreeMap<Timestamp, BTreeSet<(PipelineId, KeyId)>>);
 
 impl Counted {
     /// Data was merged into windows of this number for these keys.
-    pub(super) fn touch(&mut self, slice: SliceId, number: Timestamp, keys: &[KeyId]) {
+    pub(super) fn touch(&mut self, pipeline: PipelineId, number: Timestamp, keys: &[KeyId]) {
         let touched = self.0.entry(number).or_default();
-        touched.extend(keys.iter().map(|&key| (slice, key)));
+        touched.extend(keys.iter().map(|&key| (pipeline, key)));
     }
 
     /// Brings all parts of the windows that got new data into memory.
@@ -33,7 +33,7 @@ impl Counted {
     ) -> Result<(), SourceFault> {
         for &number in self.0.keys() {
             for reader in &query.readers {
-                loader.load(reader.slice, number)?;
+                loader.load(reader.pipeline, number)?;
             }
         }
         Ok(())

@@ -1,10 +1,10 @@
-//! Result rows: a key's panes over a span of time, merged from all slices that the query reads and lowered once.
+//! Result rows: a key's panes over a span of time, merged from all pipelines that the query reads and lowered once.
 
 use std::collections::BTreeSet;
 
 use catchment_common::limits::WINDOW_STEP_MIN;
 use catchment_common::lower::{self, lower};
-use catchment_common::plan::{Column, SliceId};
+use catchment_common::plan::{Column, PipelineId};
 use catchment_common::sketch::{Course, Series, Sketch, SketchKind, empty_row};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
@@ -13,8 +13,8 @@ use super::session::{Part, ends};
 use super::{View, status};
 use crate::catalog::{Reader, RunningQuery};
 use crate::commit::{Row, Why, WindowRows};
-use crate::frontier::Coverage;
 use crate::merge::{KeyId, Panes};
+use crate::watermarks::Coverage;
 
 /// What a row summarises: a window, or one coarser pane.
 #[derive(Clone, Copy)]
@@ -50,7 +50,7 @@ impl Cut {
         }
     }
 
-    /// One window of so many readings, whose number stands for its pane.
+    /// One count window, whose number stands for its pane.
     pub(super) fn number(number: Timestamp) -> Self {
         Self::window(number, number.plus(WINDOW_STEP_MIN))
     }
@@ -67,7 +67,7 @@ impl Cut {
         self.end.since(self.start)
     }
 
-    /// The slices that it is assembled from.
+    /// The pipelines that it is assembled from.
     fn readers(self, query: &RunningQuery) -> impl Iterator<Item = &Reader> {
         let is_coarse = self.kind == Kind::Coarse;
         let all = if is_coarse { &query.coarse } else { &query.readers };
@@ -102,10 +102,10 @@ struct Merged {
 }
 
 /// The keys behind these numbers, in order.
-pub(super) fn keys_of(panes: &Panes, touched: BTreeSet<(SliceId, KeyId)>) -> Vec<Box<[u8]>> {
+pub(super) fn keys_of(panes: &Panes, touched: BTreeSet<(PipelineId, KeyId)>) -> Vec<Box<[u8]>> {
     let keys = touched
         .into_iter()
-        .filter_map(|(slice, key)| Some(panes.slice(slice)?.key(key).into()));
+        .filter_map(|(pipeline, key)| Some(panes.pipeline(pipeline)?.key(key).into()));
     let mut keys: Vec<Box<[u8]>> = keys.collect();
     keys.sort_unstable();
     keys.dedup();
@@ -117,16 +117,16 @@ impl<C> View<'_, C> {
     pub(super) fn keys_within(&self, start: Timestamp, end: Timestamp) -> Vec<Box<[u8]>> {
         let mut keys: Vec<Box<[u8]>> = Vec::new();
         for reader in &self.query.readers {
-            let Some(slice) = self.panes.slice(reader.slice) else {
+            let Some(pipeline) = self.panes.pipeline(reader.pipeline) else {
                 continue;
             };
             let mut ids: Vec<KeyId> = Vec::new();
-            for (_, pane) in slice.range(start..end) {
+            for (_, pane) in pipeline.range(start..end) {
                 ids.extend_from_slice(pane.ids());
             }
             ids.sort_unstable();
             ids.dedup();
-            keys.extend(ids.into_iter().map(|id| slice.key(id).into()));
+            keys.extend(ids.into_iter().map(|id| pipeline.key(id).into()));
         }
         keys.sort_unstable();
         keys.dedup();
@@ -146,7 +146,7 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
         }
     }
 
-    /// The row of a key and window of so many readings, and the times of its first and last.
+    /// The row of a key and count window, and the times of its first and last.
     pub(super) fn counted(&self, cut: Cut, key: Box<[u8]>) -> Option<(Row, Part)> {
         let merged = self.merge(cut, &key);
         let (first, last) = ends(&merged.stats)?;
@@ -160,7 +160,7 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
         self.lower(key, &merged, cut.size())
     }
 
-    /// Merges a key's panes over the cut, from all slices that it is assembled from.
+    /// Merges a key's panes over the cut, from all pipelines that it is assembled from.
     fn merge(&self, cut: Cut, key: &[u8]) -> Merged {
         let RunningQuery {
             query,
@@ -173,11 +173,11 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
         let mut sketches = empty_row(kinds.iter().copied());
         let mut courses = Courses::new(series);
         for reader in cut.readers(self.query) {
-            let Some(slice) = self.panes.slice(reader.slice) else {
+            let Some(pipeline) = self.panes.pipeline(reader.pipeline) else {
                 continue;
             };
-            let Some(id) = slice.find(key) else { continue };
-            for (_, pane) in slice.range(cut.earliest(reader.pane)..cut.end) {
+            let Some(id) = pipeline.find(key) else { continue };
+            for (_, pane) in pipeline.range(cut.earliest(reader.pane)..cut.end) {
                 let Some((count, partials)) = pane.row(id).filter(|(_, partials)| cut.has(partials)) else {
                     continue;
                 };

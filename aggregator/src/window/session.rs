@@ -5,16 +5,16 @@
 //! by walking from pane to pane while the pauses between them are short. So late data, restarts and restored backups
 //! need nothing of their own.
 //!
-//! Readings only come, they never go. A reading that begins a session today may be inside of a larger one tomorrow, when
-//! late data comes before it or bridges a pause; the converse cannot happen. So whoever writes a session's row also
-//! marks all rows of the key that begin inside of it as merged ([`crate::commit::WindowRows::is_session`]), and the
-//! table is right without a memory of what was shown.
+//! Readings only come, they never go. A reading that begins a session today may be inside of a larger one tomorrow,
+//! when late data comes before it or bridges a pause; the converse cannot happen. So whoever writes a session's row
+//! also marks all rows of the key that begin inside of it as merged ([`crate::commit::WindowRows::is_session`]), and
+//! the table is right without a memory of what was shown.
 //!
 //! A session that was shown and has grown beyond the horizon is shown again when its new end is due.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_common::plan::SliceId;
+use catchment_common::plan::PipelineId;
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 
@@ -23,15 +23,15 @@ use super::rows::Cut;
 use super::{Horizon, View, why_due};
 use crate::catalog::RunningQuery;
 use crate::commit::{PaneSource, QueryResults, SourceFault, Why};
-use crate::frontier::Coverage;
 use crate::limits::SESSION_GAPS_KEPT;
 use crate::merge::{KeyId, Panes};
+use crate::watermarks::Coverage;
 
 /// What of a query's sessions must be shown.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     /// Panes that begin behind the horizon and have new data, with the keys that have it.
-    touched: BTreeMap<(SliceId, Timestamp), BTreeSet<KeyId>>,
+    touched: BTreeMap<(PipelineId, Timestamp), BTreeSet<KeyId>>,
     /// The sessions to show, once their panes are in memory: start and end, then the keys.
     ready: BTreeMap<(Timestamp, Timestamp), BTreeSet<Box<[u8]>>>,
 }
@@ -48,7 +48,8 @@ pub(super) fn ends(fields: &[Stats]) -> Option<Part> {
     ends.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
 }
 
-/// How finely the horizon of sessions moves: looking for those that are due costs a look at all keys of the newest panes.
+/// How finely the horizon of sessions moves: looking for those that are due costs a look at all keys of the newest
+/// panes.
 fn step(gap: Span) -> Span {
     // Round ones, so that whole seconds are on the grid.
     const STEPS_MS: [i64; 9] = [1_000, 500, 200, 100, 50, 20, 10, 5, 2];
@@ -68,10 +69,17 @@ pub(super) fn needed_from(gap: Span, through: Timestamp) -> Timestamp {
 }
 
 impl Sessions {
-    /// Data was merged into a pane for these keys. A reading at or after the horizon can be of no session that was shown.
-    pub(super) fn touch(&mut self, through: Timestamp, slice: SliceId, pane: Timestamp, keys: &[KeyId]) {
+    /// Data was merged into a pane for these keys. A reading at or after the horizon can be of no session that was
+    /// shown.
+    pub(super) fn touch(
+        &mut self,
+        through: Timestamp,
+        pipeline: PipelineId,
+        pane: Timestamp,
+        keys: &[KeyId],
+    ) {
         if pane < through {
-            self.touched.entry((slice, pane)).or_default().extend(keys);
+            self.touched.entry((pipeline, pane)).or_default().extend(keys);
         }
     }
 
@@ -100,9 +108,9 @@ impl Sessions {
 
     fn touched_parts<S: PaneSource>(&self, loader: &mut Loader<'_, S>) -> Result<Parts, SourceFault> {
         let mut parts = Parts::new();
-        for (&(slice, pane), keys) in &self.touched {
-            loader.load(slice, pane)?;
-            let Some(held) = loader.panes.slice(slice) else {
+        for (&(pipeline, pane), keys) in &self.touched {
+            loader.load(pipeline, pane)?;
+            let Some(held) = loader.panes.pipeline(pipeline) else {
                 continue;
             };
             let Some(rows) = held.pane(pane) else { continue };
@@ -145,18 +153,18 @@ fn parts_due(
     parts: &mut Parts,
 ) {
     for reader in &query.readers {
-        let Some(slice) = panes.slice(reader.slice) else {
+        let Some(pipeline) = panes.pipeline(reader.pipeline) else {
             continue;
         };
         let from = through.minus(gap).minus(reader.pane);
-        for (_, pane) in slice.range(from..=due.minus(gap)) {
+        for (_, pane) in pipeline.range(from..=due.minus(gap)) {
             for &id in pane.ids() {
                 let Some(part) = pane.row(id).and_then(|(_, fields)| ends(fields)) else {
                     continue;
                 };
                 let end = part.1.plus(gap);
                 if through < end && end <= due {
-                    parts.insert((slice.key(id).into(), part));
+                    parts.insert((pipeline.key(id).into(), part));
                 }
             }
         }
@@ -199,12 +207,12 @@ impl<S: PaneSource> Walk<'_, '_, S> {
         let mut joined = part;
         for reader in &self.query.readers {
             let (earliest, latest) = (from.minus(reader.pane), to);
-            self.loader.load_range(reader.slice, earliest, latest)?;
-            let Some(slice) = self.loader.panes.slice(reader.slice) else {
+            self.loader.load_range(reader.pipeline, earliest, latest)?;
+            let Some(pipeline) = self.loader.panes.pipeline(reader.pipeline) else {
                 continue;
             };
-            let Some(id) = slice.find(key) else { continue };
-            for (_, pane) in slice.range(earliest..latest) {
+            let Some(id) = pipeline.find(key) else { continue };
+            for (_, pane) in pipeline.range(earliest..latest) {
                 let Some((first, last)) = pane.row(id).and_then(|(_, fields)| ends(fields)) else {
                     continue;
                 };

@@ -4,8 +4,8 @@
 //! need 240 bits; nearly all fit 128, and take the short way.
 
 use super::{Fault, Op};
-use crate::decimal::{ONE, Value};
-use crate::wide::Wide;
+use crate::number::decimal::{ONE, Value};
+use crate::number::wide::Wide;
 
 /// Wide enough for twice a product of two operands, and for an operand scaled by 10¹⁸.
 type Product = Wide<4>;

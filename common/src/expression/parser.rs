@@ -13,8 +13,8 @@ use core::fmt;
 
 use super::lexer::{Token, What, tokens};
 use super::{Expression, Kind, Op, Parts, TextTest, check};
-use crate::decimal::{Value, ValueFault};
 use crate::limits::{EXPRESSION_BYTES_MAX, KEY_BYTES_MAX, NESTING_MAX, OPERANDS_MAX, OPS_MAX};
+use crate::number::decimal::{Value, ValueFault};
 use crate::plan::{Field, KeyPart, Path};
 
 /// What the names in an expression stand for.

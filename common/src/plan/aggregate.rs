@@ -9,12 +9,12 @@ use core::ops::BitOr;
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
-use crate::decimal::Value;
 use crate::limits::{BOUNDS_MAX, TOP_K_MAX};
+use crate::number::decimal::Value;
 use crate::topic::is_name;
 
-/// A function of a window's values, or of the values of a tag. Those without arguments, but for the median, are answered
-/// from the stats components, exactly until one last rounding; the others from sketches.
+/// A function of a window's values, or of the values of a tag. Those without arguments, but for the median, are
+/// answered from the stats components, exactly until one last rounding; the others from sketches.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Aggregate {
     /// How many values.

@@ -56,7 +56,8 @@ impl FieldSource {
 }
 
 impl From<Expression> for FieldSource {
-    /// An expression that is nothing but a path is that path, so that queries that write it either way share a slice.
+    /// An expression that is nothing but a path is that path, so that queries that write it either way share a
+    /// pipeline.
     fn from(expression: Expression) -> Self {
         match (expression.ops(), expression.operands()) {
             ([Op::Load(_)], [path]) => Self::Path(path.clone()),

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Span;
 
-/// A cap on new keys: at most `max` in each `every`, at each agent. Readings of the others count under one overflow key.
+/// A cap on new keys: at most `max` in each `every`, at each agent. Readings of the others count under one overflow
+/// key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct NewKeys {
     /// New keys in each interval; 0 takes in none but those of the first.

@@ -1,5 +1,5 @@
-//! What queries that need every point of a field ask of their slices: panes that are narrow enough, and keys that are
-//! one counter each.
+//! What queries that need every point of a field ask of their pipelines: panes that are narrow enough, and keys that
+//! are one counter each.
 
 use alloc::format;
 use alloc::string::String;
@@ -100,7 +100,7 @@ fn left_out(query: &Query) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::slice::tests::query;
+    use crate::plan::pipeline::tests::query;
     use crate::plan::{FieldSource, Window};
     use crate::topic::TopicTemplate;
 
@@ -151,10 +151,10 @@ mod tests {
         };
         assert_eq!(plan.validate(), []);
         assert_eq!(plan.warnings(), [], "narrow panes are meant");
-        let sliced = plan.slices();
-        assert_eq!(sliced.slices[0].pane, Span::from_secs(600));
+        let planned = plan.pipelines();
+        assert_eq!(planned.pipelines[0].pane, Span::from_secs(600));
         assert_eq!(
-            sliced.ladders[0][..2],
+            planned.ladders[0][..2],
             [Span::from_secs(3_600), Span::from_secs(21_600)]
         );
     }

@@ -1,21 +1,21 @@
-//! Which sketches a slice keeps, beside the components of its fields, and which of them a query's columns read.
+//! Which sketches a pipeline keeps, beside the components of its fields, and which of them a query's columns read.
 //!
-//! A sketch is part of a slice, not of a field: some are about a tag, and queries that share a slice share the sketches
-//! that they have in common and carry the others along.
+//! A sketch is part of a pipeline, not of a field: some are about a tag, and queries that share a pipeline share the
+//! sketches that they have in common and carry the others along.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Aggregate, KeyPart, Query, Slice};
-use crate::decimal::Value;
+use super::{Aggregate, KeyPart, Pipeline, Query};
 use crate::limits::{BOUNDS_MAX, SERIES_MAX, SKETCHES_MAX, TOPS_MAX, WATCHED_MAX};
+use crate::number::decimal::Value;
 use crate::sketch::{Shape, SketchKind};
 
-/// One sketch of a slice.
+/// One sketch of a pipeline.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum SliceSketch {
+pub enum PipelineSketch {
     /// A histogram that answers quantiles of the n-th field: linear if the field has a resolution.
     Quantiles(u8),
     /// A histogram of the n-th field between these bounds.
@@ -63,11 +63,11 @@ pub struct Column {
     pub aggregate: usize,
     /// What of the aggregate it shows.
     pub shown: Shown,
-    /// The sketch that answers it, by its place in [`Query::slice`].
+    /// The sketch that answers it, by its place in [`Query::pipeline`].
     pub sketch: Option<usize>,
 }
 
-impl SliceSketch {
+impl PipelineSketch {
     /// The field that it is about, if it is about one.
     pub const fn field(&self) -> Option<u8> {
         match self {
@@ -100,28 +100,28 @@ impl SliceSketch {
     }
 }
 
-impl Slice {
+impl Pipeline {
     /// What its sketches are, in their order.
     pub fn sketch_kinds(&self) -> impl ExactSizeIterator<Item = SketchKind> {
         self.sketches.iter().map(|sketch| match sketch {
-            SliceSketch::Quantiles(field) => {
+            PipelineSketch::Quantiles(field) => {
                 let field = self.fields.get(usize::from(*field));
                 let has_resolution = field.is_some_and(|field| field.resolution.is_some());
                 SketchKind::Buckets(if has_resolution { Shape::Linear } else { Shape::Log })
             }
-            SliceSketch::Histogram(_, bounds) => {
+            PipelineSketch::Histogram(_, bounds) => {
                 SketchKind::Buckets(Shape::Intervals(bounds.len() as u16 + 1))
             }
-            SliceSketch::DistinctValues(_) | SliceSketch::DistinctTags(_) => SketchKind::Distinct,
-            SliceSketch::Top(_) => SketchKind::Top,
-            SliceSketch::Series(_) => SketchKind::Series,
+            PipelineSketch::DistinctValues(_) | PipelineSketch::DistinctTags(_) => SketchKind::Distinct,
+            PipelineSketch::Top(_) => SketchKind::Top,
+            PipelineSketch::Series(_) => SketchKind::Series,
         })
     }
 
-    /// For each sketch of `wanted` its place in this slice; none if this slice does not keep it. `fields` says where in
-    /// this slice the fields of `wanted` are.
+    /// For each sketch of `wanted` its place in this pipeline; none if this pipeline does not keep it. `fields` says
+    /// where in this pipeline the fields of `wanted` are.
     pub fn sketch_places(&self, wanted: &Self, fields: &[Option<usize>]) -> Vec<Option<usize>> {
-        let place = |sketch: &SliceSketch| {
+        let place = |sketch: &PipelineSketch| {
             let about = match (sketch.field(), sketch.tag()) {
                 (Some(field), _) => (*fields.get(usize::from(field))?)?,
                 (None, Some(tag)) => {
@@ -136,7 +136,8 @@ impl Slice {
         wanted.sketches.iter().map(place).collect()
     }
 
-    /// Adds the sketches of `wanted`, whose fields are at these places here. [`Slice::has_room_for`] must have agreed.
+    /// Adds the sketches of `wanted`, whose fields are at these places here. [`Pipeline::has_room_for`] must have
+    /// agreed.
     pub(super) fn place_sketches(&mut self, wanted: &Self, fields: &[usize]) {
         for sketch in &wanted.sketches {
             let about = match (sketch.field(), sketch.tag()) {
@@ -158,7 +159,7 @@ impl Slice {
         }
     }
 
-    /// Whether there is room for those sketches of `wanted` that are not here yet; see [`Slice::sketch_places`].
+    /// Whether there is room for those sketches of `wanted` that are not here yet; see [`Pipeline::sketch_places`].
     pub(super) fn has_room_for(&self, wanted: &Self, fields: &[Option<usize>]) -> bool {
         let places = self.sketch_places(wanted, fields);
         let new = wanted
@@ -169,8 +170,8 @@ impl Slice {
         let (mut sketches, mut tops, mut series) = (self.sketches.len(), tops(self), series(self));
         for (sketch, _) in new {
             sketches += 1;
-            tops += usize::from(matches!(sketch, SliceSketch::Top(_)));
-            series += usize::from(matches!(sketch, SliceSketch::Series(_)));
+            tops += usize::from(matches!(sketch, PipelineSketch::Top(_)));
+            series += usize::from(matches!(sketch, PipelineSketch::Series(_)));
         }
         let watched = wanted
             .watched
@@ -183,7 +184,7 @@ impl Slice {
             && self.watched.len() + watched <= WATCHED_MAX
     }
 
-    /// Checks the sketches of a slice that came over the wire.
+    /// Checks the sketches of a pipeline that came over the wire.
     pub(super) fn check_sketches(&self) -> Result<(), &'static str> {
         if self.sketches.len() > SKETCHES_MAX
             || tops(self) > TOPS_MAX
@@ -198,7 +199,7 @@ impl Slice {
             if !sketch.field().is_none_or(is_field) || !sketch.tag().is_none_or(is_tag) {
                 return Err("a sketch of nothing");
             }
-            if let SliceSketch::Histogram(_, bounds) = sketch {
+            if let PipelineSketch::Histogram(_, bounds) = sketch {
                 let in_range = bounds.iter().all(|&bound| Value::from_units(bound).is_some());
                 let ascending = bounds.windows(2).all(|pair| pair[0] < pair[1]);
                 if bounds.is_empty() || bounds.len() > BOUNDS_MAX || !ascending || !in_range {
@@ -222,7 +223,7 @@ pub(super) enum Named {
 impl Query {
     /// What a name stands for in `distinct(…)` and `top(…)`.
     pub(super) fn named(&self, name: &str) -> Option<Named> {
-        let tag = super::slice::key_part(self, name).map(Named::Tag);
+        let tag = super::pipeline::key_part(self, name).map(Named::Tag);
         tag.or_else(|| {
             self.fields
                 .iter()
@@ -231,11 +232,11 @@ impl Query {
         })
     }
 
-    /// The sketches of this query and the tags that they watch. What names nothing is left out; [`super::Plan::validate`]
-    /// tells of it.
-    pub(super) fn sketches(&self) -> (Vec<SliceSketch>, Vec<KeyPart>) {
+    /// The sketches of this query and the tags that they watch. What names nothing is left out;
+    /// [`super::Plan::validate`] tells of it.
+    pub(super) fn sketches(&self) -> (Vec<PipelineSketch>, Vec<KeyPart>) {
         let (mut sketches, mut watched) = (Vec::new(), Vec::new());
-        let mut add = |sketch: SliceSketch| {
+        let mut add = |sketch: PipelineSketch| {
             if !sketches.contains(&sketch) {
                 sketches.push(sketch);
             }
@@ -244,11 +245,11 @@ impl Query {
         for aggregate in &self.aggregates {
             match aggregate {
                 Aggregate::Median | Aggregate::Quantile(_) => {
-                    fields.clone().map(SliceSketch::Quantiles).for_each(&mut add);
+                    fields.clone().map(PipelineSketch::Quantiles).for_each(&mut add);
                 }
                 Aggregate::Histogram(bounds) => fields
                     .clone()
-                    .map(|field| SliceSketch::Histogram(field, bounds.clone()))
+                    .map(|field| PipelineSketch::Histogram(field, bounds.clone()))
                     .for_each(&mut add),
                 Aggregate::Distinct(name) | Aggregate::Top { tag: name, .. } => {
                     if let Some(sketch) = self.named_sketch(aggregate, name, &mut watched) {
@@ -259,7 +260,7 @@ impl Query {
                     let named = fields.clone().zip(&self.fields);
                     named
                         .filter(|(_, field)| aggregate.is_of_points(field))
-                        .map(|(field, _)| SliceSketch::Series(field))
+                        .map(|(field, _)| PipelineSketch::Series(field))
                         .for_each(&mut add);
                 }
             }
@@ -273,7 +274,7 @@ impl Query {
         aggregate: &Aggregate,
         name: &str,
         watched: &mut Vec<KeyPart>,
-    ) -> Option<SliceSketch> {
+    ) -> Option<PipelineSketch> {
         let is_top = matches!(aggregate, Aggregate::Top { .. });
         match self.named(name)? {
             Named::Tag(tag) => {
@@ -282,12 +283,12 @@ impl Query {
                     watched.len() - 1
                 }) as u8;
                 Some(if is_top {
-                    SliceSketch::Top(place)
+                    PipelineSketch::Top(place)
                 } else {
-                    SliceSketch::DistinctTags(place)
+                    PipelineSketch::DistinctTags(place)
                 })
             }
-            Named::Field(field) if !is_top => Some(SliceSketch::DistinctValues(field as u8)),
+            Named::Field(field) if !is_top => Some(PipelineSketch::DistinctValues(field as u8)),
             Named::Field(_) => None,
         }
     }
@@ -303,9 +304,13 @@ impl Query {
                     continue;
                 }
                 let sketch = match aggregate {
-                    Aggregate::Median | Aggregate::Quantile(_) => Some(SliceSketch::Quantiles(field as u8)),
-                    Aggregate::Histogram(bounds) => Some(SliceSketch::Histogram(field as u8, bounds.clone())),
-                    _ if aggregate.is_of_points(named) => Some(SliceSketch::Series(field as u8)),
+                    Aggregate::Median | Aggregate::Quantile(_) => {
+                        Some(PipelineSketch::Quantiles(field as u8))
+                    }
+                    Aggregate::Histogram(bounds) => {
+                        Some(PipelineSketch::Histogram(field as u8, bounds.clone()))
+                    }
+                    _ if aggregate.is_of_points(named) => Some(PipelineSketch::Series(field as u8)),
                     _ => None,
                 };
                 columns.push(Column {
@@ -367,14 +372,14 @@ impl Query {
     }
 }
 
-fn tops(slice: &Slice) -> usize {
-    let is_top = |sketch: &&SliceSketch| matches!(sketch, SliceSketch::Top(_));
-    slice.sketches.iter().filter(is_top).count()
+fn tops(pipeline: &Pipeline) -> usize {
+    let is_top = |sketch: &&PipelineSketch| matches!(sketch, PipelineSketch::Top(_));
+    pipeline.sketches.iter().filter(is_top).count()
 }
 
-fn series(slice: &Slice) -> usize {
-    let is_series = |sketch: &&SliceSketch| matches!(sketch, SliceSketch::Series(_));
-    slice.sketches.iter().filter(is_series).count()
+fn series(pipeline: &Pipeline) -> usize {
+    let is_series = |sketch: &&PipelineSketch| matches!(sketch, PipelineSketch::Series(_));
+    pipeline.sketches.iter().filter(is_series).count()
 }
 
 fn joined(name: &str, function: &str, suffix: &str) -> String {

@@ -20,7 +20,8 @@ pub enum Window {
     /// For each key its readings from one pause to the next.
     Session {
         /// The shortest pause: two neighbouring readings are of one session when the later one comes less than this
-        /// after the earlier one. A session `[first, last + gap)` spans from its first reading to the gap after its last.
+        /// after the earlier one. A session `[first, last + gap)` spans from its first reading to the gap after its
+        /// last.
         gap: Span,
     },
     /// Days, weeks or months as a time zone has them.
@@ -163,10 +164,10 @@ impl Window {
         }
     }
 
-    /// The coarsening ladder of a query that names none: 6, 60, 360 and 8,640 panes, so that panes of ten seconds go
-    /// to a minute, ten minutes, an hour and a day. Rungs above [`WINDOW_SIZE_MAX`] are left out. Sessions are coarsened
-    /// up to their gap, which matters where they share narrower panes. Windows of so many readings cannot be coarsened:
-    /// two of them in one would be no window.
+    /// The coarsening ladder of a query that names none: 6, 60, 360 and 8,640 panes, so that panes of ten seconds go to
+    /// a minute, ten minutes, an hour and a day. Rungs above [`WINDOW_SIZE_MAX`] are left out. Sessions are coarsened
+    /// up to their gap, which matters where they share narrower panes. Count windows cannot be coarsened: two of them
+    /// in one would be no window.
     pub fn default_ladder(&self) -> Vec<Span> {
         if self.count().is_some() {
             return Vec::new();

@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 use super::logarithm;
-use crate::decimal::Value;
 use crate::limits::BUCKETS_MAX;
+use crate::number::decimal::Value;
 
 /// Numbers of linear buckets stay within this, so that steps between them fit 64 bits.
 const LINEAR_MAX: i64 = 1 << 62;

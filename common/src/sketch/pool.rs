@@ -9,8 +9,8 @@
 //! log       := points, packed                           next             those of a series; see [`log`]
 //! ```
 //!
-//! A sketch begins as a chain of leaves, which is searched from the front; with more than some tens of entries it gets a
-//! directory, so that a search stays short. Which of the two it is, and in what order entries lie, depends on history
+//! A sketch begins as a chain of leaves, which is searched from the front; with more than some tens of entries it gets
+//! a directory, so that a search stays short. Which of the two it is, and in what order entries lie, depends on history
 //! and on how much room there was; it never shows, because entries are sorted when they leave. Bounds that do show (the
 //! level of a histogram, which values a top list counts) follow the rules of the canonical state.
 
@@ -21,10 +21,10 @@ mod reshape;
 use alloc::vec::Vec;
 
 use super::{Bucket, SeriesPoint, SketchKind};
-use crate::decimal::Value;
 use crate::limits::{SKETCHES_MAX, TOP_VALUES_MAX};
-use crate::pane::Use;
-use crate::table::Full;
+use crate::number::decimal::Value;
+use crate::table::fixed::Full;
+use crate::table::pane::Use;
 use crate::time::Timestamp;
 
 const WORDS: usize = 16;
@@ -63,8 +63,8 @@ pub struct Point {
     pub sketch: u8,
     /// The level that a histogram needs for this bucket.
     pub level: u8,
-    /// The bucket; the register; a value's number in the lower half and its hash's upper half in the upper; or the event
-    /// time of a series' point, in microseconds.
+    /// The bucket; the register; a value's number in the lower half and its hash's upper half in the upper; or the
+    /// event time of a series' point, in microseconds.
     pub key: i64,
     /// The register's rank; otherwise 1.
     pub count: u32,
@@ -166,8 +166,8 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
         Ok(first)
     }
 
-    /// Takes a value into one of the sketches that begin at `first`. Needs a vacant block. `used` is told of the numbers
-    /// of values that a top list counts from now on or forgets.
+    /// Takes a value into one of the sketches that begin at `first`. Needs a vacant block. `used` is told of the
+    /// numbers of values that a top list counts from now on or forgets.
     #[inline]
     pub fn lift(
         &mut self,
@@ -250,7 +250,8 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
         self.set_head(at, head);
     }
 
-    /// Takes the sketches that begin at `first` out, of which there are so many, handing each to `visit` in order, and frees their blocks.
+    /// Takes the sketches that begin at `first` out, of which there are so many, handing each to `visit` in order, and
+    /// frees their blocks.
     pub fn close(&mut self, first: u32, sketches: usize, mut visit: impl FnMut(usize, Drained<'_>)) {
         let mut drained = core::mem::take(&mut self.drained);
         let mut points = core::mem::take(&mut self.drained_points);

@@ -16,9 +16,9 @@
 
 use alloc::vec::Vec;
 
-use crate::decimal::{ONE, Value};
 use crate::limits::{SERIES_POINTS_MAX, TIMESTAMP_MAX_US, TIMESTAMP_MIN_US};
-use crate::ratio::{self, Exact};
+use crate::number::decimal::{ONE, Value};
+use crate::number::ratio::{self, Exact};
 use crate::stats::{End, Sum, from_units};
 
 /// A value at an event time, ordered by time and then value.
@@ -114,8 +114,8 @@ fn union(a: &[SeriesPoint], b: &[SeriesPoint]) -> Vec<SeriesPoint> {
 
 /// What a walk through points in their order has seen.
 ///
-/// **Nothing here can overflow.** A value's magnitude is below 2¹²⁰ units and the times of all points lie within 2⁵⁴ µs,
-/// so the area, which is at most the largest magnitude times the time between the ends, is below 2¹⁷⁴. A step's
+/// **Nothing here can overflow.** A value's magnitude is below 2¹²⁰ units and the times of all points lie within 2⁵⁴
+/// µs, so the area, which is at most the largest magnitude times the time between the ends, is below 2¹⁷⁴. A step's
 /// magnitude is below 2¹²¹, and 2⁶⁴ points cannot come together, so the increase is below 2¹⁸⁵. Both fit 192 bits with
 /// their sign.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -169,7 +169,8 @@ impl Course {
 
     fn step(&mut self, next: SeriesPoint) {
         let (before, after) = (self.last.value.units(), next.value.units());
-        // A counter that falls has begun again at 0 and come to where it is. Below 0 no counter comes: that adds nothing.
+        // A counter that falls has begun again at 0 and come to where it is. Below 0 no counter comes: that adds
+        // nothing.
         let step = if after >= before {
             after - before
         } else {

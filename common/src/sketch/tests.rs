@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use super::pool::{Block, Point, Pool, blocks_to_open};
 use super::*;
-use crate::decimal::Value;
 use crate::limits::{BUCKETS_MAX, SERIES_POINTS_MAX, TOP_VALUES_MAX};
-use crate::pane::Use;
+use crate::number::decimal::Value;
 use crate::stats::End;
+use crate::table::pane::Use;
 use crate::time::Timestamp;
 
 const CENT: i128 = 10_i128.pow(16);
@@ -119,7 +119,7 @@ impl Agent {
 
     fn lift(&mut self, given: &Given) {
         if self.pool.vacant() == 0 {
-            self.spill();
+            self.emit_early();
         }
         let mut value = Value::ZERO;
         let (level, key, count) = match given {
@@ -165,7 +165,7 @@ impl Agent {
         .unwrap();
     }
 
-    fn spill(&mut self) {
+    fn emit_early(&mut self) {
         let Self {
             pool,
             kind,
@@ -241,14 +241,14 @@ proptest! {
     }
 
     #[test]
-    fn any_spill_schedule_gives_the_same_sketch(numbers in numbers(), blocks in 3_usize..400) {
+    fn any_early_emission_gives_the_same_sketch(numbers in numbers(), blocks in 3_usize..400) {
         for kind in kinds() {
             let all: Vec<Given> = numbers.iter().map(|&number| given(kind, number)).collect();
             let mut agent = Agent::new(kind, blocks.max(blocks_to_open(2)));
             for given in &all {
                 agent.lift(given);
             }
-            agent.spill();
+            agent.emit_early();
             prop_assert_eq!(agent.merged, sketch(kind, &all));
         }
     }
@@ -354,7 +354,7 @@ fn a_series_is_too_long_by_its_different_points_alone() {
                     )));
                 }
             }
-            agent.spill();
+            agent.emit_early();
             let Sketch::Series(series) = agent.merged else {
                 unreachable!()
             };
@@ -459,7 +459,7 @@ proptest! {
         for point in &points {
             agent.lift(&Given::Point(*point));
         }
-        agent.spill();
+        agent.emit_early();
         prop_assert_eq!(agent.merged, Sketch::Series(Series::from_unsorted(points)));
     }
 }

@@ -4,8 +4,8 @@
 //! depends on the set of values alone, so it is the same in every order and grouping, and a value that is chosen in the
 //! whole is chosen in every part that has it (fewer hashes are smaller there), so its count is complete. Misra-Gries
 //! counters would find the heaviest values among any number, but what they forget depends on when they are merged, and
-//! then a retry or a spill could be told from the result. Here the price is paid where it can be read: the count of all
-//! others is the error bound, 0 as long as there are few values.
+//! then a retry or an early emission could be told from the result. Here the price is paid where it can be read: the
+//! count of all others is the error bound, 0 as long as there are few values.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -7,7 +7,7 @@
 //! ```text
 //! loss  := kind:u8 = 9  version:u8 = 1  epoch:u64 le  seq:varint  entries:varint  entry × entries
 //!          crc32c of all before:u32 le
-//! entry := slice:varint  from:zigzag varint (µs)  to − from:varint (µs)  readings:varint
+//! entry := pipeline:varint  from:zigzag varint (µs)  to − from:varint (µs)  readings:varint
 //! ```
 
 use alloc::vec::Vec;
@@ -16,7 +16,7 @@ use super::WireFault;
 use super::cursor::{Cursor, put_varint, unzigzag, zigzag};
 use super::named::{Envelope, put_checksum, put_head};
 use crate::limits::LOSSES_MAX;
-use crate::plan::SliceId;
+use crate::plan::PipelineId;
 use crate::time::Timestamp;
 
 /// The kind byte of a loss record.
@@ -33,11 +33,11 @@ pub struct Loss {
     pub entries: Vec<LossEntry>,
 }
 
-/// Lost readings of one slice.
+/// Lost readings of one pipeline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LossEntry {
     /// Whose.
-    pub slice: SliceId,
+    pub pipeline: PipelineId,
     /// The start of the earliest lost pane.
     pub from: Timestamp,
     /// The end of the latest, after `from`.
@@ -60,7 +60,7 @@ impl Loss {
         put_varint(&mut frame, self.entries.len() as u64);
         for entry in &self.entries {
             assert!(entry.from < entry.to);
-            put_varint(&mut frame, u64::from(entry.slice.0));
+            put_varint(&mut frame, u64::from(entry.pipeline.0));
             put_varint(&mut frame, zigzag(entry.from.as_micros()));
             put_varint(&mut frame, entry.to.since(entry.from).as_micros().unsigned_abs());
             put_varint(&mut frame, entry.readings);
@@ -81,7 +81,7 @@ impl Loss {
 }
 
 fn entry(cursor: &mut Cursor<'_>) -> Result<LossEntry, WireFault> {
-    let slice = u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("slice number"))?;
+    let pipeline = u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("pipeline number"))?;
     let from = Timestamp::from_micros(unzigzag(cursor.varint()?)).ok_or(WireFault::Invalid("timestamp"))?;
     let length = i64::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("timestamp"))?;
     let to = from
@@ -91,7 +91,7 @@ fn entry(cursor: &mut Cursor<'_>) -> Result<LossEntry, WireFault> {
         .and_then(Timestamp::from_micros)
         .ok_or(WireFault::Invalid("timestamp"))?;
     Ok(LossEntry {
-        slice: SliceId(slice),
+        pipeline: PipelineId(pipeline),
         from,
         to,
         readings: cursor.varint()?,

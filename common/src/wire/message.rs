@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{VERSION, WireFault};
 use crate::limits::{
-    AGENT_NAME_BYTES_MAX, COUNTERS_MAX, FRAME_BYTES_MAX, LADDER_MAX, RANGES_MAX, SLICES_MAX, WINDOW_SIZE_MAX,
+    AGENT_NAME_BYTES_MAX, COUNTERS_MAX, FRAME_BYTES_MAX, LADDER_MAX, PIPELINES_MAX, RANGES_MAX,
+    WINDOW_SIZE_MAX,
 };
-use crate::plan::{Slice, SliceId};
+use crate::plan::{Pipeline, PipelineId};
 use crate::time::{Span, Timestamp};
 
 /// Seqs `first..=last` of some epoch.
@@ -53,20 +54,20 @@ pub struct Hello {
 pub struct AgentPlan {
     /// The plan's version.
     pub version: u64,
-    /// The slices with their numbers.
-    pub slices: Vec<(SliceId, Slice)>,
-    /// The coarsening ladders: for each slice that has one its rungs, ascending.
+    /// The pipelines with their numbers.
+    pub pipelines: Vec<(PipelineId, Pipeline)>,
+    /// The coarsening ladders: for each pipeline that has one its rungs, ascending.
     pub coarser: Vec<Coarser>,
 }
 
-/// One rung of a slice's coarsening ladder. Agents take no readings in for it; when a spool nears its budget they merge
-/// old deltas of `of` into the wider panes of `slice` and ship those in their place.
+/// One rung of a pipeline's coarsening ladder. Agents take no readings in for it; when a spool nears its budget they
+/// merge old deltas of `of` into the wider panes of `pipeline` and ship those in their place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Coarser {
-    /// The slice whose deltas are merged.
-    pub of: SliceId,
+    /// The pipeline whose deltas are merged.
+    pub of: PipelineId,
     /// The number under which the merged deltas are shipped. Its definition is that of `of` but for the pane.
-    pub slice: SliceId,
+    pub pipeline: PipelineId,
     /// Its pane width: a multiple of the rung before, and of the pane of `of`.
     pub pane: Span,
 }
@@ -84,12 +85,12 @@ pub struct Welcome {
     pub heartbeat: Span,
 }
 
-/// A number that an agent counts, cumulative within its era of counting.
+/// A number that an agent counts, cumulative within its era.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CounterSample {
-    /// The slice that it is about, or slice 0 for the agent itself.
-    pub slice: SliceId,
-    /// Which counter: [`crate::counter::Counter::code`].
+    /// The pipeline that it is about, or pipeline 0 for the agent itself.
+    pub pipeline: PipelineId,
+    /// Which counter: [`crate::metrics::Counter::code`].
     pub counter: u8,
     /// Its value.
     pub value: u64,
@@ -102,14 +103,14 @@ pub struct Heartbeat {
     pub epoch: u64,
     /// The era that the counters belong to: drawn at random when the agent's state is new, and kept across restarts, so
     /// that counters go on rather than start over.
-    pub counting: u64,
+    pub era: u64,
     /// The last batch sealed in this epoch, 0 for none.
     pub seq: u64,
     /// The oldest batch of this epoch that the agent still holds, `seq + 1` for none. Older ones are committed, refused
     /// or lost: the watermarks hold once every seq from this one to `seq` is committed.
     pub oldest: u64,
-    /// For each slice: no more on-time readings before this instant.
-    pub watermarks: Vec<(SliceId, Timestamp)>,
+    /// For each pipeline: no more on-time readings before this instant.
+    pub watermarks: Vec<(PipelineId, Timestamp)>,
     /// The counters.
     pub counters: Vec<CounterSample>,
     /// Batches that are not acknowledged yet.
@@ -127,11 +128,11 @@ pub enum RejectReason {
     Version,
     /// The bytes are not a batch, or break its invariants.
     Malformed,
-    /// A slice that the aggregator does not know, or one that keeps other components.
-    UnknownSlice,
-    /// A pane that does not fit its slice.
+    /// A pipeline that the aggregator does not know, or one that keeps other components.
+    UnknownPipeline,
+    /// A pane that does not fit its pipeline.
     BadPane,
-    /// A key that names another agent, in a slice whose keys name the agent.
+    /// A key that names another agent, in a pipeline whose keys name the agent.
     OtherAgent,
 }
 
@@ -222,7 +223,7 @@ impl Message {
             Self::Ack(range) => check_ranges(&range.ranges),
             Self::Plan(plan) => check_plan(plan),
             Self::Heartbeat(heartbeat) => {
-                within(heartbeat.watermarks.len(), SLICES_MAX, "watermarks")?;
+                within(heartbeat.watermarks.len(), PIPELINES_MAX, "watermarks")?;
                 within(heartbeat.counters.len(), COUNTERS_MAX, "counters")?;
                 heartbeat
                     .watermarks
@@ -284,29 +285,33 @@ fn check_ranges(ranges: &[SeqRange]) -> Result<(), WireFault> {
 }
 
 fn check_plan(plan: &AgentPlan) -> Result<(), WireFault> {
-    within(plan.slices.len(), SLICES_MAX, "slices")?;
-    within(plan.coarser.len(), SLICES_MAX * LADDER_MAX, "coarser slices")?;
-    plan.slices
+    within(plan.pipelines.len(), PIPELINES_MAX, "pipelines")?;
+    within(
+        plan.coarser.len(),
+        PIPELINES_MAX * LADDER_MAX,
+        "coarser pipelines",
+    )?;
+    plan.pipelines
         .iter()
-        .try_for_each(|(_, slice)| slice.check().map_err(WireFault::Invalid))?;
+        .try_for_each(|(_, pipeline)| pipeline.check().map_err(WireFault::Invalid))?;
     let mut numbers = BTreeSet::new();
     let mut reached = BTreeMap::new();
-    for (id, slice) in &plan.slices {
+    for (id, pipeline) in &plan.pipelines {
         if !numbers.insert(*id) {
-            return Err(WireFault::Invalid("slice number stands twice"));
+            return Err(WireFault::Invalid("pipeline number stands twice"));
         }
-        reached.insert(*id, slice.pane);
+        reached.insert(*id, pipeline.pane);
     }
     for rung in &plan.coarser {
         let below = reached
             .get_mut(&rung.of)
-            .ok_or(WireFault::Invalid("coarser slice of no slice"))?;
+            .ok_or(WireFault::Invalid("coarser pipeline of no pipeline"))?;
         if rung.pane <= *below || rung.pane > WINDOW_SIZE_MAX || !rung.pane.is_multiple_of(*below) {
             return Err(WireFault::Invalid("coarser pane width"));
         }
         *below = rung.pane;
-        if !numbers.insert(rung.slice) {
-            return Err(WireFault::Invalid("slice number stands twice"));
+        if !numbers.insert(rung.pipeline) {
+            return Err(WireFault::Invalid("pipeline number stands twice"));
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
-//! A section: the deltas of one slice and pane, as columns with the keys in ascending order.
+//! A section: the deltas of one pipeline and pane, as columns with the keys in ascending order.
 //!
 //! ```text
-//! section := slice:varint  pane:zigzag varint (µs)  rows:varint  fields:varint  components:u8 × fields
+//! section := pipeline:varint  pane:zigzag varint (µs)  rows:varint  fields:varint  components:u8 × fields
 //!            sketches:varint  kind × sketches  key-length:varint  keys  readings − 1: column
 //!            field × fields  sketch × sketches
 //! keys    := shared prefix: column  suffix length: column  suffixes: bytes
@@ -18,7 +18,7 @@ use super::cursor::{Cursor, put_varint, unzigzag, zigzag};
 use super::sketch::{Room, put_kind, put_sketch, take_kind, take_sketch};
 use super::stats::{StatsScratch, put_field, take_field};
 use crate::limits::{BATCH_DELTAS_MAX, FIELDS_MAX, KEY_BYTES_MAX, SECTION_ENTRIES_MAX, SKETCHES_MAX};
-use crate::plan::{Components, SliceId};
+use crate::plan::{Components, PipelineId};
 use crate::sketch::{Sketch, SketchKind};
 use crate::stats::Stats;
 use crate::time::Timestamp;
@@ -77,7 +77,7 @@ impl KeyList {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Section {
     /// Whose deltas.
-    pub slice: SliceId,
+    pub pipeline: PipelineId,
     /// The pane's start.
     pub pane: Timestamp,
     /// What is kept of each field.
@@ -97,7 +97,7 @@ pub struct Section {
 impl Default for Section {
     fn default() -> Self {
         Self {
-            slice: SliceId(0),
+            pipeline: PipelineId(0),
             pane: Timestamp::clamped(0),
             keep: Vec::new(),
             keys: KeyList::default(),
@@ -110,9 +110,9 @@ impl Default for Section {
 }
 
 impl Section {
-    /// Starts anew for this slice and pane, without sketches, keeping the memory.
-    pub fn reset(&mut self, slice: SliceId, pane: Timestamp, keep: impl Iterator<Item = Components>) {
-        self.slice = slice;
+    /// Starts anew for this pipeline and pane, without sketches, keeping the memory.
+    pub fn reset(&mut self, pipeline: PipelineId, pane: Timestamp, keep: impl Iterator<Item = Components>) {
+        self.pipeline = pipeline;
         self.pane = pane;
         self.keep.clear();
         self.keep.extend(keep);
@@ -134,12 +134,12 @@ impl Section {
         self.readings.len()
     }
 
-    /// The partials of one row, a slice of `keep.len()`.
+    /// The partials of one row, a pipeline of `keep.len()`.
     pub fn row(&self, index: usize) -> &[Stats] {
         &self.stats[index * self.keep.len()..(index + 1) * self.keep.len()]
     }
 
-    /// The sketches of one row, a slice of `sketch_kinds.len()`.
+    /// The sketches of one row, a pipeline of `sketch_kinds.len()`.
     pub fn sketch_row(&self, index: usize) -> &[Sketch] {
         &self.sketches[index * self.sketch_kinds.len()..(index + 1) * self.sketch_kinds.len()]
     }
@@ -152,7 +152,7 @@ impl Section {
         assert!(self.stats.len() == rows * self.keep.len());
         assert!(self.sketches.len() == rows * self.sketch_kinds.len());
         debug_assert!(self.sketches.iter().map(Sketch::entries).sum::<usize>() <= SECTION_ENTRIES_MAX);
-        put_varint(out, u64::from(self.slice.0));
+        put_varint(out, u64::from(self.pipeline.0));
         put_varint(out, zigzag(self.pane.as_micros()));
         put_varint(out, rows as u64);
         put_varint(out, self.keep.len() as u64);
@@ -202,7 +202,7 @@ impl Section {
 #[derive(Clone, Copy)]
 pub struct SectionView<'b> {
     /// Whose deltas.
-    pub slice: SliceId,
+    pub pipeline: PipelineId,
     /// The pane's start.
     pub pane: Timestamp,
     rows: usize,
@@ -217,7 +217,7 @@ impl<'b> SectionView<'b> {
     /// Takes the head apart; `bytes` must be exactly one section.
     pub fn parse(bytes: &'b [u8]) -> Result<Self, WireFault> {
         let mut cursor = Cursor::new(bytes);
-        let slice = u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("slice number"))?;
+        let pipeline = u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("pipeline number"))?;
         let pane = unzigzag(cursor.varint()?);
         let pane = Timestamp::from_micros(pane).ok_or(WireFault::Invalid("pane start"))?;
         let rows = cursor.length(BATCH_DELTAS_MAX, "rows")?;
@@ -241,7 +241,7 @@ impl<'b> SectionView<'b> {
         let key_bytes = cursor.varint()?;
         let keys = cursor.take(usize::try_from(key_bytes).map_err(|_| WireFault::Truncated)?)?;
         Ok(Self {
-            slice: SliceId(slice),
+            pipeline: PipelineId(pipeline),
             pane,
             rows,
             keep,
@@ -307,9 +307,9 @@ impl<'b> SectionView<'b> {
         cursor.finish()
     }
 
-    /// Unpacks readings, partials and sketches, replacing what was in `readings`, `stats` and `sketches` (row by row, one
-    /// partial for each field, one sketch of each kind). Every partial satisfies the invariants of [`Stats`], and every
-    /// sketch is in a state that some values have.
+    /// Unpacks readings, partials and sketches, replacing what was in `readings`, `stats` and `sketches` (row by row,
+    /// one partial for each field, one sketch of each kind). Every partial satisfies the invariants of [`Stats`], and
+    /// every sketch is in a state that some values have.
     pub fn read_rows(
         &self,
         readings: &mut Vec<u64>,
@@ -387,7 +387,7 @@ impl<'b> SectionView<'b> {
 
     /// Unpacks everything.
     pub fn read(&self, section: &mut Section, scratch: &mut StatsScratch) -> Result<(), WireFault> {
-        section.reset(self.slice, self.pane, self.keep());
+        section.reset(self.pipeline, self.pane, self.keep());
         section.set_sketches(self.sketch_kinds());
         self.read_keys(&mut section.keys, scratch)?;
         self.read_rows(

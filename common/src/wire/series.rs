@@ -17,9 +17,9 @@ use super::column::{put_column, take_column};
 use super::cursor::{Cursor, put_varint, put_varint_wide, unzigzag, unzigzag_wide, zigzag, zigzag_wide};
 use super::sketch::Room;
 use super::stats::{StatsScratch, TICKS};
-use crate::decimal::Value;
 use crate::limits::SERIES_POINTS_MAX;
-use crate::scale::{SCALE_MAX, Scale};
+use crate::number::decimal::Value;
+use crate::number::scale::{SCALE_MAX, Scale};
 use crate::sketch::{Series, SeriesPoint};
 use crate::time::Timestamp;
 

@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::decimal::Value;
 use crate::limits::{BUCKETS_MAX, SERIES_POINTS_MAX};
-use crate::plan::{Components, SliceId};
+use crate::number::decimal::Value;
+use crate::plan::{Components, PipelineId};
 use crate::sketch::{Course, Series, Shape, Sketch, SketchKind, empty_row, hash, logarithm, merge_rows};
 use crate::stats::{End, Stats};
 use crate::time::Timestamp;
@@ -19,7 +19,7 @@ type Row = Vec<Vec<(i64, i128)>>;
 
 fn section(keep: &[Components], rows: &[(Vec<u8>, Row)]) -> Section {
     let mut section = Section::default();
-    section.reset(SliceId(7), Timestamp::clamped(PANE), keep.iter().copied());
+    section.reset(PipelineId(7), Timestamp::clamped(PANE), keep.iter().copied());
     for (key, row) in rows {
         section.keys.push(key);
         let most = row.iter().map(Vec::len).max().unwrap_or(0) as u64;
@@ -285,8 +285,8 @@ fn loss(epoch: u64, entries: &[(u32, i64, i64, u64)]) -> Loss {
         seq: 42,
         entries: entries
             .iter()
-            .map(|&(slice, from, length, readings)| LossEntry {
-                slice: SliceId(slice),
+            .map(|&(pipeline, from, length, readings)| LossEntry {
+                pipeline: PipelineId(pipeline),
                 from: Timestamp::clamped(from),
                 to: Timestamp::clamped(from + length),
                 readings,
@@ -347,7 +347,7 @@ fn loss_records_are_bounded_and_checked() {
 }
 
 fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
-    let slice = |pane| crate::plan::Slice {
+    let pipeline = |pane| crate::plan::Pipeline {
         topic: crate::topic::TopicTemplate::parse("s/{device}").unwrap(),
         format: crate::plan::Format::Json,
         compression: crate::plan::Compression::None,
@@ -357,8 +357,8 @@ fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
         filter: None,
         pane: crate::time::Span::from_secs(pane),
         count: None,
-        lateness: crate::time::Span::ZERO,
-        max_late: crate::time::Span::ZERO,
+        watermark_delay: crate::time::Span::ZERO,
+        allowed_lateness: crate::time::Span::ZERO,
         max_ahead: crate::time::Span::ZERO,
         idle: crate::time::Span::ZERO,
         dedupe: None,
@@ -369,12 +369,12 @@ fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
     };
     let plan = AgentPlan {
         version: 1,
-        slices: alloc::vec![(SliceId(1), slice(10)), (SliceId(2), slice(60))],
+        pipelines: alloc::vec![(PipelineId(1), pipeline(10)), (PipelineId(2), pipeline(60))],
         coarser: rungs
             .iter()
-            .map(|&(of, slice, pane)| Coarser {
-                of: SliceId(of),
-                slice: SliceId(slice),
+            .map(|&(of, pipeline, pane)| Coarser {
+                of: PipelineId(of),
+                pipeline: PipelineId(pipeline),
                 pane: crate::time::Span::from_secs(pane),
             })
             .collect(),
@@ -386,20 +386,20 @@ fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
 fn ladders_ascend_in_multiples() {
     assert!(laddered(&[(1, 3, 60), (1, 4, 600), (2, 5, 120)]).is_ok());
     let width = Err(WireFault::Invalid("coarser pane width"));
-    assert_eq!(laddered(&[(1, 3, 10)]), width, "no wider than the slice's own");
+    assert_eq!(laddered(&[(1, 3, 10)]), width, "no wider than the pipeline's own");
     assert_eq!(laddered(&[(1, 3, 15)]), width);
     assert_eq!(laddered(&[(1, 3, 60), (1, 4, 60)]), width);
     assert_eq!(
         laddered(&[(1, 3, 60), (1, 4, 90)]),
         width,
-        "of the slice, not of the rung"
+        "of the pipeline, not of the rung"
     );
     assert_eq!(laddered(&[(1, 3, 10 * 86_400 * 366)]), width);
     assert_eq!(
         laddered(&[(9, 3, 60)]),
-        Err(WireFault::Invalid("coarser slice of no slice"))
+        Err(WireFault::Invalid("coarser pipeline of no pipeline"))
     );
-    let twice = Err(WireFault::Invalid("slice number stands twice"));
+    let twice = Err(WireFault::Invalid("pipeline number stands twice"));
     assert_eq!(laddered(&[(1, 2, 60)]), twice);
     assert_eq!(laddered(&[(1, 3, 60), (2, 3, 120)]), twice);
 }
@@ -505,12 +505,12 @@ fn messages_round_trip_and_are_bounded() {
         Message::Drain,
         Message::Heartbeat(Heartbeat {
             epoch: 9,
-            counting: 8,
+            era: 8,
             seq: 7,
             oldest: 6,
-            watermarks: alloc::vec![(SliceId(1), now)],
+            watermarks: alloc::vec![(PipelineId(1), now)],
             counters: alloc::vec![CounterSample {
-                slice: SliceId(0),
+                pipeline: PipelineId(0),
                 counter: 1,
                 value: 2
             }],
@@ -542,7 +542,7 @@ fn messages_round_trip_and_are_bounded() {
 fn histograms_of_sensors_take_few_bytes() {
     for (readings, most) in [(10_u64, 14), (60, 30)] {
         let mut section = Section::default();
-        section.reset(SliceId(1), Timestamp::clamped(PANE), core::iter::empty());
+        section.reset(PipelineId(1), Timestamp::clamped(PANE), core::iter::empty());
         section.set_sketches([SketchKind::Buckets(Shape::Linear)].into_iter());
         let mut seed = 7_u64;
         let mut entries = 0;
@@ -584,7 +584,7 @@ fn histograms_of_sensors_take_few_bytes() {
 fn series_of_meters_take_few_bytes() {
     for (readings, most) in [(6_i64, 12), (60, 80)] {
         let mut section = Section::default();
-        section.reset(SliceId(1), Timestamp::clamped(PANE), core::iter::empty());
+        section.reset(PipelineId(1), Timestamp::clamped(PANE), core::iter::empty());
         section.set_sketches([SketchKind::Series].into_iter());
         let mut seed = 7_u64;
         for key in 0..1_000_i64 {

@@ -79,13 +79,13 @@ pub fn audit(truth: &[PathBuf], database: &Path, out: &mut impl Write) -> Result
     for expected in oracle.queries() {
         let name = &expected.query.name;
         let (rows, losses) = (database.row_readings(name)?, database.losses(name)?);
-        let slice = database.slice(name)?;
+        let pipeline = database.pipeline(name)?;
         let account = Account::new(
             &expected.query,
-            &expected.tally,
+            &expected.metrics,
             rows,
             losses.readings,
-            slice,
+            pipeline,
             &counters,
         );
         write!(out, "{}", account.show())?;
@@ -143,14 +143,14 @@ mod tests {
             let definition = postcard::to_allocvec(&plan(vec![query])).unwrap();
             files.sql(
                 "CREATE TABLE catchment_plan (version INTEGER, definition BLOB);
-                 CREATE TABLE catchment_query (name TEXT, slice INTEGER);
+                 CREATE TABLE catchment_query (name TEXT, pipeline INTEGER);
                  INSERT INTO catchment_query VALUES ('room_climate', 4);
-                 CREATE TABLE catchment_reader (query TEXT, slice INTEGER);
+                 CREATE TABLE catchment_reader (query TEXT, pipeline INTEGER);
                  INSERT INTO catchment_reader VALUES ('room_climate', 4);
-                 CREATE TABLE catchment_slice (id INTEGER, coarser_of INTEGER);
-                 INSERT INTO catchment_slice VALUES (4, 0), (5, 4), (6, 0);
-                 CREATE TABLE catchment_loss (slice INTEGER, from_us INTEGER, to_us INTEGER, readings INTEGER);
-                 CREATE TABLE catchment_counter (slice INTEGER, name TEXT, value INTEGER);
+                 CREATE TABLE catchment_pipeline (id INTEGER, coarser_of INTEGER);
+                 INSERT INTO catchment_pipeline VALUES (4, 0), (5, 4), (6, 0);
+                 CREATE TABLE catchment_loss (pipeline INTEGER, from_us INTEGER, to_us INTEGER, readings INTEGER);
+                 CREATE TABLE catchment_counter (pipeline INTEGER, name TEXT, value INTEGER);
                  INSERT INTO catchment_counter VALUES (4, 'rejected_too_late', 1), (0, 'uplink_bytes', 8), (0, 'link_bytes', 16);
                  CREATE TABLE room_climate (window_start TEXT, window_end TEXT, site TEXT, device TEXT,
                      coarse INTEGER, status TEXT, revision INTEGER, readings INTEGER, temp_mean REAL, hum_mean REAL);

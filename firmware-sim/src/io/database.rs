@@ -52,9 +52,9 @@ impl Database {
         Ok(postcard::from_bytes(definition)?)
     }
 
-    /// The number of the slice that a query runs as.
-    pub fn slice(&self, query: &str) -> Result<i64, DatabaseFault> {
-        let sql = "SELECT slice FROM catchment_query WHERE name = ?1";
+    /// The number of the pipeline that a query runs as.
+    pub fn pipeline(&self, query: &str) -> Result<i64, DatabaseFault> {
+        let sql = "SELECT pipeline FROM catchment_query WHERE name = ?1";
         self.connection
             .query_row(sql, [query], |row| row.get(0))
             .map_err(|error| table_fault(query, error))
@@ -62,7 +62,7 @@ impl Database {
 
     /// All counters, summed over agents and epochs.
     pub fn counters(&self) -> Result<Counters, DatabaseFault> {
-        let sql = "SELECT slice, name, value FROM catchment_counter";
+        let sql = "SELECT pipeline, name, value FROM catchment_counter";
         let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query([])?;
         let mut counters = Counters::new();
@@ -90,12 +90,13 @@ impl Database {
         sums.map_err(|error| table_fault(query, error))
     }
 
-    /// What agents say they lost of a query's readings, under any slice that it has read and the coarser ones of these.
+    /// What agents say they lost of a query's readings, under any pipeline that it has read and the coarser ones of
+    /// these.
     pub fn losses(&self, query: &str) -> Result<Losses, DatabaseFault> {
-        let sql = "SELECT l.slice, l.from_us, l.to_us, l.readings
-                   FROM catchment_loss l LEFT JOIN catchment_slice s ON s.id = l.slice
-                   WHERE l.slice = 0 OR EXISTS (SELECT 1 FROM catchment_reader r
-                                                WHERE r.query = ?1 AND r.slice IN (l.slice, s.coarser_of))";
+        let sql = "SELECT l.pipeline, l.from_us, l.to_us, l.readings
+                   FROM catchment_loss l LEFT JOIN catchment_pipeline s ON s.id = l.pipeline
+                   WHERE l.pipeline = 0 OR EXISTS (SELECT 1 FROM catchment_reader r
+                                                WHERE r.query = ?1 AND r.pipeline IN (l.pipeline, s.coarser_of))";
         let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query([query])?;
         let mut losses = Losses::default();
@@ -120,8 +121,8 @@ impl Database {
         Ok(count.unsigned_abs())
     }
 
-    /// How many pairs of agent and slice have a watermark, and the earliest of these watermarks in microseconds since
-    /// the Unix epoch.
+    /// How many pairs of agent and pipeline have a watermark, and the earliest of these watermarks in microseconds
+    /// since the Unix epoch.
     pub fn watermarks(&self) -> Result<(u64, i64), DatabaseFault> {
         let sql = "SELECT count(*), coalesce(min(watermark_us), 0) FROM catchment_watermark";
         Ok(self.connection.query_row(sql, [], |row| {

@@ -44,7 +44,8 @@ use crate::fleet::Settings;
 const SECONDS_MAX: u64 = 30 * 86_400;
 /// How often the line in the terminal is renewed.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long the last windows may take to close: their size, the lateness and idle time of the plan, many times over.
+/// How long the last windows may take to close: their size, the watermark_delay and idle time of the plan, many times
+/// over.
 const DRAIN_TIME_MAX: Duration = Duration::from_mins(2);
 /// MQTT connections for each broker.
 const CONNECTIONS: u32 = 4;
@@ -311,18 +312,18 @@ impl Demo {
                 seconds,
                 ..View::default()
             };
-            let mut slices = Vec::new();
+            let mut pipelines = Vec::new();
             let mut latest_window_us = 0;
             for query in &plan.queries {
                 view.rows += database.row_count(&query.name)?;
-                slices.push(database.slice(&query.name)?);
+                pipelines.push(database.pipeline(&query.name)?);
                 latest_window_us = latest_window_us.max(query.window.longest().as_micros());
             }
-            slices.sort_unstable();
-            slices.dedup();
+            pipelines.sort_unstable();
+            pipelines.dedup();
             view.bytes_out = Traffic::new(0, &database.counters()?).link_bytes;
             let (count, earliest_us) = database.watermarks()?;
-            let complete = count == agents * slices.len() as u64;
+            let complete = count == agents * pipelines.len() as u64;
             Ok::<_, DatabaseFault>((
                 view,
                 Watermarks {
@@ -398,7 +399,7 @@ impl Demo {
 /// How far the agents have come, by what is committed.
 #[derive(Clone, Copy, Debug)]
 struct Watermarks {
-    /// Every agent has one for every slice.
+    /// Every agent has one for every pipeline.
     complete: bool,
     earliest_us: i64,
     /// The longest window.

@@ -1,4 +1,4 @@
-//! Windows of so many readings: what a key's readings make when they are cut in the order in which an agent took them.
+//! Count windows: what a key's readings make when they are cut in the order in which an agent took them.
 
 use catchment_common::plan::Query;
 

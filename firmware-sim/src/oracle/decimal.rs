@@ -1,6 +1,6 @@
 //! Decimal text as a big integer in units of 10⁻¹⁸.
 
-use catchment_common::counter::Reason;
+use catchment_common::metrics::Reason;
 use num_bigint::BigInt;
 use num_integer::Integer;
 use num_traits::{Signed, Zero};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::counter::Reason;
 use catchment_common::expression::{Expression, Op};
 use catchment_common::limits::KEY_BYTES_MAX;
+use catchment_common::metrics::Reason;
 use catchment_common::plan::{Aggregate, FieldSource, KeyPart, Path, Query, TimeSource, TimeUnit};
 use catchment_common::time::Timestamp;
 use num_bigint::BigInt;

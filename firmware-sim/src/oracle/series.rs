@@ -1,7 +1,8 @@
 //! What a counter's increase and rate, and a mean over time, must say, from all the points that there were.
 //!
 //! The definitions are those of the documentation, summed in another way than the pipeline does: an increase is what
-//! lies between the ends and what each fall hides, and an area is cut into layers of value instead of slices of time.
+//! lies between the ends and what each fall hides, and an area is cut into layers of value instead of pipelines of
+//! time.
 
 use std::collections::BTreeSet;
 

@@ -40,8 +40,8 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
         filter: None,
         window: Window::hopping(Span::from_secs(size_s), Span::from_secs(every_s)),
         aggregates: Aggregate::ALL.to_vec(),
-        lateness: Span::ZERO,
-        max_late: Span::from_days(1),
+        watermark_delay: Span::ZERO,
+        allowed_lateness: Span::from_days(1),
         max_ahead: Span::from_days(1),
         idle: Span::from_secs(1),
         patience: Span::from_secs(1),
@@ -171,7 +171,7 @@ fn refused_readings_are_counted_and_in_no_window() {
         ],
     );
     let reasons: Vec<(&str, u64)> = expected
-        .tally
+        .metrics
         .rejected
         .iter()
         .map(|(name, count)| (*name, *count))
@@ -189,9 +189,9 @@ fn refused_readings_are_counted_and_in_no_window() {
     );
     assert_eq!(
         (
-            expected.tally.published,
-            expected.tally.accepted,
-            expected.tally.row_readings
+            expected.metrics.published,
+            expected.metrics.accepted,
+            expected.metrics.row_readings
         ),
         (9, 1, 3)
     );
@@ -212,7 +212,7 @@ fn bad_entries_count_under_their_reason_where_the_topic_matches() {
     oracle.handle(&good(r#"{"ts":1,"temp":1}"#));
     let expected = &oracle.queries()[0];
     assert_eq!(
-        (expected.tally.published, expected.tally.rejected["too_late"]),
+        (expected.metrics.published, expected.metrics.rejected["too_late"]),
         (2, 1)
     );
     assert_eq!(
@@ -241,7 +241,7 @@ fn keys_come_from_topic_and_payload() {
     let mut keys: Vec<&str> = expected.remaining().map(|window| window.key).collect();
     keys.sort_unstable();
     assert_eq!(keys, ["7\0oslo", "ab\0oslo"]);
-    let rejected = &expected.tally.rejected;
+    let rejected = &expected.metrics.rejected;
     assert_eq!(
         (
             rejected["bad_key"],
@@ -294,7 +294,7 @@ fn a_numbered_reading_counts_once_and_devices_do_not_mix() {
         topic: "sensors/oslo/dev-2/env".into(),
         payload: payload(5).into(),
     });
-    let tally = &oracle.queries()[0].tally;
-    assert_eq!((tally.published, tally.accepted, tally.repeated), (7, 6, 5));
-    assert_eq!(tally.rejected[&"missing_field"], 1);
+    let metrics = &oracle.queries()[0].metrics;
+    assert_eq!((metrics.published, metrics.accepted, metrics.repeated), (7, 6, 5));
+    assert_eq!(metrics.rejected[&"missing_field"], 1);
 }

@@ -1,4 +1,4 @@
-//! Rows of windows of so many readings. For each key and agent they are laid along the readings in the order in which
+//! Rows of count windows. For each key and agent they are laid along the readings in the order in which
 //! those were published: each row must be what the next readings make, as many as it says it has. Numbers are the
 //! agent's own and are not compared, but they must rise, as the order in which the rows are laid.
 

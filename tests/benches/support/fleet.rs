@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use catchment_common::decimal::{Resolution, Value};
+use catchment_common::number::decimal::{Resolution, Value};
 
 /// A small generator (xorshift64*): the same numbers on every machine.
 #[derive(Clone, Debug)]

@@ -19,11 +19,11 @@ pub mod process;
 
 use std::time::Duration;
 
-use catchment_agent::intake::{Intake, Limits};
-use catchment_agent::tally::Tally;
+use catchment_agent::aggregate::intake::{Intake, Limits};
+use catchment_agent::metrics::Metrics;
 use catchment_aggregator::catalog::Catalog;
-use catchment_aggregator::io::plan_toml;
-use catchment_common::plan::{Plan, Slice};
+use catchment_aggregator::plan_toml;
+use catchment_common::plan::{Pipeline, Plan};
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::wire::AgentPlan;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
@@ -88,33 +88,33 @@ key        = ["site", "device"]
 fields     = { temp = { path = "temp", resolution = 0.01 }, hum = { path = "hum", resolution = 0.01 } }
 window     = { size = "10s" }
 aggregates = ["count", "mean", "stddev", "min", "max"]
-lateness   = "1s"
+watermark_delay = "1s"
 "#;
 
-/// A plan from its text, with its slices numbered from 1.
+/// A plan from its text, with its pipelines numbered from 1.
 pub fn catalog(text: &str) -> Catalog {
     let plan: Plan = plan_toml::parse(text, "plan.toml").expect("the plan is right");
     Catalog::first(plan)
 }
 
-/// The only slice of [`PLAN`].
-pub fn slice() -> Slice {
+/// The only pipeline of [`PLAN`].
+pub fn pipeline() -> Pipeline {
     catalog(PLAN)
-        .slices
+        .pipelines
         .into_values()
         .next()
-        .expect("a query has a slice")
+        .expect("a query has a pipeline")
 }
 
 /// An intake that runs `plan` in so much memory.
-pub fn intake(plan: &AgentPlan, memory_bytes: usize, tally: &mut Tally) -> Intake {
+pub fn intake(plan: &AgentPlan, memory_bytes: usize, metrics: &mut Metrics) -> Intake {
     let limits = Limits {
         agent: "bench",
         memory_bytes,
         payload_bytes_max: 1 << 16,
         seed: 7,
     };
-    Intake::new(plan, None, limits, at(0), tally)
+    Intake::new(plan, None, limits, at(0), metrics)
 }
 
 /// So many microseconds after the beginning.

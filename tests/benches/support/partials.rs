@@ -1,12 +1,12 @@
 //! Deltas as agents send them: sections of one pane, and batches of sections.
 
-use catchment_common::pane::kept;
-use catchment_common::plan::SliceId;
+use catchment_common::plan::PipelineId;
 use catchment_common::stats::Stats;
+use catchment_common::table::pane::kept;
 use catchment_common::wire::{BatchWriter, Section};
 
 use super::fleet::{self, Dice};
-use super::{slice, timestamp};
+use super::{pipeline, timestamp};
 
 /// So many keys of the plan's two tags, in order.
 pub fn keys(count: usize) -> Vec<Vec<u8>> {
@@ -19,9 +19,9 @@ pub fn keys(count: usize) -> Vec<Vec<u8>> {
 
 /// Deltas of one pane: some keys, ten readings each, as an agent would send them.
 pub fn section(keys: &[Vec<u8>], pane: i64, seed: u64) -> Section {
-    let (slice, mut dice) = (slice(), Dice::new(seed));
+    let (pipeline, mut dice) = (pipeline(), Dice::new(seed));
     let mut section = Section::default();
-    section.reset(SliceId(1), timestamp(pane), kept(&slice.fields[..1]));
+    section.reset(PipelineId(1), timestamp(pane), kept(&pipeline.fields[..1]));
     for (device, key) in keys.iter().enumerate() {
         let mut stats = Stats::IDENTITY;
         for reading in 0..10 {

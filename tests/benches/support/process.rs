@@ -206,7 +206,7 @@ impl Site {
         )?)
     }
 
-    /// A counter that the agents have reported, summed over slices.
+    /// A counter that the agents have reported, summed over pipelines.
     pub fn counter(&self, name: &str) -> Result<u64> {
         let sum = "SELECT coalesce(sum(value), 0) FROM catchment_counter WHERE name = ?1";
         let value: i64 = self.database()?.query_row(sum, [name], |row| row.get(0))?;

@@ -159,14 +159,14 @@ enum Kind {
     Outage,
 }
 
-/// Seeds from here on also let a query leave a slice that others stay on. Those before keep the meaning that they had
-/// when they found what they found.
+/// Seeds from here on also let a query leave a pipeline that others stay on. Those before keep the meaning that they
+/// had when they found what they found.
 pub const PARTED_FROM: u64 = 10_000;
 
 /// Seeds from here on have other kinds of windows.
 pub const KINDS_FROM: u64 = 20_000;
 
-/// Seeds from here on have windows of so many readings.
+/// Seeds from here on have count windows.
 pub const COUNTS_FROM: u64 = 30_000;
 
 impl Case {
@@ -252,7 +252,7 @@ impl Case {
         }
     }
 
-    /// All begins with windows of so many readings, and changes of plan keep them.
+    /// All begins with count windows, and changes of plan keep them.
     fn count_readings(&mut self) {
         self.plan = plans::Variant::Counts;
         let changes = self.faults.iter_mut().filter_map(|(_, fault)| match fault {
@@ -264,7 +264,7 @@ impl Case {
         }
     }
 
-    /// Every second change to the plan of all queries is to the one in which a query has left its slice.
+    /// Every second change to the plan of all queries is to the one in which a query has left its pipeline.
     fn part_queries(&mut self) {
         let all = self.faults.iter_mut().filter_map(|(_, fault)| match fault {
             Fault::Plan(variant @ (plans::Variant::All | plans::Variant::Rooms)) => Some(variant),
@@ -293,7 +293,7 @@ impl Case {
         };
         // Long names make batches large, so that few readings fill a spool.
         let padding = if kind == Kind::Outage { 150 } else { 0 };
-        let devices = Devices {
+        let devices = Dedupe {
             count: devices,
             readings,
             padding,
@@ -354,7 +354,7 @@ impl Case {
 
 /// The devices of a gateway.
 #[derive(Clone, Copy)]
-struct Devices {
+struct Dedupe {
     count: u32,
     /// Readings in one message.
     readings: u32,
@@ -362,8 +362,8 @@ struct Devices {
     padding: usize,
 }
 
-fn message(at: u64, gateway: usize, devices: Devices, number: u32, dice: &mut Dice) -> Publish {
-    let Devices {
+fn message(at: u64, gateway: usize, devices: Dedupe, number: u32, dice: &mut Dice) -> Publish {
+    let Dedupe {
         count,
         readings,
         padding,

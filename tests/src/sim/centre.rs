@@ -217,10 +217,10 @@ impl World<'_> {
             let retried = retry_names.take_if(|(id, _)| *id == commit.id);
             let names = retried.map_or_else(|| names.clone(), |(_, names)| names);
             let text = format!(
-                "commit {}: {} batches, ledger {:?}, checkpoint: {}",
+                "commit {}: {} batches, committed {:?}, checkpoint: {}",
                 commit.id,
                 commit.batches.len(),
-                commit.ledger,
+                commit.committed,
                 commit.checkpoint.is_some()
             );
             let is_worth_telling = !commit.batches.is_empty() || commit.checkpoint.is_some();

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_agent::tally::AGENT;
+use catchment_agent::metrics::AGENT;
 use catchment_aggregator::catalog::RunningQuery;
 use catchment_aggregator::commit::Row;
-use catchment_common::counter::{Counter, Reason};
 use catchment_common::key::tags_of;
 use catchment_common::limits::SPAN_MAX;
-use catchment_common::plan::{Aggregate, Column, Plan, Query, SliceId, Window};
+use catchment_common::metrics::{Counter, Reason};
+use catchment_common::plan::{Aggregate, Column, PipelineId, Plan, Query, Window};
 use catchment_common::stats::Lowered;
 use catchment_common::time::Span;
 use catchment_firmware_sim::oracle::nearest::{is_nearest, is_nearest_root};
@@ -38,13 +38,13 @@ impl World<'_> {
         self.check_counters()
     }
 
-    /// What the messages that were taken under a plan with one of these slices say about a query.
+    /// What the messages that were taken under a plan with one of these pipelines say about a query.
     pub(super) fn truth(&self, running: &RunningQuery) -> Expected {
-        let slices: BTreeSet<SliceId> = running
+        let pipelines: BTreeSet<PipelineId> = running
             .readers
             .iter()
             .chain(&running.coarse)
-            .map(|reader| reader.slice)
+            .map(|reader| reader.pipeline)
             .collect();
         let plan = Plan {
             version: 1,
@@ -57,7 +57,7 @@ impl World<'_> {
             let Some(plan) = taken.and_then(|version| self.plans.get(&version)) else {
                 continue;
             };
-            if plan.slices.iter().any(|(id, _)| slices.contains(id)) {
+            if plan.pipelines.iter().any(|(id, _)| pipelines.contains(id)) {
                 let entry = Entry::Good {
                     topic: publish.topic.as_str().into(),
                     payload: publish.payload.as_str().into(),
@@ -68,8 +68,8 @@ impl World<'_> {
         oracle.into_queries().remove(0)
     }
 
-    /// Each publish that was lifted, with its gateway and in the order in which that lifted it: the last time, if a crash
-    /// took it back before.
+    /// Each publish that was lifted, with its gateway and in the order in which that lifted it: the last time, if a
+    /// crash took it back before.
     fn in_order(&self) -> Vec<(usize, usize)> {
         let mut all = Vec::new();
         for (gateway, order) in self.order.iter().enumerate() {
@@ -96,14 +96,14 @@ impl World<'_> {
         let coarse = table.rows.keys().filter(|(_, _, coarse, _)| *coarse).count();
         self.figures.rows += table.rows.len() as u64;
         self.figures.coarse_rows += coarse as u64;
-        self.figures.readings += expected.tally.accepted;
+        self.figures.readings += expected.metrics.accepted;
         let family = self.centre.store.family(name);
         let lost: u64 = self
             .centre
             .store
             .losses
             .iter()
-            .filter(|((_, _, _, slice), _)| family.contains(slice))
+            .filter(|((_, _, _, pipeline), _)| family.contains(pipeline))
             .map(|(_, readings)| readings)
             .sum();
         self.figures.lost += lost;
@@ -131,48 +131,49 @@ impl World<'_> {
     fn check_counters(&mut self) -> Result<(), String> {
         for gateway in &self.gateways {
             let Some(agent) = &gateway.agent else { continue };
-            let (name, tally) = (gateway.name(), agent.tally());
-            let slices: BTreeSet<SliceId> = self
+            let (name, metrics) = (gateway.name(), agent.metrics());
+            let pipelines: BTreeSet<PipelineId> = self
                 .plans
                 .values()
-                .flat_map(|plan| plan.slices.iter())
+                .flat_map(|plan| plan.pipelines.iter())
                 .map(|(id, _)| *id)
                 .collect();
             let sum = |counter| -> u64 {
                 std::iter::once(AGENT)
-                    .chain(slices.iter().copied())
-                    .map(|slice| tally.value(slice, counter))
+                    .chain(pipelines.iter().copied())
+                    .map(|pipeline| metrics.value(pipeline, counter))
                     .sum()
             };
             let refused = sum(Counter::Rejected(Reason::BatchRefused));
-            let (received, lifted) = (sum(Counter::Received), sum(Counter::Lifted));
-            if received != lifted + tally.rejected() - refused {
+            let (received, lifted) = (sum(Counter::Received), sum(Counter::Accepted));
+            if received != lifted + metrics.rejected() - refused {
                 return Err(format!(
                     "{name} received {received} readings, lifted {lifted}, rejected {}",
-                    tally.rejected()
+                    metrics.rejected()
                 ));
             }
             self.figures.redelivered += sum(Counter::Redelivered);
             self.figures.resent += sum(Counter::Resent);
             self.figures.disk_faults += sum(Counter::DiskFaults);
-            self.figures.spilled += sum(Counter::Spilled);
-            for &slice in &slices {
+            self.figures.emitted_early += sum(Counter::EmittedEarly);
+            for &pipeline in &pipelines {
                 let at_centre: u64 = self
                     .centre
                     .store
                     .counters
                     .iter()
                     .filter(|((agent, _, of, counter), _)| {
-                        agent == name && *of == slice && *counter == Counter::Lifted
+                        agent == name && *of == pipeline && *counter == Counter::Accepted
                     })
                     .map(|(_, value)| value)
                     .sum();
-                let here = tally.value(slice, Counter::Lifted);
-                // A heartbeat may tell of what a crash takes back. What a slice counts later corrects that, if anything.
+                let here = metrics.value(pipeline, Counter::Accepted);
+                // A heartbeat may tell of what a crash takes back. What a pipeline counts later corrects that, if
+                // anything.
                 if at_centre != here && here > 0 {
                     return Err(format!(
-                        "{name} lifted {here} readings for slice {}, the centre knows of {at_centre}",
-                        slice.0
+                        "{name} lifted {here} readings for pipeline {}, the centre knows of {at_centre}",
+                        pipeline.0
                     ));
                 }
             }
@@ -180,34 +181,34 @@ impl World<'_> {
         self.check_lifted()
     }
 
-    /// The counters say what was published, slice by slice.
+    /// The counters say what was published, pipeline by pipeline.
     fn check_lifted(&self) -> Result<(), String> {
-        let mut expected: BTreeMap<(usize, SliceId), u64> = BTreeMap::new();
+        let mut expected: BTreeMap<(usize, PipelineId), u64> = BTreeMap::new();
         for (publish, taken) in self.case.publishes.iter().zip(&self.taken) {
             let Some(plan) = taken.and_then(|version| self.plans.get(&version)) else {
                 continue;
             };
-            for (id, slice) in &plan.slices {
-                // A payload is good for all slices of its topic or for none, and then it does not parse.
-                if slice.topic.matches(&publish.topic).is_some() {
+            for (id, pipeline) in &plan.pipelines {
+                // A payload is good for all pipelines of its topic or for none, and then it does not parse.
+                if pipeline.topic.matches(&publish.topic).is_some() {
                     *expected.entry((publish.gateway, *id)).or_default() += readings_of(&publish.payload);
                 }
             }
         }
-        for ((gateway, slice), expected) in expected {
+        for ((gateway, pipeline), expected) in expected {
             let Some(agent) = &self.gateways[gateway].agent else {
                 continue;
             };
             // Whether a condition refuses the right ones, the rows show.
             let refused = [Reason::Filtered, Reason::Undecided].map(Counter::Rejected);
-            let lifted = std::iter::once(Counter::Lifted)
+            let lifted = std::iter::once(Counter::Accepted)
                 .chain(refused)
-                .map(|counter| agent.tally().value(slice, counter))
+                .map(|counter| agent.metrics().value(pipeline, counter))
                 .sum::<u64>();
             if lifted != expected {
                 return Err(format!(
-                    "gw-{gateway} lifted or filtered {lifted} readings for slice {}, of {expected} published",
-                    slice.0
+                    "gw-{gateway} lifted or filtered {lifted} readings for pipeline {}, of {expected} published",
+                    pipeline.0
                 ));
             }
         }

@@ -1,12 +1,12 @@
-//! What must hold of windows of so many readings: laid along the readings in the order in which a gateway took them, each
+//! What must hold of count windows: laid along the readings in the order in which a gateway took them, each
 //! row is what the next of them make.
 
 use std::collections::BTreeMap;
 
 use catchment_aggregator::catalog::RunningQuery;
 use catchment_aggregator::commit::CountedRow;
-use catchment_common::counter::Counter;
 use catchment_common::key::tags_of;
+use catchment_common::metrics::Counter;
 use catchment_common::time::Timestamp;
 use catchment_firmware_sim::oracle::Expected;
 use catchment_firmware_sim::oracle::count::Counted;
@@ -29,10 +29,10 @@ impl World<'_> {
             .store
             .losses
             .iter()
-            .filter(|((_, _, _, slice), _)| family.contains(slice));
+            .filter(|((_, _, _, pipeline), _)| family.contains(pipeline));
         let lost: u64 = of_family.map(|(_, readings)| readings).sum();
         self.figures.counted_rows += table.counted.len() as u64;
-        self.figures.readings += expected.tally.accepted;
+        self.figures.readings += expected.metrics.accepted;
         self.figures.lost += lost;
         if self.centre.removed.contains(&query.name) {
             // What was shown while a query was away is not promised.
@@ -51,10 +51,10 @@ impl World<'_> {
             of.insert(*number, row);
         }
         let shown: u64 = table.counted.values().map(|(row, _)| row.row.readings).sum();
-        if shown + lost != expected.tally.accepted {
+        if shown + lost != expected.metrics.accepted {
             return Err(format!(
                 "{}: {shown} readings are shown, {lost} reported lost, of {}",
-                query.name, expected.tally.accepted
+                query.name, expected.metrics.accepted
             ));
         }
         if lost > 0 {
@@ -71,7 +71,7 @@ impl World<'_> {
         for gateway in &self.gateways {
             let Some(agent) = &gateway.agent else { continue };
             let told: u64 = { family.iter() }
-                .map(|&slice| agent.tally().value(slice, Counter::CutShort))
+                .map(|&pipeline| agent.metrics().value(pipeline, Counter::CutShort))
                 .sum();
             let found = short.get(gateway.name()).copied().unwrap_or(0);
             if found > told {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use catchment_agent::disk::{Disk, DiskFault, File, Step};
+use catchment_agent::log::disk::{Disk, DiskFault, File, Step};
 use catchment_firmware_sim::dice::Dice;
 
 /// The simulated disk of one gateway.

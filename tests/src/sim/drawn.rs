@@ -73,7 +73,7 @@ impl Case {
 
     fn publish_drawn(&mut self, dice: &mut Dice) {
         let (devices, gap) = (1 + dice.below(5), 20 + dice.below(400));
-        let lateness = pick(dice, &[50, 1_000, 10_000]);
+        let watermark_delay = pick(dice, &[50, 1_000, 10_000]);
         for gateway in 0..self.gateways {
             let mut at = u64::from(dice.below(gap)) * MS;
             while at < self.end {
@@ -82,7 +82,7 @@ impl Case {
                 // A device may move from one gateway to another: the key is the same.
                 let topic = format!("s/site{}/d{device}/{kind}", device % 2);
                 let count = 1 + dice.below(3) * dice.below(3);
-                let readings: Vec<String> = (0..count).map(|_| reading(at, lateness, dice)).collect();
+                let readings: Vec<String> = (0..count).map(|_| reading(at, watermark_delay, dice)).collect();
                 let payload = if count > 1 {
                     format!("[{}]", readings.join(","))
                 } else {
@@ -104,11 +104,11 @@ impl Case {
 }
 
 /// One reading. All have `temp` or `watts`, so that each is good for every drawn query.
-fn reading(at: u64, lateness: u32, dice: &mut Dice) -> String {
+fn reading(at: u64, watermark_delay: u32, dice: &mut Dice) -> String {
     let late = match dice.below(10) {
         0 => i64::from(dice.below(60_000)),
         1 => -i64::from(dice.below(1_000)),
-        2..5 => i64::from(dice.below(lateness)),
+        2..5 => i64::from(dice.below(watermark_delay)),
         _ => 0,
     };
     // Often at the very edge of a window.
@@ -158,7 +158,7 @@ pub(super) fn plan(seed: u64) -> String {
         .collect()
 }
 
-/// What decides whether queries share a slice.
+/// What decides whether queries share a pipeline.
 #[derive(Clone)]
 struct Shape {
     topic: &'static str,
@@ -167,7 +167,7 @@ struct Shape {
     /// Whether all fields are counters.
     counts: bool,
     filter: &'static str,
-    lateness: &'static str,
+    watermark_delay: &'static str,
     idle: &'static str,
 }
 
@@ -246,7 +246,7 @@ impl Shape {
             ),
             key: key.join(", "),
             fields: fields.join(", "),
-            lateness: pick(dice, &["0s", "500ms", "2s", "8s"]),
+            watermark_delay: pick(dice, &["0s", "500ms", "2s", "8s"]),
             idle: pick(dice, &["1s", "5s", "10s"]),
         }
     }
@@ -261,7 +261,7 @@ fn query(number: u32, first: &Shape, dice: &mut Dice) -> String {
     let increase = (shape.counts && dice.below(2) == 0).then_some("increase");
     let drawn: Vec<&str> = AGGREGATES.into_iter().filter(|_| dice.below(3) == 0).collect();
     let window = window(dice);
-    // Series are not of windows of so many readings.
+    // Series are not of count windows.
     let is_counted = window.starts_with("{ count");
     let of_points = ["increase", "time_weighted_mean", "rate"];
     let aggregates: Vec<String> = { drawn.into_iter() }
@@ -277,14 +277,14 @@ fn query(number: u32, first: &Shape, dice: &mut Dice) -> String {
     format!(
         "[[query]]\nname = \"q{number}\"\ntopic = \"{}\"\nformat = \"json\"\ntime = {{ path = \"ts\", unit = \"ms\" }}\n\
          tags = {{ room = \"room\" }}\nkey = [{}]\nfields = {{ {} }}\n{}window = {}\naggregates = [{aggregates}]\n\
-         lateness = \"{}\"\npatience = \"{}\"\nidle = \"{}\"\nmax_late = \"36500d\"\nmax_ahead = \"36500d\"\n\
+         watermark_delay = \"{}\"\npatience = \"{}\"\nidle = \"{}\"\nallowed_lateness = \"36500d\"\nmax_ahead = \"36500d\"\n\
          coarsen = []\n{}\n",
         shape.topic,
         shape.key,
         shape.fields,
         shape.filter,
         window,
-        shape.lateness,
+        shape.watermark_delay,
         pick(dice, &["0s", "1s", "5s"]),
         shape.idle,
         pick(dice, &["", "", "memory = \"4 KiB\"\n"]),

@@ -4,12 +4,12 @@ mod disk;
 
 use bytes::Bytes;
 use catchment_agent::agent::{Agent, Outcome};
-use catchment_agent::disk::Job;
-use catchment_agent::redelivery::Packet;
+use catchment_agent::log::disk::Job;
+use catchment_agent::log::spool::Lane;
+use catchment_agent::metrics::AGENT;
 use catchment_agent::settings::{ClockUnset, Settings};
-use catchment_agent::spool::Lane;
-use catchment_agent::tally::AGENT;
-use catchment_common::counter::Counter;
+use catchment_agent::source::in_flight::Packet;
+use catchment_common::metrics::Counter;
 use catchment_common::time::{Now, Span};
 use catchment_common::wire::{AgentPlan, Message};
 
@@ -148,7 +148,7 @@ impl World<'_> {
         gateway.doom = None;
         let Some(agent) = gateway.agent.take() else { return };
         self.figures.crashes += 1;
-        self.figures.spilled += agent.tally().value(AGENT, Counter::Spilled);
+        self.figures.emitted_early += agent.metrics().value(AGENT, Counter::EmittedEarly);
         if power {
             gateway.disk.lose_power(&mut self.dice);
         } else {
@@ -165,7 +165,7 @@ impl World<'_> {
         self.at(self.now + down + 1, Event::Restart(index));
     }
 
-    /// Windows of so many readings stay open for ever when no more come: all that is open now leaves early, as when a
+    /// Count windows stay open for ever when no more come: all that is open now leaves early, as when a
     /// gateway is shut down. What time closes must close by itself.
     pub(super) fn send_open_windows(&mut self) {
         for index in 0..self.gateways.len() {
@@ -173,9 +173,9 @@ impl World<'_> {
                 continue;
             };
             let intake = agent.intake();
-            let is_counted = |slice: u16| intake.slices()[usize::from(slice)].1.count.is_some();
+            let is_counted = |pipeline: u16| intake.pipelines()[usize::from(pipeline)].1.count.is_some();
             let panes = intake.panes();
-            if !panes.is_empty() && panes.places().all(|place| is_counted(place.slice)) {
+            if !panes.is_empty() && panes.places().all(|place| is_counted(place.pipeline)) {
                 agent.handle_shutdown();
                 self.log(|| format!("gw-{index} sends its open windows"));
                 self.after(index);
@@ -281,7 +281,7 @@ impl World<'_> {
             } => {
                 let message = &self.case.publishes[publish];
                 let passed = |agent: &Agent| {
-                    let value = |counter| agent.tally().value(AGENT, counter);
+                    let value = |counter| agent.metrics().value(AGENT, counter);
                     value(Counter::Redelivered) + value(Counter::HeldBack)
                 };
                 let before = passed(agent);
@@ -413,8 +413,8 @@ impl World<'_> {
     }
 }
 
-fn show(step: &catchment_agent::disk::Step) -> String {
-    use catchment_agent::disk::Step;
+fn show(step: &catchment_agent::log::disk::Step) -> String {
+    use catchment_agent::log::disk::Step;
     match step {
         Step::Write { file, at, bytes } => format!("write {file:?} at {at}, {} bytes", bytes.len()),
         other => format!("{other:?}"),

@@ -1,4 +1,5 @@
-//! The link between a gateway and the aggregator: three streams up and one down, each in order, none ordered with another.
+//! The link between a gateway and the aggregator: three streams up and one down, each in order, none ordered with
+//! another.
 
 use std::collections::VecDeque;
 

@@ -1,6 +1,6 @@
 //! The plans that runs choose from.
 
-use catchment_aggregator::io::plan_toml;
+use catchment_aggregator::plan_toml;
 use catchment_common::plan::Query;
 
 /// A plan.
@@ -8,21 +8,21 @@ use catchment_common::plan::Query;
 pub enum Variant {
     /// One query with everything.
     Climate,
-    /// Several queries that share a slice, and hopping windows.
+    /// Several queries that share a pipeline, and hopping windows.
     Rooms,
     /// Another topic and another key.
     Sites,
     /// All of them.
     All,
-    /// All of them, but one query has left the slice that it shared.
+    /// All of them, but one query has left the pipeline that it shared.
     Parted,
-    /// A query of another name on the same slice with narrower panes.
+    /// A query of another name on the same pipeline with narrower panes.
     Fine,
-    /// Sessions, alone and with others on their slice, and windows with an offset.
+    /// Sessions, alone and with others on their pipeline, and windows with an offset.
     Kinds,
-    /// Windows of so many readings, alone and beside others.
+    /// Count windows, alone and beside others.
     Counts,
-    /// The same, but one of them is another slice, and others stand before them.
+    /// The same, but one of them is another pipeline, and others stand before them.
     CountsToo,
     /// Readings may be coarsened.
     Ladder,
@@ -33,7 +33,8 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// Those between which an operator may change, besides [`Self::Parted`] for [`super::case::Case::new`]'s later seeds.
+    /// Those between which an operator may change, besides [`Self::Parted`] for [`super::case::Case::new`]'s later
+    /// seeds.
     pub const ALL: [Self; 5] = [Self::Climate, Self::Rooms, Self::Sites, Self::All, Self::Fine];
 
     /// Its queries.
@@ -79,7 +80,7 @@ impl Variant {
             Self::Sites => sites + &power,
             Self::All => climate + &quick + &sites + &rooms + &power,
             Self::Parted => {
-                let late = climate.replace("lateness = \"2s\"", "lateness = \"4s\"");
+                let late = climate.replace("watermark_delay = \"2s\"", "watermark_delay = \"4s\"");
                 late + &quick + &sites + &rooms + &power
             }
             Self::Fine => climate + &fine + &power,
@@ -89,7 +90,7 @@ impl Variant {
             }
             Self::CountsToo => {
                 let (tens, rest) = counted(&climate, &power);
-                let tens = tens.replace("lateness = \"2s\"", "lateness = \"4s\"");
+                let tens = tens.replace("watermark_delay = \"2s\"", "watermark_delay = \"4s\"");
                 rooms + &rest + &tens + &sites
             }
             Self::Kinds => {
@@ -126,11 +127,11 @@ fn with(base: &str, name: &str, window: &str) -> String {
     )
 }
 
-/// Windows of so many readings: those of ten, and others.
+/// Count windows: those of ten, and others.
 fn counted(climate: &str, power: &str) -> (String, String) {
     let counted = |base: &str, name: &str, count: u32, key: &str| {
         let text = with(base, name, &format!("{{ count = {count} }}"));
-        // Series are not of windows of so many readings.
+        // Series are not of count windows.
         let text = ["time_weighted_mean", "increase"]
             .iter()
             .fold(text, |text, name| text.replace(&format!(", \"{name}\""), ""));
@@ -167,7 +168,7 @@ fn query(
     format!(
         "[[query]]\nname = \"{name}\"\ntopic = \"s/{{site}}/{{device}}/{topic}\"\nformat = \"json\"\n\
          time = {{ path = \"ts\", unit = \"ms\" }}\ntags = {{ room = \"room\" }}\nkey = {key}\nfields = {fields}\n\
-         window = {{ size = \"{size}\"{every} }}\naggregates = {aggregates}\nlateness = \"2s\"\npatience = \"3s\"\n\
-         idle = \"5s\"\nmax_late = \"36500d\"\nmax_ahead = \"36500d\"\ncoarsen = {coarsen}\n\n"
+         window = {{ size = \"{size}\"{every} }}\naggregates = {aggregates}\nwatermark_delay = \"2s\"\npatience = \"3s\"\n\
+         idle = \"5s\"\nallowed_lateness = \"36500d\"\nmax_ahead = \"36500d\"\ncoarsen = {coarsen}\n\n"
     )
 }

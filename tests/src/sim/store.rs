@@ -1,23 +1,23 @@
 //! A store in memory that does what the SQLite one does: applies commits whole, gives a machine back, and numbers plans
-//! and slices.
+//! and pipelines.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use catchment_aggregator::agents::{About, Standing};
 use catchment_aggregator::aggregator::{Aggregator, Settings};
-use catchment_aggregator::catalog::{Catalog, Slices, keeps_its_number};
+use catchment_aggregator::catalog::{Catalog, Pipelines, keeps_its_number};
 use catchment_aggregator::commit::{
     AgentRow, AppendedBatch, Commit, CountedRow, PaneSource, QueryResults, Row, SourceFault, WindowStatus,
 };
-use catchment_aggregator::frontier::{About, Standing};
-use catchment_common::counter::Counter;
-use catchment_common::plan::{Plan, Query, Slice, SliceId};
+use catchment_common::metrics::Counter;
+use catchment_common::plan::{Pipeline, PipelineId, Plan, Query};
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::SeqRange;
 
 /// Names a row: start, end, whether coarse, key.
 pub type RowName = (Timestamp, Timestamp, bool, Box<[u8]>);
 
-/// Names a row of a window of so many readings: key and number.
+/// Names a row of a count window: key and number.
 pub type CountedName = (Box<[u8]>, Timestamp);
 
 /// A result row as it stands in its table.
@@ -42,20 +42,20 @@ pub struct Table {
     pub through: Option<Timestamp>,
     /// The rows.
     pub rows: BTreeMap<RowName, Stored>,
-    /// The rows of windows of so many readings: by key, whose last tag is the agent, and number; and how often each was
+    /// The rows of count windows: by key, whose last tag is the agent, and number; and how often each was
     /// written.
     pub counted: BTreeMap<CountedName, (CountedRow, u64)>,
-    own: SliceId0,
-    readers: BTreeSet<SliceId>,
+    own: PipelineId0,
+    readers: BTreeSet<PipelineId>,
 }
 
-/// A slice's number, 0 before there is one.
+/// A pipeline's number, 0 before there is one.
 #[derive(Clone, Copy, Debug)]
-struct SliceId0(SliceId);
+struct PipelineId0(PipelineId);
 
-impl Default for SliceId0 {
+impl Default for PipelineId0 {
     fn default() -> Self {
-        Self(SliceId(0))
+        Self(PipelineId(0))
     }
 }
 
@@ -63,17 +63,17 @@ impl Default for SliceId0 {
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     plan: Plan,
-    slices: Slices,
+    pipelines: Pipelines,
     plan_floor: u64,
     batches: Vec<AppendedBatch>,
-    ledger: BTreeMap<(String, u64), Vec<SeqRange>>,
-    watermarks: BTreeMap<(String, SliceId), Timestamp>,
+    committed: BTreeMap<(String, u64), Vec<SeqRange>>,
+    watermarks: BTreeMap<(String, PipelineId), Timestamp>,
     agents: BTreeMap<String, AgentRow>,
-    /// Readings given up, by agent, epoch, seq and slice.
-    pub losses: BTreeMap<(String, u64, u64, SliceId), u64>,
-    /// Counters by agent, era, slice and counter.
-    pub counters: BTreeMap<(String, u64, SliceId, Counter), u64>,
-    panes: BTreeMap<(SliceId, Timestamp, u32), Vec<u8>>,
+    /// Readings given up, by agent, epoch, seq and pipeline.
+    pub losses: BTreeMap<(String, u64, u64, PipelineId), u64>,
+    /// Counters by agent, era, pipeline and counter.
+    pub counters: BTreeMap<(String, u64, PipelineId, Counter), u64>,
+    panes: BTreeMap<(PipelineId, Timestamp, u32), Vec<u8>>,
     /// Result tables by query.
     pub tables: BTreeMap<String, Table>,
 }
@@ -85,8 +85,8 @@ impl Store {
             version: self.plan.version.max(self.plan_floor) + 1,
             queries,
         };
-        let sliced = plan.slices();
-        let read: Vec<Vec<SliceId>> = plan
+        let planned = plan.pipelines();
+        let read: Vec<Vec<PipelineId>> = plan
             .queries
             .iter()
             .map(|query| {
@@ -96,35 +96,35 @@ impl Store {
             })
             .collect();
         let mut numbers = Vec::new();
-        for (index, (base, ladder)) in sliced.slices.iter().zip(&sliced.ladders).enumerate() {
-            let queries = sliced.readers.iter().zip(&read);
+        for (index, (base, ladder)) in planned.pipelines.iter().zip(&planned.ladders).enumerate() {
+            let queries = planned.readers.iter().zip(&read);
             let queries = queries.map(|((own, _), read)| (*own == index, read.as_slice()));
             let known = self
-                .known_slice(base, None)
+                .known_pipeline(base, None)
                 .filter(|&known| keeps_its_number(known, queries));
-            let id = known.unwrap_or_else(|| self.number_slice(base, None));
+            let id = known.unwrap_or_else(|| self.number_pipeline(base, None));
             for &pane in ladder {
-                let rung = Slice { pane, ..base.clone() };
-                if self.known_slice(&rung, Some(id)).is_none() {
-                    self.number_slice(&rung, Some(id));
+                let rung = Pipeline { pane, ..base.clone() };
+                if self.known_pipeline(&rung, Some(id)).is_none() {
+                    self.number_pipeline(&rung, Some(id));
                 }
             }
             numbers.push(id);
         }
-        for (query, (index, _)) in plan.queries.iter().zip(&sliced.readers) {
+        for (query, (index, _)) in plan.queries.iter().zip(&planned.readers) {
             let id = numbers[*index];
             let table = self.tables.entry(query.name.clone()).or_default();
-            table.own = SliceId0(id);
+            table.own = PipelineId0(id);
             table.readers.insert(id);
         }
         self.plan = plan;
     }
 
-    /// The slices that a query has read, and the coarser ones of all of them.
-    pub fn family(&self, query: &str) -> BTreeSet<SliceId> {
+    /// The pipelines that a query has read, and the coarser ones of all of them.
+    pub fn family(&self, query: &str) -> BTreeSet<PipelineId> {
         let own = self.tables.get(query).map(|table| &table.readers);
-        let is_own = |id: &SliceId| own.is_some_and(|own| own.contains(id));
-        let Slices { all, coarser_of } = &self.slices;
+        let is_own = |id: &PipelineId| own.is_some_and(|own| own.contains(id));
+        let Pipelines { all, coarser_of } = &self.pipelines;
         all.keys()
             .copied()
             .filter(|id| is_own(id) || coarser_of.get(id).is_some_and(is_own))
@@ -132,27 +132,27 @@ impl Store {
     }
 
     /// The newest number of a definition.
-    fn known_slice(&self, slice: &Slice, of: Option<SliceId>) -> Option<SliceId> {
-        let Slices { all, coarser_of } = &self.slices;
+    fn known_pipeline(&self, pipeline: &Pipeline, of: Option<PipelineId>) -> Option<PipelineId> {
+        let Pipelines { all, coarser_of } = &self.pipelines;
         let mut known = all.iter().rev();
         known
-            .find(|(id, held)| *held == slice && coarser_of.get(id).copied() == of)
+            .find(|(id, held)| *held == pipeline && coarser_of.get(id).copied() == of)
             .map(|(&id, _)| id)
     }
 
-    fn number_slice(&mut self, slice: &Slice, of: Option<SliceId>) -> SliceId {
-        let Slices { all, coarser_of } = &mut self.slices;
-        let id = SliceId(all.keys().next_back().map_or(1, |last| last.0 + 1));
-        all.insert(id, slice.clone());
+    fn number_pipeline(&mut self, pipeline: &Pipeline, of: Option<PipelineId>) -> PipelineId {
+        let Pipelines { all, coarser_of } = &mut self.pipelines;
+        let id = PipelineId(all.keys().next_back().map_or(1, |last| last.0 + 1));
+        all.insert(id, pipeline.clone());
         if let Some(of) = of {
             coarser_of.insert(id, of);
         }
         id
     }
 
-    /// The plan in force with its slices.
+    /// The plan in force with its pipelines.
     pub fn catalog(&self) -> Catalog {
-        let own: Vec<SliceId> = self
+        let own: Vec<PipelineId> = self
             .plan
             .queries
             .iter()
@@ -164,14 +164,14 @@ impl Store {
             .iter()
             .map(|query| self.tables[&query.name].readers.iter().copied().collect())
             .collect::<Vec<_>>();
-        Catalog::new(self.plan.clone(), self.slices.clone(), &own, &readers)
+        Catalog::new(self.plan.clone(), self.pipelines.clone(), &own, &readers)
     }
 
     /// An older state of this store takes its place, as the `restore` command does it: numbers go on, and the newer
     /// plan is put into force again.
     pub fn restore_backup(&mut self, backup: &Self) {
         let replaced = std::mem::replace(self, backup.clone());
-        self.slices = replaced.slices;
+        self.pipelines = replaced.pipelines;
         for (query, table) in replaced.tables {
             self.tables
                 .entry(query)
@@ -187,24 +187,24 @@ impl Store {
 
     /// Makes a commit durable. `names` are the queries that its indices mean.
     pub fn commit(&mut self, commit: &Commit, names: &[String]) {
-        for (agent, epoch, ranges) in &commit.ledger {
-            self.ledger.insert((agent.clone(), *epoch), ranges.clone());
+        for (agent, epoch, ranges) in &commit.committed {
+            self.committed.insert((agent.clone(), *epoch), ranges.clone());
         }
-        for (agent, slice, watermark) in &commit.watermarks {
-            self.watermarks.insert((agent.clone(), *slice), *watermark);
+        for (agent, pipeline, watermark) in &commit.watermarks {
+            self.watermarks.insert((agent.clone(), *pipeline), *watermark);
         }
         for agent in &commit.agents {
             self.agents.insert(agent.name.clone(), agent.clone());
         }
         for (agent, loss) in &commit.losses {
             for entry in &loss.entries {
-                let name = (agent.clone(), loss.epoch, loss.seq, entry.slice);
+                let name = (agent.clone(), loss.epoch, loss.seq, entry.pipeline);
                 *self.losses.entry(name).or_default() += entry.readings;
             }
         }
-        for (agent, counting, slice, counter, value) in &commit.counters {
+        for (agent, era, pipeline, counter, value) in &commit.counters {
             self.counters
-                .insert((agent.clone(), *counting, *slice, *counter), *value);
+                .insert((agent.clone(), *era, *pipeline, *counter), *value);
         }
         for results in &commit.results {
             // Of a query that is no longer in the plan nothing is shown.
@@ -219,8 +219,8 @@ impl Store {
             return;
         };
         self.batches.clear();
-        for (slice, pane, chunk, columns) in &checkpoint.chunks {
-            self.panes.insert((*slice, *pane, *chunk), columns.clone());
+        for (pipeline, pane, chunk, columns) in &checkpoint.chunks {
+            self.panes.insert((*pipeline, *pane, *chunk), columns.clone());
         }
     }
 
@@ -241,13 +241,13 @@ impl Store {
             let provisional = provisional.map(|((start, end), coverage)| (start, end, coverage));
             aggregator.restore_query(index, through, provisional);
         }
-        let slices: Vec<SliceId> = self.slices.all.keys().copied().collect();
-        let from = slices
+        let pipelines: Vec<PipelineId> = self.pipelines.all.keys().copied().collect();
+        let from = pipelines
             .into_iter()
-            .map(|slice| (slice, aggregator.restore_panes_from(slice)));
-        let from: BTreeMap<SliceId, Timestamp> = from.collect();
-        for ((slice, start, _), columns) in &self.panes {
-            if *start >= from[slice] {
+            .map(|pipeline| (pipeline, aggregator.restore_panes_from(pipeline)));
+        let from: BTreeMap<PipelineId, Timestamp> = from.collect();
+        for ((pipeline, start, _), columns) in &self.panes {
+            if *start >= from[pipeline] {
                 aggregator.restore_chunk(columns).expect("a stored pane is whole");
             }
         }
@@ -265,7 +265,7 @@ impl Store {
                 .watermarks
                 .iter()
                 .filter(|((agent, _), _)| agent == name)
-                .map(|((_, slice), watermark)| (*slice, *watermark))
+                .map(|((_, pipeline), watermark)| (*pipeline, *watermark))
                 .collect();
             let about = About {
                 software: row.software.clone(),
@@ -282,7 +282,7 @@ impl Store {
             };
             aggregator.restore_agent(name.clone(), standing);
         }
-        for ((agent, epoch), ranges) in &self.ledger {
+        for ((agent, epoch), ranges) in &self.committed {
             for &range in ranges {
                 aggregator.restore_range(agent, *epoch, range);
             }
@@ -357,8 +357,8 @@ impl Table {
 }
 
 impl PaneSource for Store {
-    fn chunks(&self, slice: SliceId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
-        let range = (slice, pane, 0)..=(slice, pane, u32::MAX);
+    fn chunks(&self, pipeline: PipelineId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
+        let range = (pipeline, pane, 0)..=(pipeline, pane, u32::MAX);
         Ok(self
             .panes
             .range(range)
@@ -366,8 +366,13 @@ impl PaneSource for Store {
             .collect())
     }
 
-    fn starts(&self, slice: SliceId, from: Timestamp, to: Timestamp) -> Result<Vec<Timestamp>, SourceFault> {
-        let range = (slice, from, 0)..=(slice, to, u32::MAX);
+    fn starts(
+        &self,
+        pipeline: PipelineId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Timestamp>, SourceFault> {
+        let range = (pipeline, from, 0)..=(pipeline, to, u32::MAX);
         let starts: BTreeSet<Timestamp> = self.panes.range(range).map(|((_, start, _), _)| *start).collect();
         Ok(starts.into_iter().collect())
     }

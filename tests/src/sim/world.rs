@@ -60,8 +60,8 @@ const EVENTS_MAX: u64 = 2_000_000;
 const EVENTS_PER_SECOND_MAX: u64 = 100;
 /// After the faults, panes close within this time.
 const CLOSE_WAIT: u64 = 60 * SECOND;
-/// How often it is looked whether all is delivered: out of step with agents, which look at their clocks four times a second
-/// and let the aggregator commit each time.
+/// How often it is looked whether all is delivered: out of step with agents, which look at their clocks four times a
+/// second and let the aggregator commit each time.
 const LOOK_EVERY: u64 = 487 * MS + 913;
 /// After that, everything is delivered within this time.
 const SETTLE_WAIT: u64 = 1_800 * SECOND;
@@ -85,7 +85,7 @@ pub struct Figures {
     pub redelivered: u64,
     /// Batches sent again to an aggregator that had lost them.
     pub resent: u64,
-    /// Rows of windows of so many readings, and of these such that stay short of readings with others behind them.
+    /// Rows of count windows, and of these such that stay short of readings with others behind them.
     pub counted_rows: u64,
     /// See there.
     pub cut_short: u64,
@@ -96,7 +96,7 @@ pub struct Figures {
     /// Jobs that failed.
     pub disk_faults: u64,
     /// Deltas that left early.
-    pub spilled: u64,
+    pub emitted_early: u64,
 }
 
 /// A run under way.
@@ -111,8 +111,8 @@ pub(super) struct World<'c> {
     /// For each publish whether a broker took it, and under which plan it was last lifted.
     pub(super) accepted: Vec<bool>,
     pub(super) taken: Vec<Option<u64>>,
-    /// For each gateway the publishes that it lifted, in that order. One that a crash took back stands here again when it
-    /// was delivered again.
+    /// For each gateway the publishes that it lifted, in that order. One that a crash took back stands here again when
+    /// it was delivered again.
     pub(super) order: Vec<Vec<usize>>,
     pub(super) plans: BTreeMap<u64, AgentPlan>,
     pub(super) healed: bool,

@@ -221,11 +221,15 @@ fn bad_plans_are_refused_with_their_place_and_a_good_one_says_what_it_means() {
     // Lines are counted from the empty first one.
     let cases = [
         (
-            "lateness =",
-            "latness =",
-            "plan.toml:10:1: unknown field `latness`",
+            "watermark_delay =",
+            "watermark_dely =",
+            "plan.toml:10:1: unknown field `watermark_dely`",
         ),
-        ("lateness =", "latness =", "did you mean `lateness`?"),
+        (
+            "watermark_delay =",
+            "watermark_dely =",
+            "did you mean `watermark_delay`?",
+        ),
         ("[[query]]", "[[querry]]", "did you mean `query`?"),
         (
             "key = [\"site\", \"device\"]",

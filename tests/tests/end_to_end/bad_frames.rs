@@ -3,9 +3,9 @@
 
 use std::net::UdpSocket;
 
-use catchment_common::decimal::Value;
 use catchment_common::limits::FRAME_BYTES_MAX;
-use catchment_common::plan::{Components, SliceId};
+use catchment_common::number::decimal::Value;
+use catchment_common::plan::{Components, PipelineId};
 use catchment_common::stats::Stats;
 use catchment_common::time::Timestamp;
 use catchment_common::wire::{
@@ -30,10 +30,10 @@ fn head() -> Vec<u8> {
 }
 
 /// A batch of one section, sealed as an agent would.
-fn batch(seq: u64, slice: u32, pane: i64, fields: usize) -> Vec<u8> {
+fn batch(seq: u64, pipeline: u32, pane: i64, fields: usize) -> Vec<u8> {
     let mut section = Section::default();
     let keep = vec![Components::STATS; fields];
-    section.reset(SliceId(slice), Timestamp::clamped(pane), keep.into_iter());
+    section.reset(PipelineId(pipeline), Timestamp::clamped(pane), keep.into_iter());
     section.keys.push(b"berlin\0dev-1");
     section.readings.push(1);
     let mut stats = Stats::IDENTITY;
@@ -67,14 +67,14 @@ fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
 fn check_alive(world: &World, aggregator: &mut Aggregator) {
     let broker = Broker::embedded(world, "broker");
     let _agent = AgentConfig::new("gw-good", &broker.url(), aggregator).start_subscribed(world);
-    let before = aggregator.counter("lifted");
+    let before = aggregator.counter("accepted");
     let mut publisher = Publisher::connect(broker.address(), "publisher");
     let now = jiff::Timestamp::now().as_millisecond();
     publisher.publish(
         "sensors/berlin/dev-1/env",
         format!(r#"{{"ts":{now},"temp":1}}"#).as_bytes(),
     );
-    aggregator.wait_for_counter("lifted", before + 2);
+    aggregator.wait_for_counter("accepted", before + 2);
     assert!(aggregator.process().is_running());
     let log = aggregator.process().log();
     assert!(!log.contains("panicked"), "{log}");
@@ -144,14 +144,14 @@ fn a_bad_batch_is_refused_by_name_and_the_connection_goes_on() {
             RejectReason::Malformed,
         ),
         (
-            "an unknown slice",
+            "an unknown pipeline",
             batch(11, 999, PANE, two_fields),
-            RejectReason::UnknownSlice,
+            RejectReason::UnknownPipeline,
         ),
         (
-            "other fields than the slice has",
+            "other fields than the pipeline has",
             batch(12, 1, PANE, 1),
-            RejectReason::UnknownSlice,
+            RejectReason::UnknownPipeline,
         ),
         (
             "a pane that does not fit",
@@ -204,7 +204,7 @@ fn a_batch_that_comes_again_is_merged_once() {
     intruder.send_frame(&frame);
     assert_eq!(intruder.receive(), Some(ack(1)));
     intruder.send_message(&Message::Heartbeat(Heartbeat {
-        watermarks: vec![(SliceId(1), Timestamp::clamped(PANE + 60_000_000))],
+        watermarks: vec![(PipelineId(1), Timestamp::clamped(PANE + 60_000_000))],
         seq: 1,
         ..heartbeat()
     }));
@@ -219,7 +219,7 @@ fn a_batch_that_comes_again_is_merged_once() {
 fn heartbeat() -> Heartbeat {
     Heartbeat {
         epoch: EPOCH,
-        counting: 1,
+        era: 1,
         seq: 0,
         oldest: 1,
         watermarks: Vec::new(),

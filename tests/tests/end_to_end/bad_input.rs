@@ -2,11 +2,11 @@
 //! at a time; then all of them through a real agent over MQTT.
 
 use catchment_agent::agent::Agent;
-use catchment_agent::disk::MemoryDisk;
+use catchment_agent::log::disk::MemoryDisk;
 use catchment_agent::settings::{ClockUnset, Settings};
-use catchment_aggregator::io::plan_toml;
-use catchment_common::counter::{Counter, Reason};
-use catchment_common::plan::SliceId;
+use catchment_aggregator::plan_toml;
+use catchment_common::metrics::{Counter, Reason};
+use catchment_common::plan::PipelineId;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::wire::AgentPlan;
 use catchment_tests::agent::AgentConfig;
@@ -172,8 +172,11 @@ fn each_bad_message_is_counted_under_its_reason() {
         wall: Timestamp::clamped(now_ms * 1_000),
     };
     let plan = plan_toml::parse(PLAN, "plan.toml").unwrap();
-    let slices = plan.slices().slices;
-    let slices = slices.into_iter().map(|slice| (SliceId(1), slice)).collect();
+    let pipelines = plan.pipelines().pipelines;
+    let pipelines = pipelines
+        .into_iter()
+        .map(|pipeline| (PipelineId(1), pipeline))
+        .collect();
     let settings = || Settings {
         name: "gw-1".into(),
         memory_bytes: 1 << 20,
@@ -192,7 +195,7 @@ fn each_bad_message_is_counted_under_its_reason() {
     };
     let plan = AgentPlan {
         version: 1,
-        slices,
+        pipelines,
         ..AgentPlan::default()
     };
     for case in cases(now_ms) {
@@ -201,9 +204,9 @@ fn each_bad_message_is_counted_under_its_reason() {
         agent.handle_publish(now, &case.topic, &case.payload, None);
         let shown = String::from_utf8_lossy(&case.payload[..case.payload.len().min(100)]).into_owned();
         let expected: Vec<(&str, u64)> = case.reason.iter().map(|reason| (reason.name(), 1)).collect();
-        assert_eq!(agent.tally().reasons(), expected, "{} {shown}", case.topic);
+        assert_eq!(agent.metrics().reasons(), expected, "{} {shown}", case.topic);
         assert_eq!(
-            agent.tally().value(SliceId(1), Counter::Lifted),
+            agent.metrics().value(PipelineId(1), Counter::Accepted),
             lifted(&case),
             "{shown}"
         );
@@ -220,7 +223,7 @@ fn each_bad_message_is_counted_under_its_reason() {
     ] {
         agent.handle_publish(now, topic, b"{}", None);
     }
-    assert_eq!(agent.tally().reasons(), [(Reason::NoMatch.name(), 5)]);
+    assert_eq!(agent.metrics().reasons(), [(Reason::NoMatch.name(), 5)]);
 }
 
 #[test]
@@ -237,7 +240,7 @@ fn bad_messages_over_mqtt_stall_nothing_and_are_all_accounted_for() {
         publisher.publish(&case.topic, &case.payload);
     }
     aggregator.wait_for_counter("messages", cases.len() as u64);
-    aggregator.wait_for_counter("lifted", cases.iter().map(lifted).sum());
+    aggregator.wait_for_counter("accepted", cases.iter().map(lifted).sum());
     for reason in Reason::ALL {
         let expected = cases.iter().filter(|case| case.reason == Some(reason)).count();
         aggregator.wait_for_counter(reason.name(), expected as u64);
@@ -249,7 +252,7 @@ fn bad_messages_over_mqtt_stall_nothing_and_are_all_accounted_for() {
         .sum();
     assert_eq!(
         received,
-        aggregator.counter("lifted") + rejected,
+        aggregator.counter("accepted") + rejected,
         "every reading is accounted for"
     );
     // Told, and not sixty times.
@@ -278,6 +281,6 @@ fn a_retained_message_is_no_reading_in_mqtt_3_1_1() {
     let agent = AgentConfig::new("gw-1", &broker.url(), &aggregator).broker_line("protocol = 4");
     let _agent = agent.start_subscribed(&world);
     publisher.publish(TOPIC, payload.as_bytes());
-    aggregator.wait_for_counter("lifted", 1);
+    aggregator.wait_for_counter("accepted", 1);
     aggregator.wait_for_counter("rejected_retained", 1);
 }

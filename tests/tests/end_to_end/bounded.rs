@@ -14,7 +14,7 @@ use catchment_tests::world::World;
 const KEYS: usize = 200_000;
 /// Readings of one message: an array, as gateways that collect themselves publish it.
 const PER_MESSAGE: usize = 400;
-/// Each key is read in each round, so that most keys were spilled before they come again.
+/// Each key is read in each round, so that most keys had left early before they come again.
 const ROUNDS: usize = 2;
 const TABLE: &str = "8 MiB";
 const SPOOL: &str = "16 MiB";
@@ -33,7 +33,7 @@ key = ["site", "meter"]
 fields = { power = "p" }
 window = { size = "60s" }
 aggregates = ["count", "sum", "mean", "min", "max", "stddev", "first", "last"]
-lateness = "2s"
+watermark_delay = "2s"
 idle = "1s"
 patience = "1s"
 "#;
@@ -82,7 +82,7 @@ fn two_hundred_thousand_keys_fit_through_an_eight_mebibyte_table() {
         "{report}"
     );
     assert!(
-        aggregator.counter("spilled") > KEYS as u64 / 2,
+        aggregator.counter("emitted_early") > KEYS as u64 / 2,
         "the table was too small, as it should be"
     );
     let peak = agent.peak_memory();

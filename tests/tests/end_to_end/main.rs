@@ -8,7 +8,7 @@ mod bad_input;
 
 mod bounded;
 
-mod counts;
+mod count_windows;
 
 mod fleet;
 

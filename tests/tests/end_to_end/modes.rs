@@ -64,8 +64,8 @@ fn an_agent_speaks_both_versions_of_mqtt() {
     }
 }
 
-/// A message larger than any limit of the agent must not stall the stream: MQTT 5 brokers keep it, and with 3.1.1, which
-/// cannot say how much is too much, it is read, counted and dropped.
+/// A message larger than any limit of the agent must not stall the stream: MQTT 5 brokers keep it, and with 3.1.1,
+/// which cannot say how much is too much, it is read, counted and dropped.
 #[test]
 fn a_monstrous_message_does_not_stall_the_stream() {
     for (protocol, counted) in [(5, 0), (4, 1)] {
@@ -80,8 +80,8 @@ fn a_monstrous_message_does_not_stall_the_stream() {
         let now = jiff::Timestamp::now().as_millisecond();
         let good = format!(r#"{{"ts":{now},"temp":21.5}}"#);
         publisher.publish("sensors/berlin/dev-1/env", good.as_bytes());
-        // Both queries' slices see the messages.
-        aggregator.wait_for_counter("lifted", 2);
+        // Both queries' pipelines see the messages.
+        aggregator.wait_for_counter("accepted", 2);
         aggregator.wait_for_counter("rejected_oversized_payload", 2 * counted);
         assert!(
             !agent.log().contains("no connection to the broker"),

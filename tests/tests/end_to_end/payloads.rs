@@ -1,6 +1,6 @@
-//! Payloads that are not JSON, through a real broker: a binary format, a text format, packed bodies, and Sparkplug B with
-//! its births, aliases and the request for a rebirth. The bytes are put together by hand, as other programs would send
-//! them.
+//! Payloads that are not JSON, through a real broker: a binary format, a text format, packed bodies, and Sparkplug B
+//! with its births, aliases and the request for a rebirth. The bytes are put together by hand, as other programs would
+//! send them.
 
 use std::io::Write as _;
 

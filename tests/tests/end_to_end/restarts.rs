@@ -36,9 +36,9 @@ fn start_fleet(world: &World, brokers: &[Broker], truth: &Path) -> Process {
     Process::start("fleet", world.folder(), &mut command)
 }
 
-fn wait_until_lifted(aggregator: &Aggregator, least: u64) {
-    until(&format!("{least} readings lifted"), || {
-        (aggregator.counter("lifted") >= least).then_some(())
+fn wait_until_accepted(aggregator: &Aggregator, least: u64) {
+    until(&format!("{least} readings accepted"), || {
+        (aggregator.counter("accepted") >= least).then_some(())
     });
 }
 
@@ -55,8 +55,8 @@ fn an_aggregator_that_is_stopped_and_killed_under_load_loses_nothing() {
     let truth = world.path("truth.jsonl");
     let mut fleet = start_fleet(&world, &brokers, &truth);
 
-    // Each reading counts for two slices.
-    wait_until_lifted(&aggregator, 1_000);
+    // Each reading counts for two pipelines.
+    wait_until_accepted(&aggregator, 1_000);
     assert!(
         aggregator.process().stop().success(),
         "asked to stop, it ends well"
@@ -66,7 +66,7 @@ fn an_aggregator_that_is_stopped_and_killed_under_load_loses_nothing() {
     }
     aggregator.restart(&world);
 
-    wait_until_lifted(&aggregator, 5_000);
+    wait_until_accepted(&aggregator, 5_000);
     aggregator.process().kill();
     assert!(fleet.is_running(), "the second death is under load too");
     aggregator.restart(&world);
@@ -77,7 +77,8 @@ fn an_aggregator_that_is_stopped_and_killed_under_load_loses_nothing() {
     assert!(agents.iter_mut().all(Process::is_running));
 }
 
-/// An agent that starts while the aggregator is away runs the plan that it kept, and ships when there is somebody again.
+/// An agent that starts while the aggregator is away runs the plan that it kept, and ships when there is somebody
+/// again.
 #[test]
 fn an_agent_that_starts_alone_runs_its_kept_plan() {
     let world = World::new();

@@ -1,7 +1,7 @@
 //! Six real series (machine, ambient and road sensors of the Numenta Anomaly Benchmark) through Mosquitto.
 //!
-//! They lie outside the repository, beside it: `../shared/data/nab`. Their years differ, so all but the newest arrive as
-//! late data: each window is revised rather than closed in order, and must be right all the same.
+//! They lie outside the repository, beside it: `../shared/data/nab`. Their years differ, so all but the newest arrive
+//! as late data: each window is revised rather than closed in order, and must be right all the same.
 
 use std::path::{Path, PathBuf};
 
@@ -30,8 +30,8 @@ key = ["device"]
 fields = { value = "value" }
 window = { size = "1h", every = "15m" }
 aggregates = ["count", "mean", "min", "max", "stddev", "p1", "median", "p99", "distinct(value)"]
-lateness = "30s"
-max_late = "36500d"
+watermark_delay = "30s"
+allowed_lateness = "36500d"
 idle = "1s"
 patience = "1s"
 
@@ -43,8 +43,8 @@ key = []
 fields = { value = { path = "value", resolution = 0.01 } }
 window = { size = "1d" }
 aggregates = ["p0", "p50", "p99.9", "p100", "histogram(0, 20, 60, 100)", "distinct(device)", "top(3, device)"]
-lateness = "30s"
-max_late = "36500d"
+watermark_delay = "30s"
+allowed_lateness = "36500d"
 idle = "1s"
 patience = "1s"
 "#;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use catchment_common::counter::Reason;
+use catchment_common::metrics::Reason;
 use catchment_common::time::{Instant, Now, Span};
 use prost::Message;
 
@@ -155,8 +155,8 @@ impl Births {
         }
     }
 
-    /// Gives the metrics of data the names and types of their birth. False if the source was not born, or not with all of
-    /// them.
+    /// Gives the metrics of data the names and types of their birth. False if the source was not born, or not with all
+    /// of them.
     pub(super) fn complete(&mut self, source: Source<'_>, metrics: &mut [Metric], now: Now) -> bool {
         let Some(birth) = self.known.get_mut(&source.key()) else {
             return false;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Config, duration};
-use crate::redelivery;
+use crate::source::in_flight;
 
 /// What survives the process.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -51,7 +51,7 @@ const SHARE_UNDER_WAY: usize = 8;
 impl Config {
     /// How many messages the broker is told to send ahead of their acknowledgements.
     pub(in crate::io) fn receive_maximum(&self) -> u16 {
-        let remembered = redelivery::room(self.journal_bytes());
+        let remembered = in_flight::room(self.journal_bytes());
         let most = u16::try_from(remembered / SHARE_UNDER_WAY).unwrap_or(u16::MAX);
         self.broker.receive_maximum.min(most)
     }

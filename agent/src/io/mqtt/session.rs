@@ -10,7 +10,7 @@ use rumqttc::{Outgoing, TlsConfiguration, Transport, v5};
 use super::Incoming;
 use crate::io::config::{Broker, Config};
 use crate::io::tls;
-use crate::redelivery::Packet;
+use crate::source::in_flight::Packet;
 
 /// What a client has to tell.
 pub(super) enum Polled {

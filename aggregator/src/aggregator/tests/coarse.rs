@@ -2,11 +2,11 @@
 
 use super::*;
 
-const MINUTE: SliceId = SliceId(2);
-const HOUR: SliceId = SliceId(3);
+const MINUTE: PipelineId = PipelineId(2);
+const HOUR: PipelineId = PipelineId(3);
 
-fn coarse(slice: SliceId, seq: u64, pane: i64, rows: &[(&str, &[i64])]) -> Vec<u8> {
-    batch_of(slice, 1, seq, pane, rows)
+fn coarse(pipeline: PipelineId, seq: u64, pane: i64, rows: &[(&str, &[i64])]) -> Vec<u8> {
+    batch_of(pipeline, 1, seq, pane, rows)
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_coarser_pane_must_lie_on_its_own_grid() {
             _ => None,
         })
         .collect();
-    assert_eq!(reasons, [RejectReason::BadPane, RejectReason::UnknownSlice]);
+    assert_eq!(reasons, [RejectReason::BadPane, RejectReason::UnknownPipeline]);
     world.check_coarse(&[]);
 }
 
@@ -127,11 +127,11 @@ fn agents_are_told_the_ladder() {
         },
     ]);
     let plan = world.aggregator.catalog().agent_plan();
-    assert_eq!(plan.slices.len(), 2, "coarser slices are not run");
+    assert_eq!(plan.pipelines.len(), 2, "coarser pipelines are not run");
     let ladder: Vec<(u32, u32, i64)> = plan
         .coarser
         .iter()
-        .map(|rung| (rung.of.0, rung.slice.0, rung.pane.as_micros() / 1_000_000))
+        .map(|rung| (rung.of.0, rung.pipeline.0, rung.pane.as_micros() / 1_000_000))
         .collect();
     assert_eq!(ladder, [(1, 3, 60), (1, 4, 3_600), (2, 5, 30)]);
     assert!(Message::parse(&Message::Plan(plan).emit()).is_ok());
@@ -145,7 +145,7 @@ fn what_an_agent_gave_up_is_recorded_once_and_settles_its_seq() {
         epoch: 1,
         seq,
         entries: vec![LossEntry {
-            slice: SLICE,
+            pipeline: PIPELINE,
             from: at(80),
             to: at(100),
             readings: 7,

@@ -33,7 +33,7 @@ impl World {
     }
 
     fn conflicts(&self, agent: &str) -> u64 {
-        self.aggregator.frontier.standing(agent).unwrap().about.conflicts
+        self.aggregator.agents.standing(agent).unwrap().about.conflicts
     }
 }
 
@@ -165,7 +165,7 @@ fn nobody_waits_for_a_retired_agent_and_its_hello_brings_it_back() {
     world.check(&[(100, "x", 2, true, 2, 3.0)]);
     world.greet(3, "b", Vec::new());
     // The store has not heard of its return yet, and says so until the commit is durable.
-    let is_retired = |world: &World| world.aggregator.frontier.standing("b").unwrap().retired;
+    let is_retired = |world: &World| world.aggregator.agents.standing("b").unwrap().retired;
     world.aggregator.handle_retired(&retired);
     assert!(!is_retired(&world));
     let commit = world

@@ -87,35 +87,35 @@ fn a_late_reading_is_in_every_window_that_needs_its_pane_shown_or_not() {
     ]);
 }
 
-/// After an outage all its windows are due at once. They come with several commits, so that a live batch is acknowledged
-/// with the first; each window once, the earliest first, and no query waits for all windows of another.
+/// After an outage all its windows are due at once. They come with several commits, so that a live batch is
+/// acknowledged with the first; each window once, the earliest first, and no query waits for all windows of another.
 #[test]
 fn windows_that_are_due_together_are_shown_by_and_by() {
     const KEYS: usize = 1_000;
     const WINDOWS: i64 = 80;
     let slower = |query: Query| Query {
-        lateness: Span::from_secs(1),
+        watermark_delay: Span::from_secs(1),
         ..query
     };
     let mut world = World::new(vec![query("a", 10, 10), slower(query("b", 10, 10))]);
     world.greet(1, "gw-1", Vec::new());
     let names: Vec<String> = (0..KEYS).map(|key| format!("{key:04}")).collect();
     let rows: Vec<(&str, &[i64])> = names.iter().map(|name| (name.as_str(), &[1][..])).collect();
-    let slices = [SLICE, SliceId(2)];
+    let pipelines = [PIPELINE, PipelineId(2)];
     let mut seq = 0;
     for pane in 0..WINDOWS {
-        for slice in slices {
+        for pipeline in pipelines {
             seq += 1;
             world
-                .frame(0, 1, batch_of(slice, 1, seq, pane * 10, &rows))
+                .frame(0, 1, batch_of(pipeline, 1, seq, pane * 10, &rows))
                 .unwrap();
         }
     }
-    let passed = slices.map(|slice| (slice, at(WINDOWS * 10))).to_vec();
+    let passed = pipelines.map(|pipeline| (pipeline, at(WINDOWS * 10))).to_vec();
     let heartbeat = Message::Heartbeat(catchment_common::wire::Heartbeat {
         watermarks: passed,
         epoch: 1,
-        counting: 1,
+        era: 1,
         seq,
         oldest: 1,
         counters: Vec::new(),

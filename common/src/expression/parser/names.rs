@@ -6,9 +6,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{ExpressionFault, Hint, Operand, Parser, Pending, place};
-use crate::decimal::Value;
 use crate::expression::{Kind, Op};
 use crate::limits::PATH_DEPTH_MAX;
+use crate::number::decimal::Value;
 use crate::plan::{FieldSource, Path};
 
 /// The functions and how they are written.
@@ -157,7 +157,7 @@ impl Parser<'_> {
             "has" => Op::Has,
             "default" => Op::Default,
             "if" => Op::If,
-            "round" if count == 1 => Op::Round(crate::decimal::ONE),
+            "round" if count == 1 => Op::Round(crate::number::decimal::ONE),
             // Given out argument by argument.
             _ => return Ok(Pending::Done(Kind::Number)),
         };

@@ -9,17 +9,17 @@
 //! nine for a sensor that reports every few seconds, and a block has six or seven of them.
 //!
 //! A point that came before is appended all the same: looking for it would cost each reading a search. When there are
-//! twice as many as a series may have, those that came before are taken out, and if there are still too many, the series
-//! is too long and lets all of its blocks go.
+//! twice as many as a series may have, those that came before are taken out, and if there are still too many, the
+//! series is too long and lets all of its blocks go.
 
 use alloc::vec::Vec;
 
 use super::{Block, END, Head, LEAF_NEXT, Pool, WORDS};
-use crate::decimal::Value;
 use crate::limits::SERIES_POINTS_MAX;
-use crate::scale::Scale;
+use crate::number::decimal::Value;
+use crate::number::scale::Scale;
 use crate::sketch::SeriesPoint;
-use crate::table::Full;
+use crate::table::fixed::Full;
 use crate::time::Timestamp;
 
 /// Bytes of a block that are for points, the count of those in use included.

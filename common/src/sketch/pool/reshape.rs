@@ -2,12 +2,12 @@
 
 use super::{Block, CHAIN_MAX, DIRECTORY_ROOM, END, Head, LEAF_NEXT, Pool, WORDS, entries_of};
 use crate::limits::{BUCKETS_MAX, TOP_VALUES_MAX};
-use crate::pane::Use;
 use crate::sketch::Shape;
+use crate::table::pane::Use;
 
 impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
-    /// Gives every entry the key that `map` makes of its key and count, or drops it. Takes no more blocks than it frees,
-    /// unless there is room for a directory.
+    /// Gives every entry the key that `map` makes of its key and count, or drops it. Takes no more blocks than it
+    /// frees, unless there is room for a directory.
     pub(super) fn rebuild(&mut self, head: &mut Head, mut map: impl FnMut(i64, u32) -> Option<i64>) {
         let mut next = self.unchain(*head);
         (head.root, head.entries, head.has_directory) = (END, 0, false);

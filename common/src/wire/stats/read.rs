@@ -7,12 +7,12 @@ use super::{
     COLUMNS, FIRST, FIRST_AT, LAST, LAST_AT, MAX, MIN, NARROW, Previous, SQUARES, SUM, StatsScratch,
     TICK_SIGNED, TICKS, WIDE, kept_columns,
 };
-use crate::decimal::Value;
+use crate::number::decimal::Value;
+use crate::number::scale::{SQUARES_BITS_MAX, Scale};
+use crate::number::wide::Wide;
 use crate::plan::Components;
-use crate::scale::{SQUARES_BITS_MAX, Scale};
 use crate::stats::{End, Stats};
 use crate::time::{Span, Timestamp};
-use crate::wide::Wide;
 use crate::wire::WireFault;
 use crate::wire::column::take_column;
 use crate::wire::cursor::{Cursor, unzigzag, unzigzag_wide};

@@ -6,11 +6,11 @@ use super::{
     COLUMNS, FIRST, FIRST_AT, LAST, LAST_AT, MAX, MIN, NARROW, NARROW_SUM_MAX, NARROW_VALUE_MAX, Previous,
     SQUARES, SUM, StatsScratch, TICK_SIGNED, TICKS, WIDE, kept_columns,
 };
+use crate::number::scale::{SCALE_MAX, Scale};
+use crate::number::wide::Wide;
 use crate::plan::Components;
-use crate::scale::{SCALE_MAX, Scale};
 use crate::stats::Stats;
 use crate::time::Timestamp;
-use crate::wide::Wide;
 use crate::wire::column::put_column;
 use crate::wire::cursor::{put_varint, put_varint_wide, zigzag, zigzag_wide};
 use crate::wire::section::Section;

@@ -1,7 +1,7 @@
 //! The agents' evaluator and this one on random expressions: two programs that share nothing but the operations.
 
-use catchment_common::decimal::Value;
 use catchment_common::expression::{Kind, Operands, Outcome, Scope};
+use catchment_common::number::decimal::Value;
 use catchment_common::plan::{Field, FieldSource};
 use proptest::prelude::*;
 

@@ -1,0 +1,462 @@
+//! The hot path: one message in, its readings lifted into open panes or rejected under a reason.
+//!
+//! Pipelines that read the same topics share one decoding of the payload. From there each pipeline takes its own view:
+//! key, event time, values. Steady work allocates nothing.
+
+mod count_windows;
+mod dedupe;
+mod lift;
+mod replay;
+mod view;
+
+use std::collections::BTreeMap;
+
+use catchment_common::limits::BATCH_DELTAS_MAX;
+use catchment_common::metrics::{Counter, Reason};
+use catchment_common::plan::{Compression, Format, Pipeline, PipelineId};
+use catchment_common::table::pane::PaneKey;
+use catchment_common::time::{Now, Timestamp};
+use catchment_common::topic::TopicTemplate;
+use catchment_common::wire::{AgentPlan, Section};
+
+use self::count_windows::close_full;
+use self::lift::Lift;
+use self::view::{Seen, View};
+use crate::aggregate::count_windows::CountWindows;
+use crate::aggregate::key_cap::KeyCap;
+use crate::aggregate::panes::{OpenPanes, Place as PanePlace};
+use crate::aggregate::watermark::Watermark;
+use crate::decode::{self, Births, Command, Context, Decoded, Decoder};
+use crate::log::journal::Journal;
+use crate::metrics::{AGENT, Metrics, Place};
+use crate::settings::READINGS_PER_MESSAGE_MAX;
+use crate::source::dedupe::Dedupe;
+
+/// Most devices that number their messages.
+const DEVICES_MAX: usize = 65_536;
+/// One part in so many of the memory is for the count windows that keys are in, if a query has such: about
+/// as many as can be open, so that no key is forgotten for want of room here while there is room for its partial.
+const COUNTS_PART: usize = 4;
+/// Full windows that gather before they are closed in any case: a batch of the largest size.
+const FULL_MAX: usize = BATCH_DELTAS_MAX;
+/// One part in so many of the memory is for knowing keys, if a query caps new ones: about as many as can be open.
+const KNOWN_KEYS_PART: usize = 16;
+
+/// A running plan with its open panes.
+#[derive(Debug)]
+pub struct Intake {
+    sources: Vec<Source>,
+    views: Vec<View>,
+    pipelines: Vec<(PipelineId, Pipeline)>,
+    panes: OpenPanes,
+    decoded: Decoded,
+    unpacked: Vec<u8>,
+    births: Births,
+    dedupe: Dedupe,
+    count_windows: CountWindows,
+    /// Open panes that are full windows.
+    full: Vec<PaneKey>,
+    identity: Vec<u8>,
+    messages: u64,
+    payload_bytes_max: usize,
+    agent: Place,
+}
+
+/// Topics that are read alike: matched once and decoded once.
+#[derive(Debug)]
+struct Source {
+    topic: TopicTemplate,
+    format: Format,
+    compression: Compression,
+    decoder: Decoder,
+    views: Vec<usize>,
+}
+
+/// What a message did that asks for closing panes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four things that may each be so")]
+pub struct Closable {
+    /// Partials had to leave early.
+    pub emitted_early: bool,
+    /// A watermark has passed the end of a pane.
+    pub on_time: bool,
+    /// A reading came behind the watermark.
+    pub late: bool,
+    /// A count window is full.
+    pub full: bool,
+}
+
+impl Intake {
+    /// Runs `plan` from `now` on, with open panes in `memory_bytes`. Watermarks of pipelines in `before` are carried
+    /// on; its panes, which had better be closed, give their memory back first, so that the budget is never taken
+    /// twice.
+    pub fn new(
+        plan: &AgentPlan,
+        mut before: Option<&mut Self>,
+        limits: Limits<'_>,
+        now: Now,
+        metrics: &mut Metrics,
+    ) -> Self {
+        let mut known = BTreeMap::new();
+        if let Some(before) = before.as_deref_mut() {
+            before.panes = OpenPanes::new(0, &[], limits.seed);
+            known = before.take_known();
+        }
+        let before = before.as_deref();
+        // Without a pipeline nothing can be open.
+        let memory_bytes = if plan.pipelines.is_empty() {
+            0
+        } else {
+            limits.memory_bytes
+        };
+        let capped = plan
+            .pipelines
+            .iter()
+            .filter(|(_, pipeline)| pipeline.new_keys.is_some())
+            .count();
+        let known_bytes = if capped > 0 {
+            memory_bytes / KNOWN_KEYS_PART
+        } else {
+            0
+        };
+        let counts_bytes = if plan
+            .pipelines
+            .iter()
+            .any(|(_, pipeline)| pipeline.count.is_some())
+        {
+            memory_bytes / COUNTS_PART
+        } else {
+            0
+        };
+        let numbered = plan
+            .pipelines
+            .iter()
+            .any(|(_, pipeline)| pipeline.dedupe.is_some());
+        let mut intake = Self {
+            sources: Vec::new(),
+            views: Vec::new(),
+            pipelines: plan.pipelines.clone(),
+            panes: OpenPanes::new(
+                memory_bytes - known_bytes - counts_bytes,
+                &plan.pipelines,
+                limits.seed,
+            ),
+            decoded: Decoded::default(),
+            unpacked: Vec::new(),
+            births: Births::default(),
+            dedupe: Dedupe::new(
+                if numbered {
+                    DEVICES_MAX.min(limits.memory_bytes / 1_024)
+                } else {
+                    0
+                },
+                limits.seed.rotate_left(16),
+            ),
+            count_windows: CountWindows::new(counts_bytes, limits.seed.rotate_left(40)),
+            full: Vec::with_capacity(if counts_bytes > 0 { FULL_MAX } else { 0 }),
+            identity: Vec::new(),
+            messages: 0,
+            payload_bytes_max: limits.payload_bytes_max,
+            agent: metrics.place(AGENT),
+        };
+        if let Some(before) = before {
+            intake.dedupe.adopt(&before.dedupe);
+            let runs = |id| plan.pipelines.iter().any(|(held, _)| *held == id);
+            intake.count_windows.adopt(&before.count_windows, runs);
+            intake.births = before.births.clone();
+        }
+        for (id, pipeline) in &plan.pipelines {
+            let watermark = before.and_then(|before| before.watermark(*id));
+            intake.add_view(
+                pipeline,
+                limits.agent,
+                watermark.unwrap_or_else(|| Watermark::new(pipeline, now)),
+                metrics.place(*id),
+            );
+            if let (Some(cap), Some(view)) = (pipeline.new_keys, intake.views.last_mut()) {
+                let capacity = known_bytes / capped.max(1) / KeyCap::entry_bytes();
+                let held = known.remove(id).map(|held| held.resized(capacity));
+                let seed = limits.seed.rotate_left(8) ^ u64::from(id.0);
+                view.key_cap = Some(held.unwrap_or_else(|| KeyCap::new(cap, capacity, seed)));
+            }
+        }
+        intake
+    }
+
+    /// The keys that are known, pipeline by pipeline.
+    fn take_known(&mut self) -> BTreeMap<PipelineId, KeyCap> {
+        let ids = self.pipelines.iter().map(|(id, _)| *id);
+        let views = self.views.iter_mut().map(|view| view.key_cap.take());
+        ids.zip(views)
+            .filter_map(|(id, known)| Some((id, known?)))
+            .collect()
+    }
+
+    fn add_view(&mut self, pipeline: &Pipeline, agent: &str, watermark: Watermark, place: Place) {
+        let shape = pipeline.topic.shape();
+        let alike = |source: &Source| {
+            (&source.format, source.compression) == (&pipeline.format, pipeline.compression)
+                && source.topic.shape() == shape
+        };
+        let home = self.sources.iter().position(alike).unwrap_or_else(|| {
+            self.sources.push(Source {
+                topic: pipeline.topic.clone(),
+                format: pipeline.format.clone(),
+                compression: pipeline.compression,
+                decoder: Decoder::new(pipeline.format.clone()),
+                views: Vec::new(),
+            });
+            self.sources.len() - 1
+        });
+        let Source { decoder, views, .. } = &mut self.sources[home];
+        views.push(self.views.len());
+        self.views
+            .push(View::new(pipeline, agent, watermark, place, &mut decoder.tree));
+    }
+
+    /// The MQTT filters to subscribe to.
+    pub fn filters(&self) -> Vec<String> {
+        let mut filters: Vec<String> = self.sources.iter().map(|source| source.topic.filter()).collect();
+        filters.sort_unstable();
+        filters.dedup();
+        filters
+    }
+
+    /// The pipelines that run.
+    pub fn pipelines(&self) -> &[(PipelineId, Pipeline)] {
+        &self.pipelines
+    }
+
+    /// Open panes, for looking.
+    pub fn panes(&self) -> &OpenPanes {
+        &self.panes
+    }
+
+    fn watermark(&self, id: PipelineId) -> Option<Watermark> {
+        let index = self.pipelines.iter().position(|(held, _)| *held == id)?;
+        Some(self.views[index].watermark)
+    }
+
+    /// The watermarks of all pipelines that have one.
+    pub fn watermarks(&self) -> impl Iterator<Item = (PipelineId, Timestamp)> {
+        let all = self.pipelines.iter().zip(&self.views);
+        all.map(|((id, _), view)| (*id, view.watermark.value()))
+            .filter(|(_, value)| *value > Timestamp::MIN)
+    }
+
+    /// Takes one message apart and lifts its readings. Sections that had to leave early go to `emit`.
+    #[inline]
+    pub fn handle_publish(
+        &mut self,
+        now: Now,
+        topic: &str,
+        payload: &[u8],
+        metrics: &mut Metrics,
+        journal: &mut Journal,
+        mut emit: impl FnMut(&Section, &mut Metrics),
+    ) -> Closable {
+        metrics.add(self.agent, Counter::Messages, 1);
+        metrics.add(self.agent, Counter::RawBytes, payload.len() as u64);
+        let (mut closable, mut matched) = (Closable::default(), false);
+        let Self {
+            sources,
+            views,
+            pipelines,
+            panes,
+            decoded,
+            unpacked,
+            births,
+            dedupe,
+            count_windows,
+            full,
+            identity,
+            messages,
+            ..
+        } = self;
+        *messages += 1;
+        let mark = journal.segment() as u16;
+        for source in sources.iter_mut() {
+            let Some(captures) = source.topic.matches(topic) else {
+                continue;
+            };
+            matched = true;
+            let decoder = &mut source.decoder;
+            let decoding = decode::unpack(source.compression, payload, self.payload_bytes_max, unpacked)
+                .and_then(|payload| decoder.decode(payload, Context { topic, now }, births, decoded));
+            for &index in &source.views {
+                let view = &mut views[index];
+                let text = decoding.map(|body| decoded.text(body));
+                let Ok(text) = text.map_err(|reason| reject(metrics, view.place, reason)) else {
+                    continue;
+                };
+                for reading in 0..decoded.readings() {
+                    let pipeline = &pipelines[index].1;
+                    let seen = Seen {
+                        captures,
+                        text,
+                        decoded,
+                        reading,
+                    };
+                    let stamp = *messages * READINGS_PER_MESSAGE_MAX as u64 + reading as u64;
+                    let numbers = ((topic, stamp), &mut *identity, &mut *dedupe);
+                    let read = match view.read_new(seen, pipeline, now, numbers, journal) {
+                        Ok(read) => read,
+                        Err(reason) => {
+                            reject(metrics, view.place, reason);
+                            continue;
+                        }
+                    };
+                    if let Some(reason) = read.unwanted {
+                        // It tells how far event time has come all the same.
+                        view.watermark.observe(read.at, now);
+                        closable.on_time |= view.watermark.value() >= view.next_close;
+                        reject(metrics, view.place, reason);
+                        continue;
+                    }
+                    let (at, late) = view.count(&read, now, metrics);
+                    view.admit(now, pipeline, metrics);
+                    let key = view.key_buffer.as_bytes();
+                    let mut lift = Lift {
+                        pipelines,
+                        panes,
+                        journal,
+                        metrics,
+                    };
+                    let step = lift.next_window(count_windows, (index, key), now.wall, &mut emit);
+                    let place = PanePlace {
+                        pipeline: index as u16,
+                        pane: step.map_or_else(|| at.pane_start(pipeline.pane), |step| step.number),
+                        key,
+                    };
+                    let (lifted, left) = lift.lift(place, view.measured(at), mark, &mut emit);
+                    metrics.add(view.place, Counter::EmittedEarly, left);
+                    closable.emitted_early |= left > 0;
+                    if lifted.is_new {
+                        journal.forget_key(lifted.key);
+                    }
+                    let values = (pipeline.fields.as_slice(), view.values.as_slice());
+                    journal.reading(index as u16, (lifted.key, key), at, values, &view.tags);
+                    if let Some(step) = step {
+                        closable.full |= step.is_last;
+                        full.extend(step.is_last.then(|| place.pane_key(lifted.key)));
+                        if full.len() >= FULL_MAX {
+                            close_full(full, panes, pipelines, journal, |section| emit(section, metrics));
+                            closable.emitted_early = true;
+                        }
+                        closable.emitted_early |= step.has_cut;
+                        continue;
+                    }
+                    closable.late |= late;
+                    closable.on_time |= view.watermark.value() >= view.next_close;
+                }
+            }
+        }
+        if !matched {
+            metrics.add(self.agent, Counter::Received, 1);
+            metrics.add(self.agent, Counter::Rejected(Reason::NoMatch), 1);
+        }
+        closable
+    }
+
+    /// Lets the watermarks of silent pipelines follow the clock; returns whether any moved.
+    pub fn follow_clock(&mut self, now: Now) -> bool {
+        self.views
+            .iter_mut()
+            .fold(false, |moved, view| view.watermark.follow_clock(now) | moved)
+    }
+
+    /// Closes every pane that its pipeline's watermark has passed, and every full window; hands them to `sink`.
+    pub fn close_due(&mut self, journal: &mut Journal, mut sink: impl FnMut(&Section)) {
+        let Self {
+            views,
+            pipelines,
+            panes,
+            full,
+            ..
+        } = self;
+        close_full(full, panes, pipelines, journal, &mut sink);
+        for (view, (_, pipeline)) in views.iter_mut().zip(pipelines.iter()) {
+            view.next_close = close_after(view.watermark.value(), pipeline);
+        }
+        let is_due = |key: &PaneKey, _| {
+            let index = usize::from(key.pipeline);
+            let pipeline = &pipelines[index].1;
+            pipeline.count.is_none() && key.pane.plus(pipeline.pane) <= views[index].watermark.value()
+        };
+        let mut closed = None;
+        panes.close(pipelines, is_due, |index, section| {
+            if closed != Some(index) {
+                closed = Some(index);
+                journal.closed(index, views[usize::from(index)].watermark.value());
+            }
+            sink(section);
+        });
+    }
+
+    /// Closes every pane, whether due or not: before another plan takes over.
+    pub fn close_all(&mut self, journal: &mut Journal, mut sink: impl FnMut(&Section)) {
+        let before = self.panes.len();
+        self.panes
+            .close(&self.pipelines, |_, _| true, |_, section| sink(section));
+        if before > 0 {
+            journal.closed_all();
+        }
+    }
+
+    /// Closes the partials whose first readings are in old segments of the journal.
+    pub fn close_marked(
+        &mut self,
+        journal: &mut Journal,
+        is_old: impl Fn(u16) -> bool,
+        mut sink: impl FnMut(&Section),
+    ) {
+        self.panes.close(
+            &self.pipelines,
+            |_, mark| is_old(mark),
+            |index, section| {
+                journal.taken(index, section.pane, section.keys.iter());
+                sink(section);
+            },
+        );
+    }
+
+    /// What is to be published to the broker: requests to Sparkplug's edge nodes.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.births.poll_command()
+    }
+
+    /// The devices that number their messages.
+    pub fn dedupe(&mut self) -> &mut Dedupe {
+        &mut self.dedupe
+    }
+}
+
+/// The bounds of an intake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits<'a> {
+    /// The agent's name.
+    pub agent: &'a str,
+    /// Bytes for open panes.
+    pub memory_bytes: usize,
+    /// Largest payload that is looked at.
+    pub payload_bytes_max: usize,
+    /// Sets the hashing; should be random.
+    pub seed: u64,
+}
+
+fn reject(metrics: &mut Metrics, place: Place, reason: Reason) {
+    metrics.add(place, Counter::Received, 1);
+    metrics.add(place, Counter::Rejected(reason), 1);
+}
+
+/// The end of the pane that `watermark` lies in.
+fn close_after(watermark: Timestamp, pipeline: &Pipeline) -> Timestamp {
+    if pipeline.count.is_some() {
+        // No watermark closes these.
+        return Timestamp::MAX;
+    }
+    watermark.pane_start(pipeline.pane).plus(pipeline.pane)
+}
+
+#[cfg(test)]
+mod tests;

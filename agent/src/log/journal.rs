@@ -1,0 +1,443 @@
+//! The write-ahead log of readings: what is in it counts, whatever happens to the process.
+//!
+//! ```text
+//! segment := group …                     one file; its first record is a snapshot
+//! group   := length:u32 crc32c:u32 body  one write and one sync: a group commit
+//! body    := record …                    see [`record`]
+//! ```
+//!
+//! A reading is written as what was made of it (pipeline, key, event time, exact values), not as it came: that is a few
+//! bytes rather than a payload, and replaying it is one call of the same code that lifted it. Keys are written once per
+//! segment and named by number. When panes close, one small record says so; the deltas themselves go to the spool in
+//! the same job, and the record names the spool's last number. So at a start each reading is in exactly one of three
+//! places: in a batch of the spool, in an open pane again, or (never acknowledged) still with the broker.
+//!
+//! A segment is dropped once nothing in it is needed: all its readings are in batches, and no message in it can be
+//! delivered again. When the journal nears its budget, the partials that hold its oldest segment leave early.
+
+pub mod record;
+
+mod replay;
+
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+use catchment_common::limits::FIELDS_MAX;
+use catchment_common::number::decimal::Value;
+use catchment_common::plan::PipelineField;
+use catchment_common::table::interner::KeyId;
+use catchment_common::time::Timestamp;
+use catchment_common::wire::CounterSample;
+use catchment_common::wire::cursor::put_varint;
+
+use self::record::{put_tag, put_time, put_value};
+use crate::aggregate::count_windows::Window;
+use crate::aggregate::sketches::TagValues;
+use crate::log::disk::{File, Step, frame};
+use crate::metrics::Metrics;
+use crate::source::dedupe::Numbers;
+
+pub use self::record::Snapshot;
+pub use self::replay::{Replayed, Segments};
+
+/// Bytes that a group may gather; with more, no message is taken until some of it is durable.
+pub const GROUP_BYTES_MAX: usize = 1 << 20;
+/// A journal has at most so many segments before its oldest partials must leave.
+pub const SEGMENTS_MAX: u32 = 8;
+/// Smallest segment.
+const SEGMENT_BYTES_MIN: u64 = 32 << 10;
+
+/// A group that has ended. The job marks it before it is framed: only then is it known where in the spool its batches
+/// are.
+#[derive(Debug)]
+struct Ended {
+    segment: u32,
+    bytes: Vec<u8>,
+    /// The first place in the spool whose batch came later.
+    until: u64,
+}
+
+/// The log being written.
+#[derive(Debug)]
+pub struct Journal {
+    /// Whether readings are written at all.
+    enabled: bool,
+    segment_bytes: u64,
+    /// The oldest segment that is kept.
+    oldest: u32,
+    segment: u32,
+    /// Where the next group that is written goes: in this segment, at this byte.
+    written: u32,
+    at: u64,
+    /// The group in the making: a frame whose body has begun, or nothing.
+    group: Vec<u8>,
+    body: usize,
+    /// Groups that have ended and wait for the next job.
+    ended: VecDeque<Ended>,
+    ended_bytes: usize,
+    last_time: i64,
+    /// For each key number the segment that names it.
+    named: Box<[u32]>,
+    /// For each pipeline and field the scale that its last value was whole at.
+    scales: Vec<u8>,
+    /// Bytes of the snapshot that the segment began with: a segment of little else would be no use.
+    snapshot_bytes: u64,
+}
+
+impl Journal {
+    /// A journal of about `budget` bytes that begins at `segment`, for key numbers below `keys`. A budget of 0 writes
+    /// nothing.
+    pub fn new(budget: u64, oldest: u32, segment: u32, keys: usize) -> Self {
+        Self {
+            enabled: budget > 0,
+            segment_bytes: (budget / u64::from(SEGMENTS_MAX)).max(SEGMENT_BYTES_MIN),
+            oldest: oldest.min(segment),
+            segment,
+            written: segment,
+            at: 0,
+            group: Vec::new(),
+            body: 0,
+            ended: VecDeque::new(),
+            ended_bytes: 0,
+            last_time: 0,
+            named: vec![0; keys].into_boxed_slice(),
+            scales: Vec::new(),
+            snapshot_bytes: 0,
+        }
+    }
+
+    /// Whether readings are written at all.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The segment being written.
+    #[inline]
+    pub fn segment(&self) -> u32 {
+        self.segment
+    }
+
+    /// The oldest segment that is kept.
+    pub fn oldest(&self) -> u32 {
+        self.oldest
+    }
+
+    /// Bytes that wait for the next job.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        self.group.len() + self.ended_bytes
+    }
+
+    /// Whether the oldest segment's partials must leave to make room.
+    pub fn is_crowded(&self) -> bool {
+        self.enabled && self.segment - self.oldest >= SEGMENTS_MAX - 1
+    }
+
+    /// Whether the next group should begin a segment.
+    pub fn wants_segment(&self) -> bool {
+        self.enabled
+            && self.written == self.segment
+            && self.at >= self.segment_bytes.max(4 * self.snapshot_bytes)
+    }
+
+    // Records.
+
+    #[inline]
+    fn put(&mut self) -> &mut Vec<u8> {
+        if self.group.is_empty() {
+            self.body = frame::begin(&mut self.group);
+            self.last_time = 0;
+        }
+        &mut self.group
+    }
+
+    /// A QoS 1 message begins: the readings up to the next one are its.
+    #[inline]
+    pub fn message(&mut self, id: u16, hash: u32) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::MESSAGE);
+            out.extend_from_slice(&id.to_le_bytes());
+            out.extend_from_slice(&hash.to_le_bytes());
+        }
+    }
+
+    /// A reading was lifted.
+    #[inline]
+    pub fn reading(
+        &mut self,
+        pipeline: u16,
+        (key, key_bytes): (KeyId, &[u8]),
+        at: Timestamp,
+        (fields, values): (&[PipelineField], &[Option<Value>]),
+        tags: &TagValues,
+    ) {
+        if !self.enabled {
+            return;
+        }
+        if self.named[key as usize] != self.segment {
+            self.named[key as usize] = self.segment;
+            let out = self.put();
+            out.push(record::KEY);
+            put_varint(out, u64::from(key));
+            put_varint(out, key_bytes.len() as u64);
+            out.extend_from_slice(key_bytes);
+        }
+        self.put();
+        let out = &mut self.group;
+        out.push(record::READING);
+        put_varint(out, u64::from(pipeline));
+        put_varint(out, u64::from(key));
+        put_time(out, &mut self.last_time, at);
+        let first = usize::from(pipeline) * FIELDS_MAX;
+        if self.scales.len() < first + FIELDS_MAX {
+            self.scales.resize(first + FIELDS_MAX, 0);
+        }
+        for ((field, value), scale) in fields.iter().zip(values).zip(&mut self.scales[first..]) {
+            put_value(out, *value, field.resolution, scale);
+        }
+        for tag in tags.iter() {
+            put_tag(out, tag);
+        }
+    }
+
+    /// A key number means another key from now on, or none.
+    #[inline]
+    pub fn forget_key(&mut self, key: KeyId) {
+        if self.enabled {
+            self.named[key as usize] = 0;
+        }
+    }
+
+    /// The broker has a new session: no message before this comes again.
+    pub fn session(&mut self) {
+        if self.enabled {
+            self.put().push(record::SESSION);
+        }
+    }
+
+    /// All partials of a pipeline whose panes end by `watermark` went to the spool.
+    pub fn closed(&mut self, pipeline: u16, watermark: Timestamp) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::CLOSED);
+            put_varint(out, u64::from(pipeline));
+            out.extend_from_slice(&watermark.as_micros().to_le_bytes());
+        }
+    }
+
+    /// All partials went to the spool.
+    pub fn closed_all(&mut self) {
+        if self.enabled {
+            self.put().push(record::CLOSED_ALL);
+        }
+    }
+
+    /// Some partials of one pipeline and pane went to the spool. Each key must have been named in this segment or is
+    /// named now.
+    pub fn taken<'k>(
+        &mut self,
+        pipeline: u16,
+        pane: Timestamp,
+        keys: impl ExactSizeIterator<Item = &'k [u8]>,
+    ) {
+        if !self.enabled {
+            return;
+        }
+        let out = self.put();
+        out.push(record::TAKEN);
+        put_varint(out, u64::from(pipeline));
+        out.extend_from_slice(&pane.as_micros().to_le_bytes());
+        put_varint(out, keys.len() as u64);
+        for key in keys {
+            put_varint(out, key.len() as u64);
+            out.extend_from_slice(key);
+        }
+    }
+
+    /// What is known of a device that numbers its messages, before its next number.
+    pub fn device(&mut self, id: u64, numbers: Numbers, identity: &[u8]) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::DEVICE);
+            put_varint(out, id);
+            put_varint(out, numbers.last);
+            out.extend_from_slice(&numbers.window.to_le_bytes());
+            put_varint(out, identity.len() as u64);
+            out.extend_from_slice(identity);
+        }
+    }
+
+    /// A device's number was taken.
+    pub fn sequence(&mut self, device: u64, number: u64) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::SEQUENCE);
+            put_varint(out, device);
+            put_varint(out, number);
+        }
+    }
+
+    /// A key's newest count window, before the next reading of that key.
+    pub fn window(&mut self, id: u64, window: Window, identity: &[u8]) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::WINDOW);
+            put_varint(out, id);
+            record::put_number(out, window.number);
+            put_varint(out, u64::from(window.readings));
+            put_varint(out, identity.len() as u64);
+            out.extend_from_slice(identity);
+        }
+    }
+
+    /// The window after that, with the next reading of its key as its first.
+    #[inline]
+    pub fn next_window(&mut self, id: u64, number: Timestamp) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::NEXT);
+            put_varint(out, id);
+            record::put_number(out, number);
+        }
+    }
+
+    /// A key's newest window was forgotten.
+    pub fn window_gone(&mut self, identity: &[u8]) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::GONE);
+            put_varint(out, identity.len() as u64);
+            out.extend_from_slice(identity);
+        }
+    }
+
+    /// The highest number of a window that was forgotten.
+    pub fn window_floor(&mut self, number: Timestamp) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::FLOOR);
+            record::put_number(out, number);
+        }
+    }
+
+    /// Counters that changed since the last group.
+    pub fn counts(&mut self, metrics: &mut Metrics) {
+        if self.enabled {
+            let counts = metrics.increases(|_| true);
+            if !counts.is_empty() {
+                record::put_counts(self.put(), &counts);
+            }
+        }
+    }
+
+    /// The first record of a segment, in a group of its own. Batches from the place `until` on come later.
+    pub fn snapshot(&mut self, snapshot: &Snapshot, until: u64) {
+        if self.enabled {
+            self.put();
+            let before = self.group.len();
+            snapshot.put(&mut self.group);
+            self.snapshot_bytes = (self.group.len() - before) as u64;
+            self.end_group(until);
+        }
+    }
+
+    // Jobs.
+
+    /// Ends the group in the making; what follows is another, with the batches from the place `until` on.
+    pub fn end_group(&mut self, until: u64) {
+        if !self.group.is_empty() {
+            self.ended_bytes += self.group.len();
+            self.ended.push_back(Ended {
+                segment: self.segment,
+                bytes: self.group.clone(),
+                until,
+            });
+            self.group.clear();
+        }
+    }
+
+    /// Ends the group and gives the steps that make all ended groups durable. If the spool has news, `spooled` says
+    /// which of its records were there before the batch of a place, or at all (`None`): they are part of the history.
+    pub fn take_groups(&mut self, spooled: Option<&dyn Fn(Option<u64>) -> u64>, steps: &mut Vec<Step>) {
+        if spooled.is_some() && self.waiting() == 0 && self.enabled {
+            self.put();
+        }
+        self.ended_bytes = 0;
+        while let Some(mut ended) = self.ended.pop_front() {
+            let mark = spooled.map(|spooled| spooled(Some(ended.until)));
+            self.write_out(ended.segment, &mut ended.bytes, mark, steps);
+        }
+        if !self.group.is_empty() {
+            let mut group = std::mem::take(&mut self.group);
+            let mark = spooled.map(|spooled| spooled(None));
+            self.write_out(self.segment, &mut group, mark, steps);
+            // Its memory is for the next.
+            group.clear();
+            self.group = group;
+        }
+    }
+
+    /// Gives the steps that make the spool's records up to this number part of the history before anything that waits:
+    /// what they take the place of is about to go. `counts` are told of with them.
+    pub fn mark(&mut self, spooled: u64, counts: &[CounterSample], steps: &mut Vec<Step>) {
+        if !self.enabled {
+            return;
+        }
+        let is_begun = |segment: u32| segment == self.written && self.at > 0;
+        if let Some(mut ended) = self.ended.pop_front_if(|ended| !is_begun(ended.segment)) {
+            // A segment begins with its snapshot, which says nothing of what waits.
+            self.ended_bytes -= ended.bytes.len();
+            self.write_out(ended.segment, &mut ended.bytes, Some(spooled), steps);
+        }
+        let mut group = Vec::new();
+        frame::begin(&mut group);
+        record::put_counts(&mut group, counts);
+        self.write_out(self.written, &mut group, Some(spooled), steps);
+    }
+
+    fn write_out(&mut self, segment: u32, group: &mut Vec<u8>, spooled: Option<u64>, steps: &mut Vec<Step>) {
+        if let Some(number) = spooled {
+            group.push(record::SPOOLED);
+            put_varint(group, number);
+        }
+        frame::end(group, frame::HEAD);
+        if self.written != segment {
+            (self.written, self.at) = (segment, 0);
+        }
+        let file = File::Journal(segment);
+        // One sync is enough for groups that follow each other.
+        if steps.last() == Some(&Step::Sync(file)) {
+            steps.pop();
+        }
+        let (at, length) = (self.at, group.len() as u64);
+        self.at += length;
+        steps.push(Step::Write {
+            file,
+            at,
+            bytes: Bytes::copy_from_slice(group),
+        });
+        steps.push(Step::Sync(file));
+    }
+
+    /// Begins the next segment, for key numbers below `keys`; its snapshot comes next.
+    pub fn begin_segment(&mut self, keys: usize) {
+        debug_assert!(self.group.is_empty());
+        self.segment += 1;
+        if self.named.len() != keys {
+            self.named = vec![0; keys].into_boxed_slice();
+        }
+    }
+
+    /// Nothing before `needed` is needed any more: the steps that drop it.
+    pub fn trim(&mut self, needed: u32, steps: &mut Vec<Step>) {
+        let needed = needed.min(self.segment);
+        for number in self.oldest..needed {
+            steps.push(Step::Remove(File::Journal(number)));
+        }
+        self.oldest = self.oldest.max(needed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,437 @@
+//! The journal's records, byte by byte. Integers are LEB128 varints unless a width is named; those are little-endian.
+//!
+//! ```text
+//! KEY        := 1  number  length  bytes          a key's number within this segment
+//! MESSAGE    := 2  id:u16  hash:u32               a QoS 1 message begins
+//! READING    := 3  pipeline  key  Δtime:zigzag µs  value × fields  tag × watched tags
+//! CLOSED     := 4  pipeline  watermark:i64 µs        partials of the pipeline that end by then are in the spool
+//! CLOSED_ALL := 5                                 all partials are
+//! TAKEN      := 6  pipeline  pane:i64 µs  count  (length  key bytes) × count
+//! SESSION    := 7                                 the broker's session is new
+//! COUNTS     := 8  count  (pipeline  code:u8  increase) × count
+//! SPOOLED    := 9  number                         the spool's last record that belongs to this history; the highest
+//!                                                 number of all counts
+//! SNAPSHOT   := 10 version:u8  era:u64  number  length plan  count (pipeline code:u8 value) × count
+//! DEVICE     := 11 number  last  window:u64  length  bytes
+//! SEQUENCE   := 12 number  sequence               of the reading that follows
+//! WINDOW     := 13 number  window:zigzag ms  readings  length  bytes     the newest window of a pipeline's key
+//! NEXT       := 14 number  window:zigzag ms       the key's next window
+//! FLOOR      := 15 window:zigzag ms               the highest window that was forgotten
+//! GONE       := 16 length  bytes                  a key whose newest window was forgotten
+//!
+//! value := 0                       absent
+//!        | 1 + scale  zigzag n     n · 10^scale units of 10⁻¹⁸
+//!        | 38  units:i128
+//!        | 39  zigzag n            n times the field's resolution
+//! tag   := 0                       absent
+//!        | 1 + length  bytes
+//! ```
+
+use catchment_common::limits::{KEY_BYTES_MAX, PLAN_BYTES_MAX, WINDOW_STEP_MIN};
+use catchment_common::metrics::Counter;
+use catchment_common::number::decimal::Value;
+use catchment_common::plan::PipelineId;
+use catchment_common::time::Timestamp;
+use catchment_common::wire::cursor::{Cursor, put_varint, unzigzag, zigzag};
+use catchment_common::wire::{AgentPlan, CounterSample, Message, WireFault};
+
+use crate::aggregate::count_windows::{self, Window};
+use crate::source::dedupe::{IDENTITY_BYTES_MAX, Numbers};
+
+pub(super) const KEY: u8 = 1;
+pub(super) const MESSAGE: u8 = 2;
+pub(super) const READING: u8 = 3;
+pub(super) const CLOSED: u8 = 4;
+pub(super) const CLOSED_ALL: u8 = 5;
+pub(super) const TAKEN: u8 = 6;
+pub(super) const SESSION: u8 = 7;
+pub(super) const COUNTS: u8 = 8;
+pub(super) const SPOOLED: u8 = 9;
+pub(super) const SNAPSHOT: u8 = 10;
+pub(super) const DEVICE: u8 = 11;
+pub(super) const SEQUENCE: u8 = 12;
+pub(super) const WINDOW: u8 = 13;
+pub(super) const NEXT: u8 = 14;
+pub(super) const FLOOR: u8 = 15;
+pub(super) const GONE: u8 = 16;
+
+/// The version of these records, in each snapshot.
+const VERSION: u8 = 1;
+const ABSENT: u8 = 0;
+const SCALE_MAX: u8 = 36;
+const RAW: u8 = 38;
+const STEPS: u8 = 39;
+/// Most counters in one record; far above pipelines × counters of any agent.
+const COUNTS_MAX: usize = 1 << 20;
+/// Most keys in one record: the largest table a gateway could hold.
+const TAKEN_MAX: usize = 1 << 24;
+
+/// One record.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs, reason = "the module's page says what they are")]
+pub enum Record<'b> {
+    Key {
+        number: u64,
+        bytes: &'b [u8],
+    },
+    Message {
+        id: u16,
+        hash: u32,
+    },
+    Reading {
+        pipeline: u16,
+        key: u64,
+        at: Timestamp,
+        values: Vec<Option<Value>>,
+        tags: Vec<Option<&'b [u8]>>,
+    },
+    Closed {
+        pipeline: u16,
+        watermark: Timestamp,
+    },
+    ClosedAll,
+    Taken {
+        pipeline: u16,
+        pane: Timestamp,
+        keys: Vec<&'b [u8]>,
+    },
+    Session,
+    Counts(Vec<CounterSample>),
+    Spooled(u64),
+    Snapshot(Snapshot),
+    Device {
+        number: u64,
+        numbers: Numbers,
+        bytes: &'b [u8],
+    },
+    Sequence {
+        device: u64,
+        number: u64,
+    },
+    Window {
+        id: u64,
+        window: Window,
+        bytes: &'b [u8],
+    },
+    Next {
+        id: u64,
+        number: Timestamp,
+    },
+    Floor(Timestamp),
+    Gone(&'b [u8]),
+}
+
+/// What a segment begins with, so that it needs none before it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// The era of the counters.
+    pub era: u64,
+    /// The spool's last record so far.
+    pub spooled: u64,
+    /// The plan that pipelines and fields refer to.
+    pub plan: AgentPlan,
+    /// All counters.
+    pub counts: Vec<CounterSample>,
+}
+
+impl Snapshot {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        out.push(SNAPSHOT);
+        out.push(VERSION);
+        out.extend_from_slice(&self.era.to_le_bytes());
+        put_varint(out, self.spooled);
+        let plan = Message::Plan(self.plan.clone()).emit();
+        put_varint(out, plan.len() as u64);
+        out.extend_from_slice(&plan);
+        put_samples(out, &self.counts);
+    }
+
+    fn take(cursor: &mut Cursor<'_>) -> Result<Self, WireFault> {
+        let version = cursor.byte()?;
+        if version != VERSION {
+            return Err(WireFault::Version(version));
+        }
+        let era = u64::from_le_bytes(cursor.array()?);
+        let spooled = cursor.varint()?;
+        let length = cursor.length(PLAN_BYTES_MAX, "plan")?;
+        let Message::Plan(plan) = Message::parse(cursor.take(length)?)? else {
+            return Err(WireFault::Invalid("plan"));
+        };
+        Ok(Self {
+            era,
+            spooled,
+            plan,
+            counts: take_samples(cursor)?,
+        })
+    }
+}
+
+/// Appends increases of counters, if there are any.
+pub(super) fn put_counts(out: &mut Vec<u8>, samples: &[CounterSample]) {
+    if !samples.is_empty() {
+        out.push(COUNTS);
+        put_samples(out, samples);
+    }
+}
+
+fn put_samples(out: &mut Vec<u8>, samples: &[CounterSample]) {
+    put_varint(out, samples.len() as u64);
+    for sample in samples {
+        put_varint(out, u64::from(sample.pipeline.0));
+        out.push(sample.counter);
+        put_varint(out, sample.value);
+    }
+}
+
+fn take_samples(cursor: &mut Cursor<'_>) -> Result<Vec<CounterSample>, WireFault> {
+    let count = cursor.length(COUNTS_MAX, "counters")?;
+    let mut samples = Vec::new();
+    for _ in 0..count {
+        let pipeline = PipelineId(take_u32(cursor)?);
+        let counter = cursor.byte()?;
+        Counter::from_code(counter).ok_or(WireFault::Invalid("counter"))?;
+        let value = cursor.varint()?;
+        samples.push(CounterSample {
+            pipeline,
+            counter,
+            value,
+        });
+    }
+    Ok(samples)
+}
+
+fn take_u32(cursor: &mut Cursor<'_>) -> Result<u32, WireFault> {
+    u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("number above 32 bits"))
+}
+
+/// Appends a window's number.
+#[inline]
+pub(super) fn put_number(out: &mut Vec<u8>, number: Timestamp) {
+    put_varint(
+        out,
+        zigzag(number.as_micros().div_euclid(WINDOW_STEP_MIN.as_micros())),
+    );
+}
+
+fn take_number(cursor: &mut Cursor<'_>) -> Result<Timestamp, WireFault> {
+    unzigzag(cursor.varint()?)
+        .checked_mul(WINDOW_STEP_MIN.as_micros())
+        .and_then(Timestamp::from_micros)
+        .ok_or(WireFault::Invalid("window"))
+}
+
+#[inline]
+pub(super) fn put_time(out: &mut Vec<u8>, last: &mut i64, at: Timestamp) {
+    put_varint(out, zigzag(at.as_micros() - *last));
+    *last = at.as_micros();
+}
+
+/// Appends a value. `scale` remembers at which power of ten the field's values are whole.
+#[inline]
+pub(super) fn put_value(out: &mut Vec<u8>, value: Option<Value>, resolution: Option<i128>, scale: &mut u8) {
+    let Some(value) = value else {
+        out.push(ABSENT);
+        return;
+    };
+    let units = value.units();
+    if let Some(resolution) = resolution {
+        // Values were rounded to multiples of the resolution.
+        if let (Ok(steps), 0) = (i64::try_from(units / resolution), units % resolution) {
+            out.push(STEPS);
+            put_varint(out, zigzag(steps));
+            return;
+        }
+    }
+    // A sensor keeps its number of digits, so the last scale nearly always fits.
+    let whole = |scale: u8| {
+        let power = 10_i128.pow(u32::from(scale));
+        let quotient = units / power;
+        (quotient * power == units).then_some(quotient)
+    };
+    let found = whole(*scale)
+        .filter(|quotient| *scale > 0 && i64::try_from(*quotient).is_ok())
+        .map(|quotient| (*scale, quotient))
+        .or_else(|| {
+            (0..=SCALE_MAX)
+                .rev()
+                .find_map(|scale| Some((scale, whole(scale)?)))
+        });
+    let small = found.and_then(|(at, quotient)| Some((at, i64::try_from(quotient).ok()?)));
+    let Some((at, quotient)) = small else {
+        out.push(RAW);
+        out.extend_from_slice(&units.to_le_bytes());
+        return;
+    };
+    if units != 0 {
+        *scale = at;
+    }
+    out.push(1 + at);
+    put_varint(out, zigzag(quotient));
+}
+
+/// Appends a watched tag.
+#[inline]
+pub(super) fn put_tag(out: &mut Vec<u8>, tag: Option<&[u8]>) {
+    put_varint(out, tag.map_or(0, |tag| tag.len() as u64 + 1));
+    out.extend_from_slice(tag.unwrap_or_default());
+}
+
+fn take_tag<'b>(cursor: &mut Cursor<'b>) -> Result<Option<&'b [u8]>, WireFault> {
+    match cursor.length(KEY_BYTES_MAX + 1, "tag")? {
+        0 => Ok(None),
+        more => cursor.take(more - 1).map(Some),
+    }
+}
+
+fn take_value(cursor: &mut Cursor<'_>, resolution: Option<i128>) -> Result<Option<Value>, WireFault> {
+    let code = cursor.byte()?;
+    let units = match code {
+        ABSENT => return Ok(None),
+        RAW => i128::from_le_bytes(cursor.array()?),
+        STEPS => {
+            let steps = i128::from(unzigzag(cursor.varint()?));
+            let resolution = resolution.ok_or(WireFault::Invalid("resolution"))?;
+            steps.checked_mul(resolution).ok_or(WireFault::Invalid("value"))?
+        }
+        scaled if scaled <= 1 + SCALE_MAX => {
+            let power = 10_i128.pow(u32::from(scaled - 1));
+            let number = i128::from(unzigzag(cursor.varint()?));
+            number.checked_mul(power).ok_or(WireFault::Invalid("value"))?
+        }
+        _ => return Err(WireFault::Invalid("value")),
+    };
+    Value::from_units(units)
+        .map(Some)
+        .ok_or(WireFault::Invalid("value"))
+}
+
+fn take_timestamp(cursor: &mut Cursor<'_>) -> Result<Timestamp, WireFault> {
+    Timestamp::from_micros(i64::from_le_bytes(cursor.array()?)).ok_or(WireFault::Invalid("time"))
+}
+
+/// Reads the records of one group.
+pub struct Records<'b> {
+    cursor: Cursor<'b>,
+    last_time: i64,
+}
+
+impl<'b> Records<'b> {
+    /// The records in a group's body.
+    pub fn new(body: &'b [u8]) -> Self {
+        Self {
+            cursor: Cursor::new(body),
+            last_time: 0,
+        }
+    }
+
+    /// The next record. Readings are read as `plan` says.
+    pub fn next(&mut self, plan: &AgentPlan) -> Result<Option<Record<'b>>, WireFault> {
+        let cursor = &mut self.cursor;
+        if cursor.rest().is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(match cursor.byte()? {
+            KEY => {
+                let number = cursor.varint()?;
+                let length = cursor.length(KEY_BYTES_MAX, "key")?;
+                Record::Key {
+                    number,
+                    bytes: cursor.take(length)?,
+                }
+            }
+            MESSAGE => Record::Message {
+                id: u16::from_le_bytes(cursor.array()?),
+                hash: u32::from_le_bytes(cursor.array()?),
+            },
+            READING => self.reading(plan)?,
+            CLOSED => Record::Closed {
+                pipeline: pipeline_index(cursor, plan)?,
+                watermark: take_timestamp(cursor)?,
+            },
+            CLOSED_ALL => Record::ClosedAll,
+            TAKEN => {
+                let (pipeline, pane) = (pipeline_index(cursor, plan)?, take_timestamp(cursor)?);
+                let count = cursor.length(TAKEN_MAX, "keys")?;
+                let mut keys = Vec::new();
+                for _ in 0..count {
+                    let length = cursor.length(KEY_BYTES_MAX, "key")?;
+                    keys.push(cursor.take(length)?);
+                }
+                Record::Taken { pipeline, pane, keys }
+            }
+            SESSION => Record::Session,
+            COUNTS => Record::Counts(take_samples(cursor)?),
+            SPOOLED => Record::Spooled(cursor.varint()?),
+            SNAPSHOT => Record::Snapshot(Snapshot::take(cursor)?),
+            DEVICE => {
+                let (number, last) = (cursor.varint()?, cursor.varint()?);
+                let window = u64::from_le_bytes(cursor.array()?);
+                let length = cursor.length(IDENTITY_BYTES_MAX, "device")?;
+                Record::Device {
+                    number,
+                    numbers: Numbers { last, window },
+                    bytes: cursor.take(length)?,
+                }
+            }
+            SEQUENCE => Record::Sequence {
+                device: cursor.varint()?,
+                number: cursor.varint()?,
+            },
+            WINDOW => {
+                let (id, number) = (cursor.varint()?, take_number(cursor)?);
+                let readings = take_u32(cursor)?;
+                let length = cursor.length(count_windows::IDENTITY_BYTES_MAX, "window")?;
+                Record::Window {
+                    id,
+                    window: Window { number, readings },
+                    bytes: cursor.take(length)?,
+                }
+            }
+            NEXT => Record::Next {
+                id: cursor.varint()?,
+                number: take_number(cursor)?,
+            },
+            FLOOR => Record::Floor(take_number(cursor)?),
+            GONE => {
+                let length = cursor.length(count_windows::IDENTITY_BYTES_MAX, "window")?;
+                Record::Gone(cursor.take(length)?)
+            }
+            other => return Err(WireFault::Kind(other)),
+        }))
+    }
+
+    fn reading(&mut self, plan: &AgentPlan) -> Result<Record<'b>, WireFault> {
+        let cursor = &mut self.cursor;
+        let pipeline = pipeline_index(cursor, plan)?;
+        let key = cursor.varint()?;
+        let micros = self
+            .last_time
+            .checked_add(unzigzag(cursor.varint()?))
+            .ok_or(WireFault::Invalid("time"))?;
+        let at = Timestamp::from_micros(micros).ok_or(WireFault::Invalid("time"))?;
+        self.last_time = micros;
+        let running = &plan.pipelines[usize::from(pipeline)].1;
+        let values = running.fields.iter();
+        let values = values
+            .map(|field| take_value(cursor, field.resolution))
+            .collect::<Result<_, _>>()?;
+        let tags = running.watched.iter();
+        let tags = tags.map(|_| take_tag(cursor)).collect::<Result<_, _>>()?;
+        Ok(Record::Reading {
+            pipeline,
+            key,
+            at,
+            values,
+            tags,
+        })
+    }
+}
+
+/// The index of a pipeline in the plan.
+fn pipeline_index(cursor: &mut Cursor<'_>, plan: &AgentPlan) -> Result<u16, WireFault> {
+    let index = cursor.varint()?;
+    u16::try_from(index)
+        .ok()
+        .filter(|&index| usize::from(index) < plan.pipelines.len())
+        .ok_or(WireFault::Invalid("pipeline"))
+}

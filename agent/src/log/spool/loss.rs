@@ -1,0 +1,207 @@
+//! The last resort: the oldest batches go, and each leaves a record of what it held.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use catchment_common::wire::{Batch, Loss, LossEntry, Section, StatsScratch, WireFault};
+
+use super::compact::Ladders;
+use super::incoming::{Freed, RECORD_HEAD_MAX};
+use super::{Held, Name, Slot, Spool};
+use crate::log::disk::Disk;
+
+/// Entries of one record of a loss.
+const LOSS_ENTRIES_MAX: usize = 256;
+/// Bytes of such a record: each entry has four numbers.
+pub(super) const LOSS_BYTES_MAX: u64 = RECORD_HEAD_MAX + 64 + LOSS_ENTRIES_MAX as u64 * 35;
+
+impl Spool {
+    /// Drops the batches of the oldest segment, as many as there is room for the records of their loss.
+    pub(super) fn drop_oldest(&mut self, disk: &impl Disk) -> Freed {
+        let settled = self.settled;
+        let droppable = |held: &Held| held.ordinal <= settled && !held.is_loss && !held.acknowledged;
+        let Some(segment) = self
+            .records
+            .values()
+            .filter(|held| droppable(held))
+            .map(|held| held.segment)
+            .min()
+        else {
+            return Freed::Nothing;
+        };
+        if self.room() < 2 * LOSS_BYTES_MAX {
+            return Freed::TooTight;
+        }
+        if segment == self.current {
+            self.begin_segment();
+        }
+        let victims: Vec<Slot> = self
+            .records
+            .iter()
+            .filter(|(_, held)| held.segment == segment && droppable(held))
+            .map(|(&slot, _)| slot)
+            .collect();
+        let victims = whole_numbers_or_named(&victims, &self.records);
+        let (mut lost, mut before) = (Unsealed::default(), u64::MAX);
+        for (slot, is_victim) in self.walk(&victims) {
+            if !is_victim {
+                self.write_loss(&mut lost);
+                continue;
+            }
+            let name = self.records.get(&slot).and_then(|held| held.name);
+            let may_end = name.is_some() || slot.number != before;
+            if may_end && self.room() < 2 * LOSS_BYTES_MAX {
+                break;
+            }
+            before = slot.number;
+            let frame = self.frame(slot, disk);
+            let entries = frame.and_then(|frame| entries_of(&frame, &self.ladders).ok());
+            self.damaged += u64::from(entries.is_none());
+            let entries = entries.unwrap_or_default();
+            for entry in &entries {
+                *self.lost.entry(entry.pipeline).or_default() += entry.readings;
+            }
+            if let Some(name) = name {
+                self.replace_by_loss(name, slot, entries);
+            } else {
+                let source = self.records.get(&slot).map(|held| held.segment);
+                lost.add(slot.number, source, entries);
+                self.release(slot);
+            }
+        }
+        self.write_loss(&mut lost);
+        Freed::Some
+    }
+
+    /// The victims in order, and between them the unsealed records that stay: a record of a loss must not reach over
+    /// those.
+    fn walk(&self, victims: &BTreeSet<Slot>) -> Vec<(Slot, bool)> {
+        let (Some(&first), Some(&last)) = (victims.first(), victims.last()) else {
+            return Vec::new();
+        };
+        self.records
+            .range(first..=last)
+            .filter(|(slot, held)| victims.contains(slot) || (held.name.is_none() && !held.is_loss))
+            .map(|(&slot, _)| (slot, victims.contains(&slot)))
+            .collect()
+    }
+
+    fn write_loss(&mut self, lost: &mut Unsealed) {
+        let Unsealed {
+            range: Some((first, last)),
+            entries,
+            sources,
+        } = std::mem::take(lost)
+        else {
+            return;
+        };
+        let loss = Loss {
+            epoch: 0,
+            seq: 0,
+            entries,
+        };
+        let slot = Slot {
+            number: last,
+            part: u32::MAX,
+        };
+        let written = self.write(slot, true, first, 0, None, loss.emit().into(), true);
+        // The parts of one number may lie in several segments, and all of them must be gone before what says that they
+        // are lost is moved: there it would say so of none but itself.
+        self.pin(written, sources);
+    }
+
+    fn replace_by_loss(&mut self, name: Name, slot: Slot, entries: Vec<LossEntry>) {
+        let source = self.records.get(&slot).map(|held| held.segment);
+        self.release(slot);
+        let loss = Loss {
+            epoch: name.epoch,
+            seq: name.seq,
+            entries,
+        };
+        let slot = Slot {
+            number: slot.number,
+            part: u32::MAX - 1 - slot.part,
+        };
+        let from = slot.number;
+        let written = self.write(slot, true, from, 0, Some(name), loss.emit().into(), true);
+        self.pin(written, source.into_iter().collect());
+        self.fresh.push_back((self.ordinal, name, super::Lane::Backlog));
+    }
+}
+
+/// Unsealed batches that are dropped one after another.
+#[derive(Default)]
+struct Unsealed {
+    range: Option<(u64, u64)>,
+    entries: Vec<LossEntry>,
+    /// The segments that they were in.
+    sources: BTreeSet<u32>,
+}
+
+impl Unsealed {
+    fn add(&mut self, number: u64, source: Option<u32>, entries: Vec<LossEntry>) {
+        self.sources.extend(source);
+        let (first, _) = self.range.unwrap_or((number, number));
+        self.range = Some((first, number));
+        for entry in entries {
+            add_entry(&mut self.entries, entry);
+        }
+    }
+}
+
+/// All parts of each unsealed number, so that a loss takes the place of whole numbers; named records stand alone.
+fn whole_numbers_or_named(victims: &[Slot], records: &BTreeMap<Slot, Held>) -> BTreeSet<Slot> {
+    let mut all = BTreeSet::new();
+    for &slot in victims {
+        let is_named = records.get(&slot).is_some_and(|held| held.name.is_some());
+        if is_named {
+            all.insert(slot);
+            continue;
+        }
+        let parts = Slot {
+            number: slot.number,
+            part: 0,
+        }..=Slot {
+            number: slot.number,
+            part: u32::MAX,
+        };
+        all.extend(
+            records
+                .range(parts)
+                .filter(|(_, held)| !held.is_loss && held.name.is_none())
+                .map(|(&slot, _)| slot),
+        );
+    }
+    all
+}
+
+/// What a batch holds, pipeline by pipeline.
+pub(super) fn entries_of(frame: &[u8], ladders: &Ladders) -> Result<Vec<LossEntry>, WireFault> {
+    let mut entries = Vec::new();
+    let (mut section, mut scratch) = (Section::default(), StatsScratch::default());
+    for view in Batch::parse_unsealed(frame)?.sections() {
+        view?.read(&mut section, &mut scratch)?;
+        let entry = LossEntry {
+            pipeline: section.pipeline,
+            from: section.pane,
+            to: section.pane.plus(ladders.width(section.pipeline)),
+            readings: section.readings.iter().sum(),
+        };
+        add_entry(&mut entries, entry);
+    }
+    Ok(entries)
+}
+
+/// Adds an entry to the one of its pipeline.
+pub(super) fn add_entry(entries: &mut Vec<LossEntry>, entry: LossEntry) {
+    let has_room = entries.len() < LOSS_ENTRIES_MAX;
+    if let Some(held) = entries.iter_mut().find(|held| held.pipeline == entry.pipeline) {
+        held.from = held.from.min(entry.from);
+        held.to = held.to.max(entry.to);
+        held.readings += entry.readings;
+    } else if has_room {
+        entries.push(entry);
+    } else if let Some(last) = entries.last_mut() {
+        // Too many pipelines for one record: the sum is kept under the last of them.
+        last.readings += entry.readings;
+    }
+}

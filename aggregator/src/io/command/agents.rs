@@ -1,0 +1,105 @@
+//! The commands about agents: how they stand, what they had to give up, and retiring one.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use catchment_common::time::{Now, Timestamp};
+use serde_json::Value;
+
+use crate::io::command::query::{OutputFormat, show};
+use crate::io::store::sqlite::Store;
+use crate::io::store::tables::time_text;
+
+/// Writes a row for each agent to `out`.
+pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Write) -> Result<()> {
+    let columns = [
+        "agent",
+        "heard",
+        "plan",
+        "backlog_batches",
+        "backlog_bytes",
+        "software",
+        "retired",
+        "lost_readings",
+        "conflicts",
+    ];
+    let store = Store::open_to_read(database)?;
+    let mut statement = store.connection().prepare(
+        "SELECT name, last_heard_us, plan_version, backlog_batches, backlog_bytes, software, retired,
+                (SELECT coalesce(sum(readings), 0) FROM catchment_loss WHERE agent = name), conflicts
+         FROM catchment_agent ORDER BY name",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let number = |index| row.get::<_, i64>(index).map(Value::from);
+        let heard = Timestamp::clamped(row.get(1)?);
+        let heard = match format {
+            OutputFormat::Table => ago(now, heard),
+            OutputFormat::Json | OutputFormat::Csv => time_text(heard),
+        };
+        let retired: bool = row.get(6)?;
+        Ok(vec![
+            Value::from(row.get::<_, String>(0)?),
+            heard.into(),
+            number(2)?,
+            number(3)?,
+            number(4)?,
+            Value::from(row.get::<_, String>(5)?),
+            retired.into(),
+            number(7)?,
+            number(8)?,
+        ])
+    })?;
+    let rows = rows.collect::<rusqlite::Result<_>>()?;
+    show(&columns.map(String::from), rows, format, out)
+}
+
+/// Writes a row for each loss that agents reported to `out`, the newest data first.
+pub fn losses(
+    database: &Path,
+    agent: Option<&str>,
+    format: OutputFormat,
+    out: &mut impl Write,
+) -> Result<()> {
+    let columns = ["agent", "queries", "from", "to", "readings", "epoch", "seq"];
+    let store = Store::open_to_read(database)?;
+    // A loss names the pipeline that it was gathered for; a coarser one stands for the one that it is a rung of.
+    let mut statement = store.connection().prepare(
+        "SELECT agent,
+                coalesce((SELECT group_concat(query, ' ') FROM catchment_reader r WHERE r.pipeline IN (l.pipeline, s.coarser_of)),
+                         ''),
+                from_us, to_us, readings, epoch, seq
+         FROM catchment_loss l LEFT JOIN catchment_pipeline s ON s.id = l.pipeline
+         WHERE ?1 IS NULL OR agent = ?1 ORDER BY from_us DESC, agent, epoch, seq",
+    )?;
+    let rows = statement.query_map([agent], |row| {
+        let time = |index| Ok::<_, rusqlite::Error>(time_text(Timestamp::clamped(row.get(index)?)).into());
+        Ok(vec![
+            Value::from(row.get::<_, String>(0)?),
+            Value::from(row.get::<_, String>(1)?),
+            time(2)?,
+            time(3)?,
+            row.get::<_, i64>(4)?.into(),
+            format!("{:016x}", row.get::<_, i64>(5)?.cast_unsigned()).into(),
+            row.get::<_, i64>(6)?.cast_unsigned().into(),
+        ])
+    })?;
+    let rows = rows.collect::<rusqlite::Result<_>>()?;
+    show(&columns.map(String::from), rows, format, out)
+}
+
+/// Retires an agent: no window waits for it any more, nor counts it in its coverage. Its seqs stay known, what it still
+/// sends is taken, and its next hello brings it back.
+pub fn retire(database: &Path, agent: &str) -> Result<()> {
+    let store = Store::open(database)?;
+    if !store.retire(agent)? {
+        bail!("there is no agent `{agent}`; `agents` lists those that were ever heard");
+    }
+    Ok(())
+}
+
+fn ago(now: Now, then: Timestamp) -> String {
+    let seconds = now.wall.since(then).as_micros().max(0).unsigned_abs() / 1_000_000;
+    format!("{} ago", humantime::format_duration(Duration::from_secs(seconds)))
+}

@@ -1,0 +1,5 @@
+//! The listener that agents connect to.
+
+pub mod reset;
+
+pub mod quic;

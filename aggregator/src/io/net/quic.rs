@@ -1,0 +1,215 @@
+//! The listener: agents' connections, carrying frames and nothing else.
+//!
+//! An agent's name is the one in its certificate, known before its first frame is read. Each connection has one
+//! control stream, opened by the agent, and up to two one-way streams of batches. Readers hand frames to the engine
+//! through a bounded queue and wait while it is full; QUIC's flow control then holds the agents.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use catchment_common::limits::FRAME_BYTES_MAX;
+use futures_util::{SinkExt, StreamExt};
+use quinn::crypto::rustls::QuicServerConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+use tracing::{debug, info, warn};
+
+use crate::aggregator::ConnectionId;
+use crate::io::pki;
+use crate::limits::CONNECTIONS_MAX;
+
+/// What connections tell the engine.
+#[derive(Debug)]
+pub enum NetEvent {
+    /// An agent has connected from this address; what is to be sent goes here.
+    Connected(ConnectionId, String, SocketAddr, mpsc::Sender<Outgoing>),
+    /// A frame came.
+    Frame(ConnectionId, Bytes),
+    /// A connection ended.
+    Disconnected(ConnectionId),
+}
+
+/// What the engine gives a connection.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// Send this frame.
+    Frame(Bytes),
+    /// Close the connection for this reason.
+    Close(String),
+}
+
+/// Events that may wait for the engine.
+pub const EVENTS_MAX: usize = 1_024;
+/// Frames that may wait for one connection; an agent that reads so slowly is cut off.
+const OUTGOING_MAX: usize = 1_024;
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 512 << 10;
+const SEND_WINDOW: u64 = 256 << 10;
+const IDLE: Duration = Duration::from_secs(90);
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
+/// With so many handshakes open, addresses must prove themselves first, which costs them a round trip.
+const HANDSHAKES_UNPROVEN_MAX: usize = 256;
+
+/// Binds the UDP socket.
+pub fn bind(
+    listen: SocketAddr,
+    tls: rustls::ServerConfig,
+    endpoint: quinn::EndpointConfig,
+) -> Result<quinn::Endpoint> {
+    let crypto = QuicServerConfig::try_from(tls).context("TLS 1.3 is needed for QUIC")?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    let mut transport = quinn::TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(IDLE.try_into().context("idle time")?))
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .max_concurrent_bidi_streams(1_u8.into())
+        .max_concurrent_uni_streams(2_u8.into())
+        .datagram_receive_buffer_size(None);
+    server.transport_config(Arc::new(transport));
+    let socket = UdpSocket::bind(listen).with_context(|| format!("cannot listen on {listen} (UDP)"))?;
+    quinn::Endpoint::new(endpoint, Some(server), socket, Arc::new(quinn::TokioRuntime))
+        .context("cannot start QUIC")
+}
+
+/// Takes connections until the endpoint is closed.
+pub async fn accept(endpoint: quinn::Endpoint, events: mpsc::Sender<NetEvent>) {
+    let mut next: ConnectionId = 1;
+    while let Some(incoming) = endpoint.accept().await {
+        if endpoint.open_connections() >= CONNECTIONS_MAX {
+            incoming.refuse();
+            continue;
+        }
+        if endpoint.open_connections() >= HANDSHAKES_UNPROVEN_MAX && !incoming.remote_address_validated() {
+            // Fails only for an address that has been asked already.
+            let _ = incoming.retry();
+            continue;
+        }
+        tokio::spawn(serve(next, incoming, events.clone()));
+        next += 1;
+    }
+}
+
+async fn serve(id: ConnectionId, incoming: quinn::Incoming, events: mpsc::Sender<NetEvent>) {
+    let peer = incoming.remote_address();
+    let connection = match tokio::time::timeout(HANDSHAKE_WAIT, incoming).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            warn!(%peer, %error, "a connection was refused");
+            return;
+        }
+        Err(_) => return,
+    };
+    let agent = match identity(&connection) {
+        Ok(agent) => agent,
+        Err(reason) => {
+            warn!(%peer, reason, "a connection was refused");
+            connection.close(1_u32.into(), reason.as_bytes());
+            return;
+        }
+    };
+    info!(%agent, %peer, "connected");
+    let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
+    if events
+        .send(NetEvent::Connected(id, agent.clone(), peer, outgoing))
+        .await
+        .is_ok()
+    {
+        let reason = carry(id, &connection, queue, &events).await.err().map_or_else(
+            || {
+                connection
+                    .close_reason()
+                    .map_or_else(|| "a stream ended".into(), |reason| reason.to_string())
+            },
+            |error| format!("{error:#}"),
+        );
+        info!(%agent, %peer, %reason, "disconnected");
+        connection.close(1_u32.into(), reason.as_bytes());
+        let _ = events.send(NetEvent::Disconnected(id)).await;
+    }
+}
+
+fn identity(connection: &quinn::Connection) -> Result<String, &'static str> {
+    let identity = connection.peer_identity().ok_or("no certificate")?;
+    let certificates = identity
+        .downcast::<Vec<CertificateDer<'static>>>()
+        .map_err(|_| "no certificate")?;
+    pki::agent_name(&certificates)
+}
+
+async fn carry(
+    id: ConnectionId,
+    connection: &quinn::Connection,
+    queue: mpsc::Receiver<Outgoing>,
+    events: &mpsc::Sender<NetEvent>,
+) -> Result<()> {
+    let (send, receive) = connection
+        .accept_bi()
+        .await
+        .context("waiting for the control stream")?;
+    tokio::select! {
+        read = read_frames(id, receive, events) => read,
+        written = write_frames(send, queue, connection) => written,
+        streams = read_streams(id, connection, events) => streams,
+    }
+}
+
+/// Reads the one-way streams, at most two at a time.
+async fn read_streams(
+    id: ConnectionId,
+    connection: &quinn::Connection,
+    events: &mpsc::Sender<NetEvent>,
+) -> Result<()> {
+    let mut readers = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept_uni() => {
+                let (stream, events) = (stream?, events.clone());
+                readers.spawn(async move { read_frames(id, stream, &events).await });
+            }
+            Some(ended) = readers.join_next() => ended.context("a reader died")??,
+        }
+    }
+}
+
+async fn read_frames(
+    id: ConnectionId,
+    stream: quinn::RecvStream,
+    events: &mpsc::Sender<NetEvent>,
+) -> Result<()> {
+    let codec = LengthDelimitedCodec::builder()
+        .max_frame_length(FRAME_BYTES_MAX)
+        .new_codec();
+    let mut frames = FramedRead::new(stream, codec);
+    while let Some(frame) = frames.next().await {
+        events.send(NetEvent::Frame(id, frame?.freeze())).await?;
+    }
+    Ok(())
+}
+
+async fn write_frames(
+    stream: quinn::SendStream,
+    mut queue: mpsc::Receiver<Outgoing>,
+    connection: &quinn::Connection,
+) -> Result<()> {
+    let codec = LengthDelimitedCodec::builder()
+        .max_frame_length(FRAME_BYTES_MAX)
+        .new_codec();
+    let mut frames = FramedWrite::new(stream, codec);
+    while let Some(outgoing) = queue.recv().await {
+        match outgoing {
+            Outgoing::Frame(frame) => frames.send(frame).await?,
+            Outgoing::Close(reason) => {
+                debug!(%reason, "closing");
+                connection.close(2_u32.into(), reason.as_bytes());
+                anyhow::bail!(reason);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! What agents sent and said, as rows.
+
+use rusqlite::{Transaction, params};
+
+use crate::commit::{AgentRow, Commit};
+
+/// Writes everything of a commit that came from agents, except the batches.
+pub(super) fn write(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    for (agent, epoch, ranges) in &commit.committed {
+        transaction
+            .prepare_cached("DELETE FROM catchment_committed WHERE agent = ?1 AND epoch = ?2")?
+            .execute(params![agent, epoch.cast_signed()])?;
+        let mut put = transaction.prepare_cached(
+            "INSERT INTO catchment_committed (agent, epoch, first, last) VALUES (?1, ?2, ?3, ?4)",
+        )?;
+        for range in ranges {
+            put.execute(params![
+                agent,
+                epoch.cast_signed(),
+                range.first.cast_signed(),
+                range.last.cast_signed()
+            ])?;
+        }
+    }
+    for (agent, pipeline, watermark) in &commit.watermarks {
+        transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO catchment_watermark (agent, pipeline, watermark_us) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![agent, pipeline.0, watermark.as_micros()])?;
+    }
+    for agent in &commit.agents {
+        write_agent(transaction, agent)?;
+    }
+    write_losses(transaction, commit)?;
+    for (agent, era, pipeline, counter, value) in &commit.counters {
+        transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO catchment_counter (agent, era, pipeline, name, value) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![agent, era.cast_signed(), pipeline.0, counter.name(), value.cast_signed()])?;
+    }
+    Ok(())
+}
+
+fn write_agent(transaction: &Transaction<'_>, agent: &AgentRow) -> rusqlite::Result<()> {
+    // Whether an agent is retired is the operator's word; its own hello is what takes it back.
+    transaction
+        .prepare_cached(
+            "INSERT INTO catchment_agent
+                 (name, last_heard_us, plan_version, software, backlog_batches, backlog_bytes, conflicts)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT DO UPDATE SET last_heard_us = ?2, plan_version = ?3, software = ?4, backlog_batches = ?5,
+                 backlog_bytes = ?6, conflicts = ?7, retired = retired AND NOT ?8",
+        )?
+        .execute(params![
+            agent.name,
+            agent.heard.as_micros(),
+            agent.plan_version.cast_signed(),
+            agent.software,
+            agent.backlog_batches.cast_signed(),
+            agent.backlog_bytes.cast_signed(),
+            agent.conflicts.cast_signed(),
+            agent.returned,
+        ])?;
+    Ok(())
+}
+
+fn write_losses(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    let mut put = transaction.prepare_cached(
+        "INSERT INTO catchment_loss (agent, epoch, seq, pipeline, from_us, to_us, readings)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT DO UPDATE SET to_us = max(to_us, excluded.to_us), readings = readings + excluded.readings",
+    )?;
+    for (agent, loss) in &commit.losses {
+        let name = (agent, loss.epoch.cast_signed(), loss.seq.cast_signed());
+        for entry in &loss.entries {
+            put.execute(params![
+                name.0,
+                name.1,
+                name.2,
+                entry.pipeline.0,
+                entry.from.as_micros(),
+                entry.to.as_micros(),
+                entry.readings.cast_signed()
+            ])?;
+        }
+        if loss.entries.is_empty() {
+            put.execute(params![name.0, name.1, name.2, 0, 0, 0, 0])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! Batches as they came, and result rows.
+
+use catchment_common::key::tags_of;
+use catchment_common::stats::Lowered;
+use catchment_common::time::Timestamp;
+use rusqlite::types::{ToSqlOutput, Value as SqlValue};
+use rusqlite::{ToSql, Transaction, params};
+
+use crate::commit::{Commit, CountedRow, QueryResults, Why, WindowRows, WindowStatus};
+use crate::io::store::tables::{TableSql, number_of, time_text};
+
+pub(super) fn append_batches(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    let mut append = transaction
+        .prepare_cached("INSERT INTO catchment_batch (agent, epoch, seq, frame) VALUES (?1, ?2, ?3, ?4)")?;
+    for batch in &commit.batches {
+        append.execute(params![
+            batch.agent,
+            batch.epoch.cast_signed(),
+            batch.seq.cast_signed(),
+            &batch.frame[..]
+        ])?;
+    }
+    Ok(())
+}
+
+pub(super) fn write(
+    transaction: &Transaction<'_>,
+    results: &QueryResults,
+    table: &TableSql,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    for window in &results.windows {
+        write_window(transaction, window, table)?;
+        let (status, rows) = (shown_status(window), window.rows.len());
+        note(
+            transaction,
+            table,
+            &window.status,
+            (window.is_coarse, window.why, status, rows),
+            at,
+        )?;
+    }
+    for status in &results.statuses {
+        let text = status_text(status.is_final);
+        note(transaction, table, status, (false, Why::Coverage, text, 0), at)?;
+        transaction.prepare_cached(&table.set_status)?.execute(params![
+            status_text(status.is_final),
+            status.coverage,
+            time_text(status.start),
+            time_text(status.end)
+        ])?;
+    }
+    for row in &results.counted {
+        write_counted(transaction, row, table, at)?;
+    }
+    if let Some(through) = results.emitted_through {
+        transaction
+            .prepare_cached("UPDATE catchment_query SET emitted_through_us = ?2 WHERE name = ?1")?
+            .execute(params![table.name, through.as_micros()])?;
+    }
+    Ok(())
+}
+
+fn write_window(
+    transaction: &Transaction<'_>,
+    window: &WindowRows,
+    table: &TableSql,
+) -> rusqlite::Result<()> {
+    let session = table.session.as_ref().filter(|_| window.is_session);
+    let upsert = session.map_or(&table.upsert, |session| &session.upsert);
+    let mut upsert = transaction.prepare_cached(upsert)?;
+    let mut absorb = session
+        .map(|session| transaction.prepare_cached(&session.absorb))
+        .transpose()?;
+    let start = time_text(window.status.start);
+    let end = time_text(window.status.end);
+    let status = shown_status(window);
+    for row in &window.rows {
+        upsert.raw_bind_parameter(1, start.as_str())?;
+        upsert.raw_bind_parameter(2, end.as_str())?;
+        let mut next = 3;
+        // Keys were checked against the pipeline when their batch came.
+        for tag in tags_of(&row.key, table.tags).into_iter().flatten() {
+            upsert.raw_bind_parameter(next, tag)?;
+            next += 1;
+        }
+        upsert.raw_bind_parameter(next, window.is_coarse)?;
+        upsert.raw_bind_parameter(next + 1, status)?;
+        upsert.raw_bind_parameter(next + 2, window.status.coverage)?;
+        upsert.raw_bind_parameter(next + 3, row.readings.cast_signed())?;
+        for (index, value) in row.values.iter().enumerate() {
+            upsert.raw_bind_parameter(next + 4 + index, Column(value.as_ref()))?;
+        }
+        upsert.raw_execute()?;
+        if let Some(absorb) = &mut absorb {
+            absorb.raw_bind_parameter(1, start.as_str())?;
+            absorb.raw_bind_parameter(2, end.as_str())?;
+            for (index, tag) in tags_of(&row.key, table.tags).into_iter().flatten().enumerate() {
+                absorb.raw_bind_parameter(index + 3, tag)?;
+            }
+            absorb.raw_execute()?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the row of a count window. Coverage is of agents, and its one agent is there.
+fn write_counted(
+    transaction: &Transaction<'_>,
+    counted: &CountedRow,
+    table: &TableSql,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    let status = status_text(counted.is_final);
+    let mut upsert = transaction.prepare_cached(&table.upsert)?;
+    upsert.raw_bind_parameter(1, time_text(counted.start))?;
+    upsert.raw_bind_parameter(2, time_text(counted.end))?;
+    let mut next = 3;
+    for tag in tags_of(&counted.row.key, table.tags).into_iter().flatten() {
+        upsert.raw_bind_parameter(next, tag)?;
+        next += 1;
+    }
+    upsert.raw_bind_parameter(next, number_of(counted.number))?;
+    upsert.raw_bind_parameter(next + 1, false)?;
+    upsert.raw_bind_parameter(next + 2, status)?;
+    upsert.raw_bind_parameter(next + 3, 1.0)?;
+    upsert.raw_bind_parameter(next + 4, counted.row.readings.cast_signed())?;
+    for (index, value) in counted.row.values.iter().enumerate() {
+        upsert.raw_bind_parameter(next + 5 + index, Column(value.as_ref()))?;
+    }
+    upsert.raw_execute()?;
+    let name = WindowStatus {
+        start: counted.number,
+        end: counted.number,
+        is_final: counted.is_final,
+        coverage: 1.0,
+    };
+    let why = if counted.is_final { Why::Full } else { Why::Part };
+    note(transaction, table, &name, (false, why, status, 1), at)
+}
+
+fn shown_status(window: &WindowRows) -> &'static str {
+    if window.is_coarse {
+        "coarse"
+    } else {
+        status_text(window.status.is_final)
+    }
+}
+
+/// Notes that rows of a window were written, and why.
+fn note(
+    transaction: &Transaction<'_>,
+    table: &TableSql,
+    window: &WindowStatus,
+    (is_coarse, why, status, rows): (bool, Why, &str, usize),
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO catchment_shown (query, start_us, end_us, coarse, at_us, reason, status, coverage, rows)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            table.name,
+            window.start.as_micros(),
+            window.end.as_micros(),
+            is_coarse,
+            at.as_micros(),
+            why.text(),
+            status,
+            window.coverage,
+            rows as i64
+        ])?;
+    Ok(())
+}
+
+/// Adds what agents have shipped of panes.
+pub(super) fn write_contributions(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    let mut add = transaction.prepare_cached(
+        "INSERT INTO catchment_contribution (pipeline, start_us, agent, deltas, late, first_us, last_us)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+         ON CONFLICT DO UPDATE SET deltas = deltas + ?4, late = late + ?5, last_us = ?6",
+    )?;
+    for contribution in &commit.contributions {
+        add.execute(params![
+            contribution.pipeline.0,
+            contribution.pane.as_micros(),
+            contribution.agent,
+            contribution.deltas.cast_signed(),
+            contribution.late.cast_signed(),
+            commit.at.as_micros()
+        ])?;
+    }
+    Ok(())
+}
+
+fn status_text(is_final: bool) -> &'static str {
+    if is_final { "final" } else { "provisional" }
+}
+
+struct Column<'v>(Option<&'v Lowered>);
+
+impl ToSql for Column<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self.0 {
+            None => ToSqlOutput::Owned(SqlValue::Null),
+            Some(Lowered::Integer(number)) => ToSqlOutput::Owned(SqlValue::Integer(number.cast_signed())),
+            Some(Lowered::Real(number)) => ToSqlOutput::Owned(SqlValue::Real(*number)),
+            Some(Lowered::Text(text)) => text.to_sql()?,
+        })
+    }
+}
