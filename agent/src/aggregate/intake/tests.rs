@@ -381,7 +381,7 @@ fn a_budget_of_its_own_keeps_a_query_from_pushing_out_others() {
             let topics = (!(50..1_950).contains(&round)).then_some(quiet);
             for topic in topics.into_iter().chain([format!("many/{round}")]) {
                 intake.handle_publish(now(), &topic, payload, metrics, journal, |section, _| {
-                    note(section)
+                    note(section);
                 });
             }
         }
