@@ -3,13 +3,9 @@
 use std::collections::BTreeMap;
 
 use catchment_common::number::decimal::Value;
-use catchment_common::plan::{
-    Aggregate, Components, Compression, Field, FieldSource, Format, PipelineId, Plan, Query, TimeSource,
-    Window,
-};
+use catchment_common::plan::{Aggregate, Components, Field, FieldSource, PipelineId, Plan, Query, Window};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
-use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{BatchWriter, EpochRange, Heartbeat, Hello, Message, Section};
 
 use crate::catalog::Catalog;
@@ -31,11 +27,6 @@ pub(crate) fn now(seconds: i64) -> Now {
 pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
     Query {
         name: name.into(),
-        topic: TopicTemplate::parse("s/{device}").unwrap(),
-        format: Format::Json,
-        compression: Compression::None,
-        time: TimeSource::Arrival,
-        tags: Vec::new(),
         key: vec!["device".into()],
         fields: vec![Field {
             name: "temp".into(),
@@ -43,19 +34,11 @@ pub(crate) fn query(name: &str, size: i64, every: i64) -> Query {
             resolution: None,
             kind: catchment_common::plan::FieldKind::Gauge,
         }],
-        filter: None,
         window: Window::hopping(Span::from_secs(size), Span::from_secs(every)),
         aggregates: vec![Aggregate::Count, Aggregate::Sum],
-        watermark_delay: Span::from_secs(0),
-        allowed_lateness: Span::from_days(1),
         max_ahead: Span::from_secs(60),
         idle: Span::from_secs(10),
-        patience: Span::from_secs(10),
-        retention: None,
-        coarsen: Vec::new(),
-        dedupe: None,
-        new_keys: None,
-        memory: None,
+        ..Query::example()
     }
 }
 

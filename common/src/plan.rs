@@ -16,6 +16,9 @@ mod sketch;
 
 mod new_keys;
 
+#[cfg(any(test, feature = "kit"))]
+mod kit;
+
 mod series;
 
 mod pipeline;

@@ -19,8 +19,8 @@ use catchment_agent::source::in_flight::Packet;
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::metrics::Counter;
 use catchment_common::plan::{
-    Components, Compression, FieldSource, Format, KeyPart, Path, Pipeline, PipelineField, PipelineId,
-    PipelineSketch, TimeSource, TimeUnit,
+    Components, FieldSource, KeyPart, Path, Pipeline, PipelineField, PipelineId, PipelineSketch, TimeSource,
+    TimeUnit,
 };
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
@@ -93,8 +93,6 @@ fn pipeline() -> Pipeline {
     };
     Pipeline {
         topic: TopicTemplate::parse("sensors/{site}/{device}/env").unwrap(),
-        format: Format::Json,
-        compression: Compression::None,
         time: TimeSource::Payload {
             path: Path::parse("ts"),
             unit: TimeUnit::Millis,
@@ -112,16 +110,8 @@ fn pipeline() -> Pipeline {
         ],
         filter: Some(expression("$.temp > -40 && $.temp < 125", Kind::Truth)),
         pane: PANE,
-        count: None,
         watermark_delay: Span::from_secs(2),
-        allowed_lateness: Span::from_days(1),
-        max_ahead: Span::from_secs(300),
-        idle: Span::from_secs(30),
-        dedupe: None,
-        new_keys: None,
-        memory: None,
-        watched: Vec::new(),
-        sketches: Vec::new(),
+        ..Pipeline::example()
     }
 }
 

@@ -410,26 +410,14 @@ pub(crate) mod tests {
     pub(crate) fn query(name: &str, size: i64, coarsen: &[i64]) -> Query {
         Query {
             name: name.to_string(),
-            topic: TopicTemplate::parse("s/{device}").unwrap(),
-            format: Format::Json,
-            compression: Compression::None,
-            time: TimeSource::Arrival,
-            tags: Vec::new(),
-            key: Vec::new(),
-            fields: Vec::new(),
-            filter: None,
             window: Window::tumbling(Span::from_secs(size)),
             aggregates: alloc::vec![Aggregate::Count],
-            watermark_delay: Span::ZERO,
             allowed_lateness: Span::ZERO,
             max_ahead: Span::ZERO,
             idle: Span::ZERO,
             patience: Span::ZERO,
-            retention: None,
             coarsen: coarsen.iter().map(|&seconds| Span::from_secs(seconds)).collect(),
-            dedupe: None,
-            new_keys: None,
-            memory: None,
+            ..Query::example()
         }
     }
 

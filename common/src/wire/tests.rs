@@ -348,24 +348,11 @@ fn loss_records_are_bounded_and_checked() {
 
 fn laddered(rungs: &[(u32, u32, i64)]) -> Result<Message, WireFault> {
     let pipeline = |pane| crate::plan::Pipeline {
-        topic: crate::topic::TopicTemplate::parse("s/{device}").unwrap(),
-        format: crate::plan::Format::Json,
-        compression: crate::plan::Compression::None,
-        time: crate::plan::TimeSource::Arrival,
-        key: Vec::new(),
-        fields: Vec::new(),
-        filter: None,
         pane: crate::time::Span::from_secs(pane),
-        count: None,
-        watermark_delay: crate::time::Span::ZERO,
         allowed_lateness: crate::time::Span::ZERO,
         max_ahead: crate::time::Span::ZERO,
         idle: crate::time::Span::ZERO,
-        dedupe: None,
-        new_keys: None,
-        memory: None,
-        watched: Vec::new(),
-        sketches: Vec::new(),
+        ..crate::plan::Pipeline::example()
     };
     let plan = AgentPlan {
         version: 1,

@@ -1,8 +1,6 @@
 //! The oracle against answers worked out by hand, and the small plans that other tests borrow.
 
-use catchment_common::plan::{
-    Aggregate, Compression, Field, FieldSource, Format, Hopping, Path, PayloadTag, TimeUnit, Window,
-};
+use catchment_common::plan::{Aggregate, Field, FieldSource, Hopping, Path, PayloadTag, TimeUnit, Window};
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
 
@@ -21,8 +19,6 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
     Query {
         name: "room_climate".into(),
         topic: TopicTemplate::parse("sensors/{site}/{device}/env").unwrap(),
-        format: Format::Json,
-        compression: Compression::None,
         time: TimeSource::Payload {
             path: Path::parse("ts"),
             unit: TimeUnit::Millis,
@@ -37,19 +33,12 @@ pub(crate) fn query(size_s: i64, every_s: i64) -> Query {
             field("temp", "temp", Some(10_000_000_000_000_000)),
             field("hum", "data.hum", None),
         ],
-        filter: None,
         window: Window::hopping(Span::from_secs(size_s), Span::from_secs(every_s)),
         aggregates: Aggregate::ALL.to_vec(),
-        watermark_delay: Span::ZERO,
-        allowed_lateness: Span::from_days(1),
         max_ahead: Span::from_days(1),
         idle: Span::from_secs(1),
         patience: Span::from_secs(1),
-        retention: None,
-        coarsen: Vec::new(),
-        dedupe: None,
-        new_keys: None,
-        memory: None,
+        ..Query::example()
     }
 }
 

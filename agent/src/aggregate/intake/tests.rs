@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::limits::FIELDS_MAX;
 use catchment_common::plan::{
-    Components, Compression, FieldSource, KeyPart, NewKeys, Path, PipelineField, TimeSource, TimeUnit,
+    Components, FieldSource, KeyPart, NewKeys, Path, PipelineField, TimeSource, TimeUnit,
 };
 use catchment_common::time::{Instant, Span};
 
@@ -44,8 +44,6 @@ fn pipeline(filter: Option<&str>, computed: Option<&str>) -> Pipeline {
     assert!(fields.len() <= FIELDS_MAX);
     Pipeline {
         topic: TopicTemplate::parse("s/{site}").unwrap(),
-        format: Format::Json,
-        compression: Compression::None,
         time: TimeSource::Payload {
             path: Path::parse("ts"),
             unit: TimeUnit::Seconds,
@@ -55,16 +53,7 @@ fn pipeline(filter: Option<&str>, computed: Option<&str>) -> Pipeline {
         fields,
         filter: filter.map(|text| expression(text, Kind::Truth)),
         pane: Span::from_secs(10),
-        count: None,
-        watermark_delay: Span::ZERO,
-        allowed_lateness: Span::from_days(1),
-        max_ahead: Span::from_secs(300),
-        idle: Span::from_secs(30),
-        dedupe: None,
-        new_keys: None,
-        memory: None,
-        watched: Vec::new(),
-        sketches: Vec::new(),
+        ..Pipeline::example()
     }
 }
 

@@ -1,12 +1,8 @@
 //! What is written is what is read, up to where the bytes are whole.
 
 use catchment_common::number::decimal::Value;
-use catchment_common::plan::{
-    Components, Compression, FieldSource, Format, KeyPart, Path, Pipeline, PipelineField, PipelineId,
-    TimeSource,
-};
+use catchment_common::plan::{Components, FieldSource, KeyPart, Path, Pipeline, PipelineField, PipelineId};
 use catchment_common::time::{Span, Timestamp};
-use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::AgentPlan;
 use proptest::prelude::*;
 
@@ -21,24 +17,11 @@ fn plan() -> AgentPlan {
         components: Components::STATS,
     };
     let pipeline = Pipeline {
-        topic: TopicTemplate::parse("s/{device}").unwrap(),
-        format: Format::Json,
-        compression: Compression::None,
-        time: TimeSource::Arrival,
-        key: Vec::new(),
         fields: vec![field("a", None), field("b", Some(10_i128.pow(16)))],
-        filter: None,
         pane: Span::from_secs(10),
-        count: None,
-        watermark_delay: Span::ZERO,
-        allowed_lateness: Span::from_days(1),
         max_ahead: Span::from_secs(1),
         idle: Span::from_secs(1),
-        dedupe: None,
-        new_keys: None,
-        memory: None,
-        watched: Vec::new(),
-        sketches: Vec::new(),
+        ..Pipeline::example()
     };
     AgentPlan {
         version: 1,

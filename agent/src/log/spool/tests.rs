@@ -1,12 +1,9 @@
 //! Stories of the spool, on a disk in memory, with a restart in each: what is held comes back as it was.
 
 use catchment_common::number::decimal::Value;
-use catchment_common::plan::{
-    Components, Compression, FieldSource, Format, Pipeline, PipelineField, TimeSource,
-};
+use catchment_common::plan::{Components, FieldSource, Pipeline, PipelineField};
 use catchment_common::stats::Stats;
 use catchment_common::time::Timestamp;
-use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Coarser, Loss, Section, StatsScratch};
 
 use catchment_common::wire::rename;
@@ -20,28 +17,15 @@ const HOUR: PipelineId = PipelineId(3);
 
 fn plan() -> AgentPlan {
     let pipeline = Pipeline {
-        topic: TopicTemplate::parse("s/{device}").unwrap(),
-        format: Format::Json,
-        compression: Compression::None,
-        time: TimeSource::Arrival,
-        key: Vec::new(),
         fields: vec![PipelineField {
             source: FieldSource::path("a"),
             resolution: None,
             components: Components::STATS,
         }],
-        filter: None,
         pane: Span::from_secs(10),
-        count: None,
-        watermark_delay: Span::ZERO,
-        allowed_lateness: Span::from_days(1),
         max_ahead: Span::from_secs(1),
         idle: Span::from_secs(1),
-        dedupe: None,
-        new_keys: None,
-        memory: None,
-        watched: Vec::new(),
-        sketches: Vec::new(),
+        ..Pipeline::example()
     };
     let step = |pipeline, seconds| Coarser {
         of: BASE,
