@@ -216,20 +216,18 @@ impl Buckets {
     /// The value in units of 10⁻¹⁸ that stands for one of the buckets. `resolution` is the field's; it only matters to
     /// linear histograms.
     pub fn value(&self, shape: Shape, bucket: i64, resolution: i128) -> i128 {
-        match shape {
+        let middle = match shape {
             Shape::Linear => {
                 // Below 2⁶² · 2^level or, where that is more, below 2¹²⁰: the steps of a value.
                 let low = i128::from(bucket) << self.level;
                 let middle = low + ((1_i128 << self.level) - 1) / 2;
-                middle.checked_mul(resolution).unwrap_or(if bucket < 0 {
-                    -Value::LIMIT
-                } else {
-                    Value::LIMIT
-                })
+                middle.saturating_mul(resolution)
             }
             Shape::Log => logarithm::middle(bucket, self.level),
             Shape::Intervals(_) => 0,
-        }
+        };
+        // A bucket at the end of the range reaches beyond all values.
+        middle.clamp(-Value::LIMIT, Value::LIMIT)
     }
 
     /// Whether this could be the histogram of some values: what bytes from outside must satisfy.
