@@ -13,6 +13,7 @@
 
 mod arithmetic;
 mod check;
+mod fault;
 mod lexer;
 mod parser;
 
@@ -23,10 +24,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{OPS_MAX, STACK_MAX};
 use crate::number::decimal::Value;
-use crate::plan::{KeyPart, Path};
+use crate::path::{KeyPart, Path};
 
 pub(crate) use check::captures_exist;
-pub use parser::{ExpressionFault, Hint, Scope, is_expression};
+pub use fault::{ExpressionFault, Hint};
+pub use parser::{Scope, is_expression};
 
 /// A checked expression. Two texts that mean the same operations are equal.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]

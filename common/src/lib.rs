@@ -20,6 +20,8 @@ pub mod topic;
 
 pub mod key;
 
+pub mod path;
+
 pub mod expression;
 
 pub mod plan;

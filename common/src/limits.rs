@@ -55,10 +55,6 @@ pub const COUNT_MAX: u32 = 1_000_000;
 /// Longest `watermark_delay`, `allowed_lateness`, `idle`, `patience` and `retention`: one hundred years, so that sums
 /// of two of them and an instant never overflow.
 pub const SPAN_MAX: Span = Span::from_days(36_525);
-/// Event times outside these bounds (years 1900 and 2200) are refused before any arithmetic.
-pub const TIMESTAMP_MIN_US: i64 = -2_208_988_800_000_000;
-/// See [`TIMESTAMP_MIN_US`].
-pub const TIMESTAMP_MAX_US: i64 = 7_258_118_400_000_000;
 
 /// Most different buckets of one histogram; with more, buckets become twice as wide. A sensor's noise takes some tens
 /// of them, a thousand resolve any spread to a tenth of a percent.
@@ -115,7 +111,6 @@ const _: () = assert!(LOSSES_MAX == 4_096);
 // An agent's name is part of the keys of windows with `count`, and leaves room for more.
 const _: () = assert!(KEY_BYTES_MAX >= 2 * (AGENT_NAME_BYTES_MAX + 1));
 const _: () = assert!(SPAN_MAX.as_micros() < i64::MAX / 4);
-const _: () = assert!(TIMESTAMP_MAX_US < i64::MAX / 4);
 // One delta at its widest: every column of every field at its longest form, and its key.
 const DELTA_BYTES_MAX: usize = KEY_BYTES_MAX + 8 + 16 + FIELDS_MAX * (10 + 25 + 41 + 2 * 17 + 2 * 26);
 // Its sketches at their widest: top lists of the longest texts, and full histograms. A unit of weight is at most 20

@@ -36,13 +36,14 @@ use crate::expression::Expression;
 use crate::time::Span;
 use crate::topic::TopicTemplate;
 
+pub use crate::path::{KeyPart, Path};
 pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
 pub use check::cost::{PipelineCost, PlanCost, SERIES_POINT_BYTES};
 pub use check::validate::{Part, PlanFault, Problem};
 pub use field::{Field, FieldKind, FieldSource};
 pub use format::{Compression, Csv, Format};
 pub use new_keys::NewKeys;
-pub use pipeline::{KeyPart, Pipeline, PipelineField, PipelineId, PlannedPipelines};
+pub use pipeline::{Pipeline, PipelineField, PipelineId, PlannedPipelines};
 pub use sketch::{Column, ColumnType, PipelineSketch, Shown};
 pub use window::{Hopping, Period, Window};
 
@@ -143,32 +144,4 @@ pub struct PayloadTag {
     pub name: String,
     /// Where its value is: a string, a number (its text) or a boolean.
     pub path: Path,
-}
-
-/// A dotted path into a payload, split at the dots. A number leads into an array, whose first item is 0.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct Path {
-    /// The object keys to follow, outermost first.
-    pub segments: Vec<String>,
-}
-
-impl Path {
-    /// Splits `text` at its dots; whether the result is usable is for [`Plan::validate`] to say.
-    pub fn parse(text: &str) -> Self {
-        Self {
-            segments: text.split('.').map(String::from).collect(),
-        }
-    }
-}
-
-impl core::fmt::Display for Path {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        for (index, segment) in self.segments.iter().enumerate() {
-            if index > 0 {
-                f.write_str(".")?;
-            }
-            f.write_str(segment)?;
-        }
-        Ok(())
-    }
 }

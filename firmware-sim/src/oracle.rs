@@ -6,6 +6,8 @@
 //! independent programs agree on. Memory is bounded by windows × keys, not by readings; that of sessions by
 //! the distinct times of readings, and of functions that need every point by the readings.
 
+pub mod answer;
+
 mod calendar;
 
 pub mod count;

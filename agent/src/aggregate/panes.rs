@@ -10,12 +10,12 @@ use catchment_common::limits::{BATCH_DELTAS_MAX, KEY_BYTES_MAX, SECTION_WEIGHT_T
 use catchment_common::number::decimal::Value;
 use catchment_common::plan::{Pipeline, PipelineId};
 use catchment_common::sketch::Sketch;
-use catchment_common::sketch::pool::{Block, Point, blocks_to_open};
+use catchment_common::sketch::pool::{Block, Point, Use, blocks_to_open};
 use catchment_common::stats::Stats;
 use catchment_common::table::fixed::{FixedTable, Full, Slot};
 use catchment_common::table::interner::{Interner, KeyId};
 use catchment_common::table::pane::{
-    Cell, KEY_BYTES_TYPICAL, PaneEntry, PaneKey, PaneTable, Use, Width, entry_bytes, kept,
+    Cell, KEY_BYTES_TYPICAL, PaneEntry, PaneKey, PaneTable, Width, entry_bytes, kept,
 };
 use catchment_common::time::Timestamp;
 use catchment_common::wire::Section;

@@ -4,7 +4,7 @@ use super::Kind::{Number, Truth};
 use super::{Kind, Op, Parts};
 use crate::limits::{KEY_BYTES_MAX, OPERANDS_MAX, OPS_MAX, PATH_DEPTH_MAX, STACK_MAX, TAGS_MAX};
 use crate::number::decimal::Value;
-use crate::plan::{KeyPart, Path};
+use crate::path::{KeyPart, Path};
 
 /// What an operation takes from the stack, first input first, and what it leaves.
 #[inline]

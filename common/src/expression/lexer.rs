@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::parser::{ExpressionFault, Hint};
+use super::fault::{ExpressionFault, Hint};
 
 /// A word and where it begins, in bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -11,11 +11,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::fault::{ExpressionFault, Hint};
 use super::lexer::{Token, What, tokens};
 use super::{Expression, Kind, Op, Parts, TextTest, check};
 use crate::limits::{EXPRESSION_BYTES_MAX, KEY_BYTES_MAX, NESTING_MAX, OPERANDS_MAX, OPS_MAX};
 use crate::number::decimal::{Value, ValueFault};
-use crate::plan::{Field, KeyPart, Path};
+use crate::path::{KeyPart, Path};
+use crate::plan::Field;
 
 /// What the names in an expression stand for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,43 +30,6 @@ pub struct Scope<'s> {
     pub below: &'s [&'s str],
     /// Tags, which are texts.
     pub tags: &'s [(&'s str, KeyPart)],
-}
-
-/// What is wrong with an expression, and where.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ExpressionFault {
-    /// Where in the text, in bytes.
-    pub at: usize,
-    /// What is wrong.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Hint,
-}
-
-/// What to do about a fault.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Hint {
-    /// This; may be empty.
-    Say(&'static str),
-    /// Perhaps one of `known` was meant, the one whose spelling is nearest to `wanted`; if none is near, `otherwise`.
-    Nearest {
-        /// What was written.
-        wanted: String,
-        /// What there is.
-        known: Vec<String>,
-        /// What to say when nothing is near.
-        otherwise: String,
-    },
-}
-
-impl ExpressionFault {
-    pub(super) fn new(at: usize, message: impl Into<String>, hint: Hint) -> Self {
-        Self {
-            at,
-            message: message.into(),
-            hint,
-        }
-    }
 }
 
 /// Whether a text that may be a path or an expression is an expression: whether it has an operator, a bracket or a

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Components, Compression, FieldSource, Format, NewKeys, Path, PipelineSketch, Plan, Query, TimeSource,
+    Components, Compression, FieldSource, Format, KeyPart, NewKeys, Path, PipelineSketch, Plan, Query,
+    TimeSource,
 };
 use crate::expression::{Expression, Kind, captures_exist};
 use crate::limits::{
@@ -62,15 +63,6 @@ pub struct Pipeline {
     pub watched: Vec<KeyPart>,
     /// What is kept beside the components of the fields.
     pub sketches: Vec<PipelineSketch>,
-}
-
-/// Where one tag of a key comes from.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum KeyPart {
-    /// The n-th capture of the topic.
-    Capture(u8),
-    /// A value in the payload.
-    Payload(Path),
 }
 
 /// A field as an agent keeps it. It has no name here: queries may call the same path differently.

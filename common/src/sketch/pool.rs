@@ -24,7 +24,6 @@ use super::{Bucket, SeriesPoint, SketchKind};
 use crate::limits::{SKETCHES_MAX, TOP_VALUES_MAX};
 use crate::number::decimal::Value;
 use crate::table::fixed::Full;
-use crate::table::pane::Use;
 use crate::time::Timestamp;
 
 const WORDS: usize = 16;
@@ -46,6 +45,15 @@ const CHAIN_MAX: u32 = 40;
 const DIRECTORY_ROOM: usize = 1 + WORDS + SKETCHES_MAX;
 /// A top list holds so many counters before it drops those that the canonical state does not keep.
 const COUNTERS_MAX: u32 = 2 * TOP_VALUES_MAX as u32;
+
+/// What happens to the values of top lists: their numbers are to be kept, or may be let go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// A list counts the value from now on.
+    Begins,
+    /// A list has forgotten it.
+    Ends,
+}
 
 /// A piece of the pool's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

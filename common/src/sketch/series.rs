@@ -16,10 +16,11 @@
 
 use alloc::vec::Vec;
 
-use crate::limits::{SERIES_POINTS_MAX, TIMESTAMP_MAX_US, TIMESTAMP_MIN_US};
+use crate::limits::SERIES_POINTS_MAX;
 use crate::number::decimal::{ONE, Value};
 use crate::number::ratio::{self, Exact};
 use crate::stats::{End, Sum, from_units};
+use crate::time::{TIMESTAMP_MAX_US, TIMESTAMP_MIN_US};
 
 /// A value at an event time, ordered by time and then value.
 pub type SeriesPoint = End;

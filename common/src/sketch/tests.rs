@@ -9,8 +9,8 @@ use super::pool::{Block, Point, Pool, blocks_to_open};
 use super::*;
 use crate::limits::{BUCKETS_MAX, SERIES_POINTS_MAX, TOP_VALUES_MAX};
 use crate::number::decimal::Value;
+use crate::sketch::pool::Use;
 use crate::stats::End;
-use crate::table::pane::Use;
 use crate::time::Timestamp;
 
 const CENT: i128 = 10_i128.pow(16);

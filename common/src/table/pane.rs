@@ -12,7 +12,7 @@
 use crate::number::decimal::Value;
 use crate::plan::{Components, PipelineField};
 use crate::sketch::SketchKind;
-use crate::sketch::pool::{Block, Drained, Point, Pool, blocks_to_open};
+use crate::sketch::pool::{Block, Drained, Point, Pool, Use, blocks_to_open};
 use crate::stats::Stats;
 use crate::table::fixed::{FixedTable, Full, Slot, Table};
 use crate::table::interner::Interner;
@@ -91,15 +91,6 @@ pub struct Width {
     pub fields: usize,
     /// Sketches, at most [`crate::limits::SKETCHES_MAX`].
     pub sketches: usize,
-}
-
-/// What happens to the values of top lists: their numbers are to be kept, or may be let go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Use {
-    /// A list counts the value from now on.
-    Begins,
-    /// A list has forgotten it.
-    Ends,
 }
 
 impl<T, C, B> PaneTable<T, C, B>

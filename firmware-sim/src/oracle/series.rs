@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use num_bigint::BigInt;
 use num_traits::{Signed, Zero};
 
+use super::answer::Answer;
 use super::decimal::power_of_ten;
-use super::window::Answer;
 
 /// Event times in microseconds with values in units of 10⁻¹⁸: each once.
 pub type Points = BTreeSet<(i64, BigInt)>;

@@ -4,7 +4,7 @@ use catchment_common::plan::{Aggregate, Field, FieldSource, Hopping, Path, Paylo
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
 
-use super::window::Answer;
+use super::answer::Answer;
 use super::*;
 use crate::fault::Bad;
 

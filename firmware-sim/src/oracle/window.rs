@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use catchment_common::plan::{Aggregate, Column, FieldKind, Query, Shown, Window};
 use catchment_common::time::Span;
 use num_bigint::BigInt;
-use num_traits::Zero;
 
+use super::answer::Answer;
 use super::decimal::power_of_ten;
 use super::reading::Reading;
 use super::series::{self, Points};
@@ -81,25 +81,6 @@ struct Values {
     all: Option<Multiset<BigInt>>,
     /// All of them with their times, if an aggregate needs those.
     points: Option<Points>,
-}
-
-/// An exact answer.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Answer {
-    /// There is none: NULL.
-    None,
-    /// A whole number.
-    Count(u64),
-    /// Numerator and positive denominator.
-    Fraction(BigInt, BigInt),
-    /// The same; or NULL, where there was too much to keep.
-    FractionOrNone(BigInt, BigInt),
-    /// The square root of this fraction, which is not negative.
-    Root(BigInt, BigInt),
-    /// Exactly this double.
-    Double(f64),
-    /// Exactly this text.
-    Text(String),
 }
 
 impl Contents {
@@ -345,34 +326,4 @@ impl Values {
         let top = &count * &self.squares - &self.sum * &self.sum;
         Some((top, &count * (&count - 1_u8) * power_of_ten(36)))
     }
-}
-
-impl Answer {
-    /// The answer with twenty decimals, for people.
-    pub fn show(&self) -> String {
-        match self {
-            Self::None => "NULL".into(),
-            Self::Count(count) => count.to_string(),
-            Self::Fraction(top, bottom) | Self::FractionOrNone(top, bottom) => {
-                show_scaled(&(top * power_of_ten(SHOWN) / bottom))
-            }
-            Self::Root(top, bottom) => show_scaled(&(top * power_of_ten(2 * SHOWN) / bottom).sqrt()),
-            Self::Double(double) => format!("{double:?}"),
-            Self::Text(text) => format!("`{text}`"),
-        }
-    }
-}
-
-/// Decimals shown.
-const SHOWN: u32 = 20;
-
-fn show_scaled(scaled: &BigInt) -> String {
-    let sign = if *scaled < BigInt::zero() { "-" } else { "" };
-    let digits = format!(
-        "{:0>width$}",
-        scaled.magnitude().to_string(),
-        width = SHOWN as usize + 1
-    );
-    let (whole, fraction) = digits.split_at(digits.len() - SHOWN as usize);
-    format!("{sign}{whole}.{fraction}")
 }

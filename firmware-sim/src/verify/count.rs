@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Comparison, DIFFERENCES_MAX, Losses, Row, faults, format_time};
+use super::row::{Row, format_time};
+use super::{Comparison, DIFFERENCES_MAX, Losses, faults};
 use crate::oracle::Expected;
 use crate::oracle::count::Counted;
 

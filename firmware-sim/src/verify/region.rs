@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, HashMap};
 use catchment_common::plan::{Aggregate, Column, Query, Window};
 use catchment_common::time::Span;
 
-use super::{Cell, Row};
-use crate::oracle::window::{Answer, Contents};
+use super::row::{Cell, Row};
+use crate::oracle::answer::Answer;
+use crate::oracle::window::Contents;
 
 /// What agents say they lost of one query.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -11,8 +11,9 @@ use catchment_common::metrics::{Counter, Reason};
 use catchment_common::plan::{Aggregate, Column, PipelineId, Plan, Query, Window};
 use catchment_common::stats::Lowered;
 use catchment_common::time::Span;
+use catchment_firmware_sim::oracle::answer::Answer;
 use catchment_firmware_sim::oracle::nearest::{is_nearest, is_nearest_root};
-use catchment_firmware_sim::oracle::window::{Answer, Contents};
+use catchment_firmware_sim::oracle::window::Contents;
 use catchment_firmware_sim::oracle::{Expected, Oracle};
 use catchment_firmware_sim::truth::Entry;
 

@@ -1,9 +1,8 @@
 //! A sketch that changes its shape in the pool: a chain that gets a directory, buckets that widen, counters that go.
 
-use super::{Block, CHAIN_MAX, DIRECTORY_ROOM, END, Head, LEAF_NEXT, Pool, WORDS, entries_of};
+use super::{Block, CHAIN_MAX, DIRECTORY_ROOM, END, Head, LEAF_NEXT, Pool, Use, WORDS, entries_of};
 use crate::limits::{BUCKETS_MAX, TOP_VALUES_MAX};
 use crate::sketch::Shape;
-use crate::table::pane::Use;
 
 impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
     /// Gives every entry the key that `map` makes of its key and count, or drops it. Takes no more blocks than it
