@@ -3,6 +3,10 @@
 //! Absence cannot be seen in code, so it is checked here: no clock, socket, file or `async` outside the rim, no crate
 //! that depends on one it must not know, no unfinished work, no path of somebody's machine.
 
+mod circles;
+mod functions;
+mod map;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
