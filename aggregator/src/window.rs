@@ -8,8 +8,8 @@
 //! apart again: it gives rows of its own beside the windows' rows, each time that it has new data, so that totals over
 //! the table stay exact and every row says which readings it is made of.
 //!
-//! Windows with fixed bounds are in [`aligned`], sessions in [`session`], and count windows, which have no
-//! horizon, in [`count`].
+//! Windows with fixed bounds are in `aligned`, sessions in `session`, and count windows, which have no
+//! horizon, in `count`.
 
 mod calendar;
 

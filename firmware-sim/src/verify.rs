@@ -1,7 +1,7 @@
 //! Rows of a result table against the truth: equal, different, missing or extra.
 //!
 //! Rows come one by one, coarse ones first and otherwise in any order; each takes its window out of the oracle, and
-//! what is left at the end is missing, unless a [`region`] says where it is. Only the first differences are kept for
+//! what is left at the end is missing, unless a `region` says where it is. Only the first differences are kept for
 //! showing.
 
 mod count;

@@ -10,9 +10,9 @@
 //! record of what was lost, which the aggregator stores under the lost batch's name. Were that batch to have arrived
 //! after all, its name is taken and the record of its loss counts for nothing.
 //!
-//! On disk it is a log of segments ([`record`]). A segment goes when all in it is done with, and when no earlier
+//! On disk it is a log of segments (`record`). A segment goes when all in it is done with, and when no earlier
 //! segment is left whose records it names, merges or replaces. What came in waits in memory until it fits
-//! ([`incoming`]).
+//! (`incoming`).
 
 mod budget;
 

@@ -103,7 +103,7 @@ impl Interner {
         self.entries[id as usize].hint = slot;
     }
 
-    /// Takes a key into use without users yet; it must not be in use. Call [`Keys::retain`] next.
+    /// Takes a key into use without users yet; it must not be in use. Call [`Interner::retain`] next.
     pub fn insert(&mut self, key: &[u8]) -> Result<KeyId, Full> {
         let length = u16::try_from(key.len()).map_err(|_| Full)?;
         let need = HEAD + key.len();
