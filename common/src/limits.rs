@@ -84,6 +84,12 @@ pub const SECTION_WEIGHT_TARGET: usize = 1 << 14;
 
 /// Most deltas in one batch. A batch is held whole in memory on both sides.
 pub const BATCH_DELTAS_MAX: usize = 4_096;
+/// Most readings of one key in one delta: more than an agent can take in a pane, and far below what a pane holds.
+pub const DELTA_READINGS_MAX: u64 = 1 << 40;
+/// Most readings of one key in a merged pane: what a whole fleet of a million readings a second gives in 35 years. A
+/// batch with which a pane would hold more is refused, so that what is stored can be read again; and the panes of a
+/// window together stay below 2⁶⁴.
+pub const PANE_READINGS_MAX: u64 = 1 << 50;
 /// Largest frame on a link: a batch of the largest size with room to spare. Decoders refuse longer ones unread.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Bytes at which a batch is sealed although it has room for more deltas: keeps frames small against the windows of
@@ -108,6 +114,8 @@ const _: () = assert!(KEY_BYTES_MAX >= TAGS_MAX * 2);
 const _: () = assert!(BATCH_BYTES_TARGET < FRAME_BYTES_MAX);
 const _: () = assert!(WINDOW_STEP_MIN.as_micros() << LADDER_MAX > WINDOW_SIZE_MAX.as_micros());
 const _: () = assert!(LOSSES_MAX == 4_096);
+const _: () = assert!(DELTA_READINGS_MAX < PANE_READINGS_MAX);
+const _: () = assert!(u64::MAX / PANE_READINGS_MAX > PANES_PER_WINDOW_MAX as u64);
 // An agent's name is part of the keys of windows with `count`, and leaves room for more.
 const _: () = assert!(KEY_BYTES_MAX >= 2 * (AGENT_NAME_BYTES_MAX + 1));
 const _: () = assert!(SPAN_MAX.as_micros() < i64::MAX / 4);

@@ -4,13 +4,14 @@
 //! product with the inverse of 5^k modulo 2^n is at most ⌊(2^n − 1) / 5^k⌋, and then that product is the quotient
 //! (Granlund and Montgomery, "Division by Invariant Integers using Multiplication", 1994, section 9).
 
+use crate::limits::PANE_READINGS_MAX;
 use crate::number::decimal::Value;
 use crate::stats::{Squares, Sum};
 
 /// Largest scale: 10³⁶ units is the limit of a value.
 pub(crate) const SCALE_MAX: u8 = 35;
-/// Bits of the largest sum of squares of 2⁴⁰ values.
-pub(crate) const SQUARES_BITS_MAX: u32 = 240 + 41;
+/// Bits of the largest sum of squares of as many values as a pane holds.
+const SQUARES_BITS_MAX: u32 = 240 + PANE_READINGS_MAX.ilog2() + 1;
 
 /// One power of ten with what division by it needs.
 pub(crate) struct Scale {
@@ -21,6 +22,8 @@ pub(crate) struct Scale {
     value_max: u64,
     /// One more than the largest magnitude of a value in steps of this scale.
     value_limit: u128,
+    /// Its square, where that fits 128 bits.
+    square_limit: Option<u128>,
     /// Of 5^exponent, modulo 2¹²⁸.
     inverse: u128,
     quotient_max: u128,
@@ -54,6 +57,7 @@ impl Scale {
                 (value_limit - 1) as u64
             },
             value_limit,
+            square_limit: value_limit.checked_mul(value_limit),
             inverse: inverse(five),
             quotient_max: u128::MAX / five,
             square_inverse: inverse(five.wrapping_mul(five)),
@@ -129,9 +133,20 @@ impl Scale {
         Some(if sum < 0 { scaled.negated() } else { scaled })
     }
 
-    /// A sum of squares from its steps, if so many values as there may be can have it.
+    /// The sum of the squares of `count` values from its steps, if that many values can have it.
     #[inline]
-    pub(crate) fn squares(&self, squares: u128) -> Option<Squares> {
+    pub(crate) fn squares_of(&self, squares: u128, count: u64) -> Option<Squares> {
+        // A limit beyond 128 bits is above any number of steps.
+        let limit = self
+            .square_limit
+            .and_then(|limit| limit.checked_mul(u128::from(count)));
+        let fits = limit.is_none_or(|limit| squares <= limit);
+        fits.then(|| self.squares(squares)).flatten()
+    }
+
+    /// A sum of squares from its steps, if the values of a pane can have it.
+    #[inline]
+    fn squares(&self, squares: u128) -> Option<Squares> {
         if let (Ok(few), Some(square)) = (u64::try_from(squares), self.square) {
             // Below 2⁶⁴ · 10³⁸, which is far below the bound.
             let low = u128::from(few) * u128::from(square as u64);

@@ -134,6 +134,8 @@ pub enum RejectReason {
     BadPane,
     /// A key that names another agent, in a pipeline whose keys name the agent.
     OtherAgent,
+    /// With it a pane would have more readings of one key than there may be.
+    TooManyReadings,
 }
 
 /// A batch that will never be taken.

@@ -17,15 +17,14 @@ use super::column::{put_column, take_column};
 use super::cursor::{Cursor, put_varint, unzigzag, zigzag};
 use super::sketch::{Room, put_kind, put_sketch, take_kind, take_sketch};
 use super::stats::{StatsScratch, put_field, take_field};
-use crate::limits::{BATCH_DELTAS_MAX, FIELDS_MAX, KEY_BYTES_MAX, SECTION_ENTRIES_MAX, SKETCHES_MAX};
+use crate::limits::{
+    BATCH_DELTAS_MAX, DELTA_READINGS_MAX, FIELDS_MAX, KEY_BYTES_MAX, PANE_READINGS_MAX, SECTION_ENTRIES_MAX,
+    SKETCHES_MAX,
+};
 use crate::plan::{Components, PipelineId};
 use crate::sketch::{Sketch, SketchKind};
 use crate::stats::Stats;
 use crate::time::Timestamp;
-
-/// Most readings in one delta: more than an agent can take in a pane, and small enough that sums of counts stay far
-/// from overflow whatever a peer claims.
-pub(super) const READINGS_MAX: u64 = 1 << 40;
 
 /// Keys one after another, without an allocation for each.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -206,6 +205,7 @@ pub struct SectionView<'b> {
     /// The pane's start.
     pub pane: Timestamp,
     rows: usize,
+    readings_max: u64,
     keep: &'b [u8],
     sketches: usize,
     sketch_kinds: &'b [u8],
@@ -214,8 +214,18 @@ pub struct SectionView<'b> {
 }
 
 impl<'b> SectionView<'b> {
-    /// Takes the head apart; `bytes` must be exactly one section.
+    /// Takes the head of a section of deltas apart; `bytes` must be exactly one section. A row may have at most
+    /// [`DELTA_READINGS_MAX`] readings.
     pub fn parse(bytes: &'b [u8]) -> Result<Self, WireFault> {
+        Self::take_apart(bytes, DELTA_READINGS_MAX)
+    }
+
+    /// The same for a section of merged panes: a row may have up to [`PANE_READINGS_MAX`] readings.
+    pub fn parse_merged(bytes: &'b [u8]) -> Result<Self, WireFault> {
+        Self::take_apart(bytes, PANE_READINGS_MAX)
+    }
+
+    fn take_apart(bytes: &'b [u8], readings_max: u64) -> Result<Self, WireFault> {
         let mut cursor = Cursor::new(bytes);
         let pipeline = u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("pipeline number"))?;
         let pane = unzigzag(cursor.varint()?);
@@ -244,6 +254,7 @@ impl<'b> SectionView<'b> {
             pipeline: PipelineId(pipeline),
             pane,
             rows,
+            readings_max,
             keep,
             sketches,
             sketch_kinds,
@@ -333,7 +344,11 @@ impl<'b> SectionView<'b> {
     ) -> Result<(), WireFault> {
         let mut cursor = Cursor::new(self.columns);
         take_column(&mut cursor, self.rows, &mut scratch.column)?;
-        if scratch.column.iter().any(|&readings| readings >= READINGS_MAX) {
+        if scratch
+            .column
+            .iter()
+            .any(|&readings| readings >= self.readings_max)
+        {
             return Err(WireFault::TooLong("readings"));
         }
         let (first_readings, first_stats) = (readings.len(), stats.len());

@@ -12,6 +12,8 @@ use crate::sketch::{Course, Series, Shape, Sketch, SketchKind, empty_row, hash, 
 use crate::stats::{End, Stats};
 use crate::time::Timestamp;
 
+mod closure;
+
 const PANE: i64 = 1_700_000_000_000_000;
 
 /// What one delta is made of: per field, readings as (offset in µs, units).

@@ -8,7 +8,7 @@ use super::{
     TICK_SIGNED, TICKS, WIDE, kept_columns,
 };
 use crate::number::decimal::Value;
-use crate::number::scale::{SQUARES_BITS_MAX, Scale};
+use crate::number::scale::Scale;
 use crate::number::wide::Wide;
 use crate::plan::Components;
 use crate::stats::{End, Stats};
@@ -131,6 +131,13 @@ impl RowReader {
             };
             stats.sum = self.scale.sum(sum, stats.count)?;
         }
+        if extrema && self.keep.contains(Components::SUM) {
+            // The sum is no less than count times the smallest value; nor is it more than count times the largest.
+            let range = i128::from(columns[MAX][row]);
+            if i128::from(columns[SUM][row]) > count * range {
+                return None;
+            }
+        }
         if self.keep.contains(Components::SQUARES) {
             let middle = floor_div(sum, count);
             let distances = i128::from(columns[SQUARES][row]);
@@ -142,7 +149,9 @@ impl RowReader {
             let twice = middle.checked_mul(2)?.checked_mul(sum)?;
             let squared = count.checked_mul(middle)?.checked_mul(middle)?;
             let squares = distances.checked_add(twice)?.checked_sub(squared)?;
-            stats.squares = self.scale.squares(u128::try_from(squares).ok()?)?;
+            stats.squares = self
+                .scale
+                .squares_of(u128::try_from(squares).ok()?, stats.count)?;
         }
         if self.keep.contains(Components::ENDS) {
             self.read_ends(columns, row, min, previous, stats)?;
@@ -240,24 +249,42 @@ fn take_limbs<const N: usize>(cursor: &mut Cursor<'_>) -> Result<Wide<N>, WireFa
     Ok(Wide::from_limbs(limbs))
 }
 
-/// Whether a decoded partial could be the summary of some values.
+/// Whether extrema and ends of a decoded partial could be those of some values. This holds for the merger of two
+/// partials if it holds for both, as does [`wide_sums_fit`]: what may come may be merged, written and read again.
 fn is_consistent(stats: &Stats, keep: Components) -> bool {
     let extrema = !keep.contains(Components::EXTREMA) || stats.min <= stats.max;
     let ends = !keep.contains(Components::ENDS) || stats.first.at <= stats.last.at;
-    extrema && ends
+    let both = Components::EXTREMA | Components::ENDS;
+    let range = stats.min..=stats.max;
+    let within = !keep.contains(both)
+        || [stats.first, stats.last]
+            .iter()
+            .all(|end| range.contains(&end.value.units()));
+    extrema && ends && within
 }
 
-/// Sums within what `count` values can reach, and squares that no negative variance follows from (n·Q ≥ S²).
+/// Sums that `count` values can have: within `count` times the limit of a value and of its square, between `count` times
+/// the extrema, and such that no negative variance follows from them (n·Q ≥ S²).
 fn wide_sums_fit(stats: &Stats, keep: Components) -> bool {
-    let limit = Wide::<12>::from_i128(Value::LIMIT).times(stats.count);
-    let sum = stats.sum.magnitude().resized::<12>();
-    let mut room = limit;
-    room.sub(&sum);
-    let mut variance = stats.squares.resized::<12>().times(stats.count);
-    variance.sub(&sum.product(&sum));
+    let at_most = |low: &Wide<12>, mut high: Wide<12>| {
+        high.sub(low);
+        !high.is_negative()
+    };
+    let times_count = |value: i128| {
+        let product = Wide::<12>::from_u128(value.unsigned_abs()).times(stats.count);
+        if value < 0 { product.negated() } else { product }
+    };
+    let sum = stats.sum.resized::<12>();
+    let magnitude = sum.magnitude();
+    let sum_fits = at_most(&magnitude, times_count(Value::LIMIT));
+    let both = Components::EXTREMA | Components::SUM;
+    let within = !keep.contains(both)
+        || (at_most(&times_count(stats.min), sum) && at_most(&sum, times_count(stats.max)));
+    let squares = stats.squares.resized::<12>();
+    let limit = Wide::<12>::from_i128(Value::LIMIT);
     let squares_fit = !keep.contains(Components::SQUARES)
-        || (!stats.squares.is_negative()
-            && stats.squares.bits() <= SQUARES_BITS_MAX
-            && !variance.is_negative());
-    !room.is_negative() && squares_fit
+        || (!squares.is_negative()
+            && at_most(&squares, limit.product(&limit).times(stats.count))
+            && at_most(&magnitude.product(&magnitude), squares.times(stats.count)));
+    sum_fits && within && squares_fit
 }

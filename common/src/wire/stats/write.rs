@@ -153,8 +153,8 @@ fn fill_row(
             small(stats.last.value.units())?,
         );
         if extrema {
-            columns[FIRST].push((first - min) as u64);
-            columns[LAST].push((last - min) as u64);
+            columns[FIRST].push(u64::try_from(first - min).ok()?);
+            columns[LAST].push(u64::try_from(last - min).ok()?);
         } else {
             columns[FIRST].push(zigzag(first - previous.first));
             columns[LAST].push(zigzag(last - first));
