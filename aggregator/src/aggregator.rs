@@ -25,7 +25,7 @@ use catchment_common::wire::{self, EpochRange, Loss, Message, SeqRange, WireFaul
 use self::sessions::{Session, Statement};
 use crate::agents::Agents;
 use crate::catalog::{Catalog, RunningQuery};
-use crate::commit::{AppendedBatch, Commit, CommitId, Contribution, PaneSource, SourceFault};
+use crate::commit::{AppendedBatch, Commit, CommitId, Contribution, PaneSource, SetAside, SourceFault};
 use crate::committed::Committed;
 use crate::limits::{
     ACKS_MAX, CHECKPOINT_INTERVAL, COMMIT_BYTES_MAX, COMMIT_RETRY, JOURNAL_BYTES_MAX, LAZY_COMMIT_INTERVAL,
@@ -120,6 +120,8 @@ struct Pending {
     /// Agents that have said hello.
     returned: BTreeSet<String>,
     counters: BTreeMap<(String, u64, PipelineId, Counter), u64>,
+    /// Stored batches that could not be merged again.
+    set_aside: Vec<SetAside>,
     /// Something that somebody waits for.
     urgent: bool,
 }
@@ -393,6 +395,8 @@ impl Aggregator {
                 late,
             })
             .collect();
+        commit.set_aside = std::mem::take(&mut self.pending.set_aside);
+        commit.set_aside.extend(self.panes.take_set_aside());
         commit.agents = self.heard_agents();
         let counters = std::mem::take(&mut self.pending.counters);
         commit.counters = counters

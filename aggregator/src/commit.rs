@@ -39,6 +39,8 @@ pub struct Commit {
     pub results: Vec<QueryResults>,
     /// Who has shipped what of which pane.
     pub contributions: Vec<Contribution>,
+    /// What was stored and cannot be read.
+    pub set_aside: Vec<SetAside>,
     /// The wall clock.
     pub at: Timestamp,
     /// Panes to store in place of all appended batches, this commit's included.
@@ -201,10 +203,76 @@ pub struct Row {
 /// Panes as columns.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Checkpoint {
-    /// Pipeline, pane start, chunk number, columns.
-    pub chunks: Vec<(PipelineId, Timestamp, u32, Vec<u8>)>,
+    /// Each in place of what is stored of it.
+    pub panes: Vec<CheckpointPane>,
     /// What retention lets go.
     pub expired: Expired,
+}
+
+/// A pane as it is to be stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CheckpointPane {
+    /// Its pipeline.
+    pub pipeline: PipelineId,
+    /// Its start.
+    pub start: Timestamp,
+    /// Its chunks, numbered from 0; at least one. Chunks of an earlier state with larger numbers go: a pane that grows
+    /// can shrink on disk, when a histogram joins its buckets or a series has too many points to keep any.
+    pub chunks: Vec<Vec<u8>>,
+}
+
+/// Something that was stored and cannot be read: the store keeps its bytes where nothing reads them, and says so. The
+/// start and the commits go on without it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetAside {
+    /// What it is.
+    pub what: Unreadable,
+    /// Why it cannot be read.
+    pub reason: String,
+}
+
+/// Names something that is stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unreadable {
+    /// A chunk of a pane.
+    Chunk {
+        /// The pane's pipeline.
+        pipeline: PipelineId,
+        /// The pane's start.
+        pane: Timestamp,
+        /// The pane's end.
+        end: Timestamp,
+        /// The chunk's number.
+        number: u32,
+    },
+    /// A batch that was appended after the last checkpoint.
+    Batch {
+        /// Who sent it.
+        agent: String,
+        /// Its epoch.
+        epoch: u64,
+        /// Its seq.
+        seq: u64,
+    },
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Chunk {
+                pipeline,
+                pane,
+                number,
+                ..
+            } => write!(
+                f,
+                "chunk {number} of the pane at {} µs of pipeline {}",
+                pane.as_micros(),
+                pipeline.0
+            ),
+            Self::Batch { agent, epoch, seq } => write!(f, "batch {seq} of epoch {epoch:016x} of {agent}"),
+        }
+    }
 }
 
 /// What is older than anybody wants to keep.
@@ -228,6 +296,7 @@ impl Default for Commit {
             counters: Vec::new(),
             results: Vec::new(),
             contributions: Vec::new(),
+            set_aside: Vec::new(),
             at: Timestamp::MIN,
             checkpoint: None,
         }
@@ -244,14 +313,24 @@ impl Commit {
             && self.losses.is_empty()
             && self.counters.is_empty()
             && self.results.is_empty()
+            && self.set_aside.is_empty()
             && self.checkpoint.is_none()
     }
 }
 
+/// A stored chunk of a pane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredChunk {
+    /// Its number within the pane.
+    pub number: u32,
+    /// Its columns.
+    pub columns: Vec<u8>,
+}
+
 /// Where panes are read from that are not in memory.
 pub trait PaneSource {
-    /// The stored chunks of a pane; none if it was never stored.
-    fn chunks(&self, pipeline: PipelineId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault>;
+    /// The stored chunks of a pane in the order of their numbers; none if it was never stored.
+    fn chunks(&self, pipeline: PipelineId, pane: Timestamp) -> Result<Vec<StoredChunk>, SourceFault>;
 
     /// The starts of the stored panes of a pipeline from one instant up to another, that one included.
     fn starts(
@@ -272,7 +351,7 @@ pub struct SourceFault(pub String);
 pub struct NoPanes;
 
 impl PaneSource for NoPanes {
-    fn chunks(&self, _: PipelineId, _: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
+    fn chunks(&self, _: PipelineId, _: Timestamp) -> Result<Vec<StoredChunk>, SourceFault> {
         Ok(Vec::new())
     }
 

@@ -3,21 +3,26 @@
 //! Keys have small numbers within their pipeline. An agent sends the same keys pane after pane, so the numbers that its
 //! last key column gave are remembered: equal bytes mean equal keys, and the whole column is settled by one comparison.
 
+mod chunks;
+
 mod numbers;
+
 mod rows;
 
 use std::collections::{BTreeMap, HashMap};
 
-use catchment_common::limits::SECTION_WEIGHT_TARGET;
-use catchment_common::plan::{Components, Pipeline, PipelineId};
+use catchment_common::limits::PANE_READINGS_MAX;
+use catchment_common::plan::{Pipeline, PipelineId};
 use catchment_common::sketch::{Sketch, SketchKind, merge_rows};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
-use catchment_common::wire::{KeyList, Section, SectionView, StatsScratch, WireFault};
+use catchment_common::wire::{KeyList, SectionView, StatsScratch, WireFault};
 use foldhash::fast::RandomState;
 
+pub use self::chunks::UnreadableChunk;
 use self::numbers::KeyNumbers;
 use self::rows::{Checked, Rows, RowsView};
+use crate::commit::SetAside;
 use crate::limits::CHUNK_KEYS_MAX;
 
 /// A key's number within its pipeline.
@@ -27,6 +32,8 @@ pub type KeyId = u32;
 #[derive(Debug, Default)]
 pub struct Panes {
     pipelines: BTreeMap<PipelineId, PipelinePanes>,
+    /// Stored chunks that could not be read.
+    set_aside: Vec<SetAside>,
     scratch: Scratch,
 }
 
@@ -58,6 +65,8 @@ pub struct Pane {
     /// Beside the stats and empty for most pipelines, so that merging these stays as fast as it is.
     sketches: Vec<Sketch>,
     kinds: Vec<SketchKind>,
+    /// No row has more readings than this; the largest may have fewer.
+    most: u64,
     dirty: bool,
 }
 
@@ -128,6 +137,8 @@ impl Pane {
 
     fn merge_stats(&mut self, ids: &[KeyId], readings: &[u64], partials: &[Stats]) {
         let fields = self.fields;
+        let most = readings.iter().copied().max().unwrap_or(0);
+        self.most = self.most.saturating_add(most);
         if self.is_empty() {
             self.index.reserve(ids.len());
             self.index
@@ -197,6 +208,8 @@ pub enum Refused {
     BadPane,
     /// A key names another agent.
     OtherAgent,
+    /// With it a pane would have more than [`PANE_READINGS_MAX`] readings of one key.
+    TooManyReadings,
 }
 
 impl Panes {
@@ -214,14 +227,7 @@ impl Panes {
 
     /// Another batch begins: its sections are checked in their order, then merged.
     pub fn start_batch(&mut self) {
-        let Checked {
-            rows,
-            starts,
-            entries,
-        } = &mut self.scratch.checked;
-        rows.clear();
-        starts.clear();
-        *entries = 0;
+        self.scratch.checked.clear();
     }
 
     /// Checks everything about the batch's next section that merging relies on, so that a batch is taken as a whole or
@@ -258,6 +264,35 @@ impl Panes {
         Ok(())
     }
 
+    /// Whether a pane, which must have been loaded, has room for the readings of the batch's `nth` section, which
+    /// [`Panes::check`] has passed, and for those of the sections before it. What is merged can then be stored and read
+    /// again.
+    pub fn check_room(&mut self, view: &SectionView<'_>, nth: usize) -> Result<(), Refused> {
+        let Scratch {
+            stats, keys, checked, ..
+        } = &mut self.scratch;
+        let added = checked.add(view.pipeline, view.pane, nth);
+        let Some(pipeline) = self.pipelines.get_mut(&view.pipeline) else {
+            return room_for(0, added);
+        };
+        let Some(pane) = pipeline.panes.get_mut(&view.pane) else {
+            return room_for(0, added);
+        };
+        if room_for(pane.most, added).is_ok() {
+            return Ok(());
+        }
+        pane.most = pane.readings.iter().copied().max().unwrap_or(0);
+        if room_for(pane.most, added).is_ok() {
+            return Ok(());
+        }
+        view.read_keys(keys, stats).map_err(Refused::Wire)?;
+        let held = |key: &[u8]| {
+            let row = pipeline.keys.find(key).and_then(|id| pane.row(id));
+            row.map_or(0, |(readings, _)| readings)
+        };
+        keys.iter().try_for_each(|key| room_for(held(key), added))
+    }
+
     /// Merges the batch's `nth` section, which [`Panes::check`] has passed, on behalf of `agent`; returns the numbers
     /// of its keys.
     pub fn merge_checked(
@@ -291,51 +326,6 @@ impl Panes {
         view.read_rows(&mut rows.readings, &mut rows.partials, &mut rows.sketches, stats)?;
         let pipeline = self.pipelines.entry(view.pipeline).or_default();
         pipeline.merge(agent, view, rows.view(), keys, stats)
-    }
-
-    /// Puts a stored chunk of a pane back into memory.
-    pub fn restore(&mut self, chunk: &[u8]) -> Result<(), WireFault> {
-        let view = SectionView::parse(chunk)?;
-        let before = self
-            .pipelines
-            .get(&view.pipeline)
-            .and_then(|pipeline| pipeline.panes.get(&view.pane));
-        let dirty = before.is_some_and(|pane| pane.dirty);
-        self.merge("", &view)?;
-        if let Some(pane) = self
-            .pipelines
-            .get_mut(&view.pipeline)
-            .and_then(|pipeline| pipeline.panes.get_mut(&view.pane))
-        {
-            pane.dirty = dirty;
-        }
-        Ok(())
-    }
-
-    /// Hands out every dirty pane as chunks of columns, and marks it clean.
-    pub fn take_dirty(
-        &mut self,
-        pipelines: &BTreeMap<PipelineId, Pipeline>,
-        mut sink: impl FnMut(PipelineId, Timestamp, u32, Vec<u8>),
-    ) {
-        for (&id, held) in &mut self.pipelines {
-            let Some(pipeline) = pipelines.get(&id) else {
-                continue;
-            };
-            let keep: Vec<Components> = pipeline.fields.iter().map(|field| field.components).collect();
-            for (&start, pane) in held.panes.iter_mut().filter(|(_, pane)| pane.dirty) {
-                pane.dirty = false;
-                emit_chunks(
-                    id,
-                    start,
-                    pane,
-                    &held.keys,
-                    &keep,
-                    &mut self.scratch.stats,
-                    &mut sink,
-                );
-            }
-        }
     }
 
     /// Panes of a pipeline that start before this are not in memory, or not all of them.
@@ -437,49 +427,18 @@ impl PipelinePanes {
     }
 }
 
-fn emit_chunks(
-    id: PipelineId,
-    start: Timestamp,
-    pane: &Pane,
-    keys: &KeyNumbers,
-    keep: &[Components],
-    scratch: &mut StatsScratch,
-    sink: &mut impl FnMut(PipelineId, Timestamp, u32, Vec<u8>),
-) {
-    let mut rows: Vec<u32> = (0..pane.len() as u32).collect();
-    let key = |row: u32| &*keys.keys[pane.ids[row as usize] as usize];
-    rows.sort_unstable_by(|&a, &b| key(a).cmp(key(b)));
-    let mut section = Section::default();
-    let each = pane.kinds.len();
-    let mut rest = rows.into_iter().peekable();
-    // A pane only grows, so a later checkpoint has as many chunks or more, and replaces all of them.
-    for chunk in 0.. {
-        if rest.peek().is_none() {
-            break;
-        }
-        section.reset(id, start, keep.iter().copied());
-        section.set_sketches(pane.kinds.iter().copied());
-        let mut weight = 0;
-        while section.rows() < CHUNK_KEYS_MAX && weight < SECTION_WEIGHT_TARGET {
-            let Some(row) = rest.next() else { break };
-            let at = row as usize * pane.fields;
-            section.keys.push(key(row));
-            section.readings.push(pane.readings[row as usize]);
-            section.stats.extend_from_slice(&pane.stats[at..at + pane.fields]);
-            let sketches = &pane.sketches[row as usize * each..(row as usize + 1) * each];
-            weight += sketches.iter().map(Sketch::weight).sum::<usize>();
-            section.sketches.extend_from_slice(sketches);
-        }
-        let mut columns = Vec::new();
-        section.emit(&mut columns, scratch);
-        sink(id, start, chunk, columns);
+fn room_for(held: u64, more: u64) -> Result<(), Refused> {
+    if held.saturating_add(more) > PANE_READINGS_MAX {
+        return Err(Refused::TooManyReadings);
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use catchment_common::limits::BATCH_DELTAS_MAX;
-    use catchment_common::wire::{Batch, BatchWriter};
+    use catchment_common::plan::Components;
+    use catchment_common::wire::{Batch, BatchWriter, Section};
 
     use super::*;
 

@@ -339,7 +339,7 @@ fn merge(criterion: &mut Criterion<CpuTime>) {
                 let start = thread_cpu();
                 take(&mut panes, &incoming, &pipeline);
                 spent += thread_cpu().saturating_sub(start);
-                panes.take_dirty(&pipelines, |_, _, _, _| {});
+                panes.take_dirty(&pipelines, |_, _, _| {});
                 panes.forget(PipelineId(1), timestamp(window));
             }
             spent

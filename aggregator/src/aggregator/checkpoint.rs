@@ -4,7 +4,7 @@ use catchment_common::plan::PipelineId;
 use catchment_common::time::{Now, Span, Timestamp};
 
 use super::Aggregator;
-use crate::commit::{Checkpoint, Expired};
+use crate::commit::{Checkpoint, CheckpointPane, Expired};
 
 impl Aggregator {
     /// Dirty panes as columns; clean panes that no window needs any more leave memory.
@@ -25,8 +25,12 @@ impl Aggregator {
         }
         let mut checkpoint = Checkpoint::default();
         self.panes
-            .take_dirty(&self.catalog.pipelines, |pipeline, pane, chunk, columns| {
-                checkpoint.chunks.push((pipeline, pane, chunk, columns));
+            .take_dirty(&self.catalog.pipelines, |pipeline, start, chunks| {
+                checkpoint.panes.push(CheckpointPane {
+                    pipeline,
+                    start,
+                    chunks,
+                });
             });
         self.journal_bytes = 0;
         checkpoint.expired = self.expired(now);

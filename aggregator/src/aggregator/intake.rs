@@ -29,10 +29,14 @@ impl Aggregator {
             self.refuse(connection, &agent, (epoch, seq), reason);
             return Ok(());
         }
-        // Loading may fail, and must do so before anything is merged.
-        for view in batch.sections() {
+        // Loading may fail, and the panes may lack room: before anything is merged.
+        for (nth, view) in batch.sections().enumerate() {
             let view = view.map_err(Fault::Wire)?;
             Loader::new(&mut self.panes, source, &self.catalog.pipelines).load(view.pipeline, view.pane)?;
+            if let Err(refused) = self.panes.check_room(&view, nth) {
+                self.refuse(connection, &agent, (epoch, seq), refused.into());
+                return Ok(());
+            }
         }
         for (nth, view) in batch.sections().enumerate() {
             let view = view.map_err(Fault::Wire)?;
@@ -67,7 +71,7 @@ impl Aggregator {
     }
 
     /// Checks a whole batch before any of it is merged.
-    fn check(&mut self, agent: &str, batch: &Batch<'_>) -> Result<(), RejectReason> {
+    pub(super) fn check(&mut self, agent: &str, batch: &Batch<'_>) -> Result<(), RejectReason> {
         self.panes.start_batch();
         for view in batch.sections() {
             let view = view.map_err(reason_of)?;
@@ -76,14 +80,7 @@ impl Aggregator {
                 .pipelines
                 .get(&view.pipeline)
                 .ok_or(RejectReason::UnknownPipeline)?;
-            self.panes
-                .check(agent, &view, pipeline)
-                .map_err(|refused| match refused {
-                    Refused::Wire(fault) => reason_of(fault),
-                    Refused::OtherPipeline => RejectReason::UnknownPipeline,
-                    Refused::BadPane => RejectReason::BadPane,
-                    Refused::OtherAgent => RejectReason::OtherAgent,
-                })?;
+            self.panes.check(agent, &view, pipeline)?;
         }
         Ok(())
     }
@@ -175,6 +172,18 @@ impl Aggregator {
         let refusal = Refusal { epoch, seq, reason };
         self.transmits
             .push_back((connection, Transmit::Message(Message::Reject(refusal))));
+    }
+}
+
+impl From<Refused> for RejectReason {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Wire(fault) => reason_of(fault),
+            Refused::OtherPipeline => Self::UnknownPipeline,
+            Refused::BadPane => Self::BadPane,
+            Refused::OtherAgent => Self::OtherAgent,
+            Refused::TooManyReadings => Self::TooManyReadings,
+        }
     }
 }
 

@@ -2,12 +2,37 @@
 
 use catchment_common::plan::PipelineId;
 use catchment_common::time::Timestamp;
-use catchment_common::wire::{Batch, SeqRange, WireFault};
+use catchment_common::wire::{Batch, RejectReason, SeqRange, WireFault};
 
-use super::{Aggregator, Fault};
+use super::Aggregator;
 use crate::agents::Standing;
-use crate::commit::PaneSource;
+use crate::commit::{AppendedBatch, PaneSource, SetAside, SourceFault, StoredChunk, Unreadable};
 use crate::window::{Loader, Provisional};
+
+/// Why a stored batch cannot be merged again.
+enum Unmergeable {
+    Wire(WireFault),
+    Refused(RejectReason),
+    Source(SourceFault),
+}
+
+impl From<WireFault> for Unmergeable {
+    fn from(fault: WireFault) -> Self {
+        Self::Wire(fault)
+    }
+}
+
+impl From<RejectReason> for Unmergeable {
+    fn from(reason: RejectReason) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl From<SourceFault> for Unmergeable {
+    fn from(fault: SourceFault) -> Self {
+        Self::Source(fault)
+    }
+}
 
 impl Aggregator {
     /// A stored seq range.
@@ -30,20 +55,45 @@ impl Aggregator {
         self.windows[index].restore(emitted_through, provisional);
     }
 
-    /// A stored chunk of a pane that may still be needed.
-    pub fn restore_chunk(&mut self, columns: &[u8]) -> Result<(), WireFault> {
-        self.panes.restore(columns)
+    /// A stored chunk of a pane that may still be needed. If it cannot be read, it is set aside with the next commit.
+    pub fn restore_chunk(&mut self, pipeline: PipelineId, pane: Timestamp, chunk: &StoredChunk) {
+        self.panes
+            .load((pipeline, pane), self.catalog.pipelines.get(&pipeline), chunk);
     }
 
     /// A batch that was appended after the last checkpoint: merged again, and nothing else, because its seq and its
-    /// results were committed with it.
-    pub fn replay(&mut self, agent: &str, frame: &[u8], source: &impl PaneSource) -> Result<(), Fault> {
-        let batch = Batch::parse(frame).map_err(Fault::Wire)?;
-        self.journal_bytes += frame.len();
-        for view in batch.sections() {
-            let view = view.map_err(Fault::Wire)?;
+    /// results were committed with it. If it cannot be read, it is set aside with the next commit.
+    pub fn replay(&mut self, batch: &AppendedBatch, source: &impl PaneSource) -> Result<(), SourceFault> {
+        self.journal_bytes += batch.frame.len();
+        let reason = match self.merge_again(batch, source) {
+            Ok(()) => return Ok(()),
+            Err(Unmergeable::Source(fault)) => return Err(fault),
+            Err(Unmergeable::Wire(fault)) => fault.to_string(),
+            Err(Unmergeable::Refused(reason)) => format!("{reason:?}"),
+        };
+        self.pending.set_aside.push(SetAside {
+            what: Unreadable::Batch {
+                agent: batch.agent.clone(),
+                epoch: batch.epoch,
+                seq: batch.seq,
+            },
+            reason,
+        });
+        Ok(())
+    }
+
+    /// All of a batch, or nothing of it.
+    fn merge_again(&mut self, batch: &AppendedBatch, source: &impl PaneSource) -> Result<(), Unmergeable> {
+        let agent = &batch.agent;
+        let batch = Batch::parse(&batch.frame)?;
+        self.check(agent, &batch)?;
+        for (nth, view) in batch.sections().enumerate() {
+            let view = view?;
             Loader::new(&mut self.panes, source, &self.catalog.pipelines).load(view.pipeline, view.pane)?;
-            self.panes.merge(agent, &view).map_err(Fault::Wire)?;
+            self.panes.check_room(&view, nth).map_err(RejectReason::from)?;
+        }
+        for (nth, view) in batch.sections().enumerate() {
+            self.panes.merge_checked(agent, &view?, nth)?;
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The machine as stories: frames in, commits out, and what results from them. No store but a map of panes.
 
+mod closure;
+
 mod coarse;
 
 mod session;
@@ -15,7 +17,7 @@ use catchment_common::wire::{LossEntry, RejectReason};
 
 use super::sessions::REPLACED;
 use super::*;
-use crate::commit::{NoPanes, Row, WindowRows};
+use crate::commit::{NoPanes, Row, StoredChunk, WindowRows};
 use crate::limits::DUE_ROWS_MAX;
 use crate::testing::{PIPELINE, at, batch, batch_of, catalog, coarsening, heartbeat, hello, now, query};
 
@@ -25,22 +27,25 @@ struct Chunks(RefCell<BTreeMap<(PipelineId, Timestamp, u32), Vec<u8>>>);
 
 impl Chunks {
     fn apply(&self, commit: &Commit) {
-        for (pipeline, pane, chunk, columns) in
-            commit.checkpoint.iter().flat_map(|checkpoint| &checkpoint.chunks)
-        {
-            self.0
-                .borrow_mut()
-                .insert((*pipeline, *pane, *chunk), columns.clone());
+        let mut all = self.0.borrow_mut();
+        for pane in commit.checkpoint.iter().flat_map(|checkpoint| &checkpoint.panes) {
+            all.retain(|(pipeline, start, _), _| (*pipeline, *start) != (pane.pipeline, pane.start));
+            for (number, columns) in (0..).zip(&pane.chunks) {
+                all.insert((pane.pipeline, pane.start, number), columns.clone());
+            }
         }
     }
 }
 
 impl PaneSource for Chunks {
-    fn chunks(&self, pipeline: PipelineId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
+    fn chunks(&self, pipeline: PipelineId, pane: Timestamp) -> Result<Vec<StoredChunk>, SourceFault> {
         let all = self.0.borrow();
         Ok(all
             .range((pipeline, pane, 0)..=(pipeline, pane, u32::MAX))
-            .map(|(_, columns)| columns.clone())
+            .map(|((_, _, number), columns)| StoredChunk {
+                number: *number,
+                columns: columns.clone(),
+            })
             .collect())
     }
 
@@ -522,7 +527,13 @@ fn replay_gives_the_same_panes() {
     }
     let mut again = World::new(vec![query("q", 10, 10)]);
     for frame in &frames {
-        again.aggregator.replay("a", frame, &NoPanes).unwrap();
+        let batch = AppendedBatch {
+            agent: "a".into(),
+            epoch: 1,
+            seq: 1,
+            frame: frame.clone().into(),
+        };
+        again.aggregator.replay(&batch, &NoPanes).unwrap();
     }
     let columns = |world: &mut World| {
         let mut all = Vec::new();
@@ -530,8 +541,8 @@ fn replay_gives_the_same_panes() {
         world
             .aggregator
             .panes
-            .take_dirty(&pipelines, |pipeline, pane, chunk, columns| {
-                all.push((pipeline, pane, chunk, columns));
+            .take_dirty(&pipelines, |pipeline, pane, chunks| {
+                all.push((pipeline, pane, chunks));
             });
         all
     };

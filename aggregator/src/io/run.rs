@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::aggregator::{Aggregator, ConnectionId, Transmit};
-use crate::commit::{Commit, CommitId};
+use crate::commit::{Commit, CommitId, SetAside};
 use crate::io::clock::Clock;
 use crate::io::config::Config;
 use crate::io::net::quic::{self, NetEvent, Outgoing};
@@ -238,6 +238,12 @@ impl Engine {
                 return Ok(());
             }
         };
+        for SetAside { what, reason } in &commit.set_aside {
+            error!(
+                %what, %reason,
+                "stored data cannot be read; its bytes are kept in catchment_set_aside, and a loss is noted"
+            );
+        }
         let tables = match self.retry_tables.take_if(|(id, _)| *id == commit.id) {
             Some((_, tables)) => tables,
             None => Arc::clone(&self.tables),

@@ -1,8 +1,12 @@
 //! Rows of sections, unpacked: from the check of a batch to its merge.
 
+use std::collections::BTreeMap;
+
 use catchment_common::limits::{BATCH_DELTAS_MAX, SECTION_ENTRIES_MAX};
+use catchment_common::plan::PipelineId;
 use catchment_common::sketch::Sketch;
 use catchment_common::stats::Stats;
+use catchment_common::time::Timestamp;
 use catchment_common::wire::{SectionView, StatsScratch, WireFault};
 
 /// Unpacked rows: for each its readings, one partial for each field, and one sketch of each kind.
@@ -62,6 +66,10 @@ pub(super) struct Checked {
     pub(super) starts: Vec<Option<Start>>,
     /// Entries of all sketches.
     pub(super) entries: usize,
+    /// The most readings of a row, for each section.
+    most: Vec<u64>,
+    /// For each pane the sum of these, over the sections that were looked at so far.
+    added: BTreeMap<(PipelineId, Timestamp), u64>,
 }
 
 /// Partials kept from check to merge: more than agents put into a batch, and some megabytes.
@@ -70,6 +78,21 @@ const CHECKED_PARTIALS_MAX: usize = 4 * BATCH_DELTAS_MAX;
 const CHECKED_ENTRIES_MAX: usize = SECTION_ENTRIES_MAX;
 
 impl Checked {
+    pub(super) fn clear(&mut self) {
+        self.rows.clear();
+        self.starts.clear();
+        self.entries = 0;
+        self.most.clear();
+        self.added.clear();
+    }
+
+    /// The most readings that a row of a pane can get from the `nth` section and those before it that were added.
+    pub(super) fn add(&mut self, pipeline: PipelineId, pane: Timestamp, nth: usize) -> u64 {
+        let added = self.added.entry((pipeline, pane)).or_default();
+        *added = added.saturating_add(self.most.get(nth).copied().unwrap_or(0));
+        *added
+    }
+
     /// Unpacks a section's rows and keeps them if there is room.
     pub(super) fn append(
         &mut self,
@@ -83,6 +106,8 @@ impl Checked {
             sketches,
         } = &mut self.rows;
         view.append_rows(readings, partials, sketches, scratch)?;
+        let most = readings[start.readings..].iter().copied().max();
+        self.most.push(most.unwrap_or(0));
         let new = sketches[start.sketches..]
             .iter()
             .map(Sketch::entries)

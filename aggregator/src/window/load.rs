@@ -37,8 +37,7 @@ impl<'l, S: PaneSource> Loader<'l, S> {
         }
         for chunk in self.source.chunks(pipeline, pane)? {
             self.panes
-                .restore(&chunk)
-                .map_err(|fault| SourceFault(fault.to_string()))?;
+                .load((pipeline, pane), self.pipelines.get(&pipeline), &chunk);
         }
         Ok(())
     }

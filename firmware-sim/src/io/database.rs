@@ -101,7 +101,8 @@ impl Database {
         let mut rows = statement.query([query])?;
         let mut losses = Losses::default();
         while let Some(row) = rows.next()? {
-            if row.get::<_, i64>(0)? == 0 {
+            // Of a batch that is no longer known there is no pipeline, of a pane that cannot be read no count.
+            if row.get::<_, i64>(0)? == 0 || row.get::<_, i64>(3)? == 0 {
                 losses.unknown += 1;
                 continue;
             }

@@ -7,7 +7,8 @@ use catchment_aggregator::agents::{About, Standing};
 use catchment_aggregator::aggregator::{Aggregator, Settings};
 use catchment_aggregator::catalog::{Catalog, Pipelines, keeps_its_number};
 use catchment_aggregator::commit::{
-    AgentRow, AppendedBatch, Commit, CountedRow, PaneSource, QueryResults, Row, SourceFault, WindowStatus,
+    AgentRow, AppendedBatch, Commit, CountedRow, PaneSource, QueryResults, Row, SourceFault, StoredChunk,
+    WindowStatus,
 };
 use catchment_common::metrics::Counter;
 use catchment_common::plan::{Pipeline, PipelineId, Plan, Query};
@@ -187,6 +188,7 @@ impl Store {
 
     /// Makes a commit durable. `names` are the queries that its indices mean.
     pub fn commit(&mut self, commit: &Commit, names: &[String]) {
+        assert_eq!(commit.set_aside, [], "all that is stored can be read");
         for (agent, epoch, ranges) in &commit.committed {
             self.committed.insert((agent.clone(), *epoch), ranges.clone());
         }
@@ -219,8 +221,16 @@ impl Store {
             return;
         };
         self.batches.clear();
-        for (pipeline, pane, chunk, columns) in &checkpoint.chunks {
-            self.panes.insert((*pipeline, *pane, *chunk), columns.clone());
+        for pane in &checkpoint.panes {
+            let (pipeline, start) = (pane.pipeline, pane.start);
+            let held = (pipeline, start, 0)..=(pipeline, start, u32::MAX);
+            let held: Vec<_> = self.panes.range(held).map(|(name, _)| *name).collect();
+            for name in held {
+                self.panes.remove(&name);
+            }
+            for (number, columns) in (0..).zip(&pane.chunks) {
+                self.panes.insert((pipeline, start, number), columns.clone());
+            }
         }
     }
 
@@ -246,15 +256,16 @@ impl Store {
             .into_iter()
             .map(|pipeline| (pipeline, aggregator.restore_panes_from(pipeline)));
         let from: BTreeMap<PipelineId, Timestamp> = from.collect();
-        for ((pipeline, start, _), columns) in &self.panes {
-            if *start >= from[pipeline] {
-                aggregator.restore_chunk(columns).expect("a stored pane is whole");
+        for (&(pipeline, start, number), columns) in &self.panes {
+            if start >= from[&pipeline] {
+                let columns = columns.clone();
+                aggregator.restore_chunk(pipeline, start, &StoredChunk { number, columns });
             }
         }
         for batch in &self.batches {
             aggregator
-                .replay(&batch.agent, &batch.frame, self)
-                .expect("an appended batch is whole");
+                .replay(batch, self)
+                .expect("a store in memory can be read");
         }
         aggregator
     }
@@ -357,12 +368,15 @@ impl Table {
 }
 
 impl PaneSource for Store {
-    fn chunks(&self, pipeline: PipelineId, pane: Timestamp) -> Result<Vec<Vec<u8>>, SourceFault> {
+    fn chunks(&self, pipeline: PipelineId, pane: Timestamp) -> Result<Vec<StoredChunk>, SourceFault> {
         let range = (pipeline, pane, 0)..=(pipeline, pane, u32::MAX);
         Ok(self
             .panes
             .range(range)
-            .map(|(_, columns)| columns.clone())
+            .map(|((_, _, number), columns)| StoredChunk {
+                number: *number,
+                columns: columns.clone(),
+            })
             .collect())
     }
 

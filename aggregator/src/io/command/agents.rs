@@ -66,7 +66,7 @@ pub fn losses(
     let store = Store::open_to_read(database)?;
     // A loss names the pipeline that it was gathered for; a coarser one stands for the one that it is a rung of.
     let mut statement = store.connection().prepare(
-        "SELECT agent,
+        "SELECT CASE agent WHEN '' THEN '(centre)' ELSE agent END,
                 coalesce((SELECT group_concat(query, ' ') FROM catchment_reader r WHERE r.pipeline IN (l.pipeline, s.coarser_of)),
                          ''),
                 from_us, to_us, readings, epoch, seq

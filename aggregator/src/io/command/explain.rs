@@ -11,12 +11,12 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use catchment_common::key::KeyBuffer;
 use catchment_common::limits::WINDOW_STEP_MIN;
-use catchment_common::plan::{PipelineId, Query};
+use catchment_common::plan::{Pipeline, PipelineId, Query};
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::Batch;
 use rusqlite::params;
 
-use crate::catalog::RunningQuery;
+use crate::catalog::{Catalog, RunningQuery};
 use crate::commit::PaneSource;
 use crate::io::command::query::{explain_fault, instant, table};
 use crate::io::store::sqlite::Store;
@@ -51,7 +51,7 @@ fn show(store: &Store, name: &str, key: &str, at: &str, out: &mut impl Write) ->
         );
     }
     for row in &rows {
-        show_row(store, query, &tags, row, out)?;
+        show_row(store, &catalog, query, &tags, row, out)?;
     }
     Ok(())
 }
@@ -188,6 +188,7 @@ fn nearest(store: &Store, query: &Query, tags: &[String], at: Timestamp) -> Resu
 
 fn show_row(
     store: &Store,
+    catalog: &Catalog,
     query: &RunningQuery,
     tags: &[String],
     row: &Row,
@@ -216,7 +217,7 @@ fn show_row(
         .map(|reader| (reader.pipeline, reader.pane))
         .collect();
     writeln!(out, "\nits panes, and who shipped them (deltas of all keys):")?;
-    writeln!(out, "{}", panes_table(store, &pipelines, tags, row)?)?;
+    writeln!(out, "{}", panes_table(store, catalog, &pipelines, tags, row)?)?;
     if row.number.is_none() {
         writeln!(
             out,
@@ -231,6 +232,7 @@ fn show_row(
 
 fn panes_table(
     store: &Store,
+    catalog: &Catalog,
     pipelines: &[(PipelineId, Span)],
     tags: &[String],
     row: &Row,
@@ -244,7 +246,10 @@ fn panes_table(
         "pipeline", "pane", "readings", "agent", "deltas", "late", "first", "last",
     ]);
     for &(pipeline, width) in pipelines {
-        let panes = load(store, pipeline, width, row)?;
+        let Some(definition) = catalog.pipelines.get(&pipeline) else {
+            continue;
+        };
+        let panes = load(store, (pipeline, definition), row)?;
         let Some(held) = panes.pipeline(pipeline) else {
             continue;
         };
@@ -280,16 +285,15 @@ fn panes_table(
     Ok(shown)
 }
 
-/// The panes of a pipeline that may be part of a row: as stored, and what was appended since.
-fn load(store: &Store, pipeline: PipelineId, width: Span, row: &Row) -> Result<Panes> {
+/// The panes of a pipeline that may be part of a row: as stored, and what was appended since. What cannot be read is
+/// left out: the server sets it aside and says so.
+fn load(store: &Store, (id, pipeline): (PipelineId, &Pipeline), row: &Row) -> Result<Panes> {
     let mut panes = Panes::default();
     let (from, to) = row.range();
-    let from = from.minus(width);
-    for start in store.starts(pipeline, from, to)? {
-        for chunk in store.chunks(pipeline, start)? {
-            panes
-                .restore(&chunk)
-                .map_err(|fault| anyhow::anyhow!("a stored pane: {fault}"))?;
+    let from = from.minus(pipeline.pane);
+    for start in store.starts(id, from, to)? {
+        for chunk in store.chunks(id, start)? {
+            panes.load((id, start), Some(pipeline), &chunk);
         }
     }
     let mut statement = store
@@ -298,13 +302,10 @@ fn load(store: &Store, pipeline: PipelineId, width: Span, row: &Row) -> Result<P
     let mut batches = statement.query([])?;
     while let Some(batch) = batches.next()? {
         let frame: Vec<u8> = batch.get(0)?;
-        let batch = Batch::parse(&frame).map_err(|fault| anyhow::anyhow!("an appended batch: {fault}"))?;
-        for view in batch.sections() {
-            let view = view.map_err(|fault| anyhow::anyhow!("an appended batch: {fault}"))?;
-            if view.pipeline == pipeline && (from..to).contains(&view.pane) {
-                panes
-                    .merge("", &view)
-                    .map_err(|fault| anyhow::anyhow!("an appended batch: {fault}"))?;
+        let Ok(batch) = Batch::parse(&frame) else { continue };
+        for view in batch.sections().filter_map(Result::ok) {
+            if view.pipeline == id && (from..to).contains(&view.pane) {
+                panes.merge("", &view).ok();
             }
         }
     }

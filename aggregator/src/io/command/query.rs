@@ -195,6 +195,15 @@ fn show_status(store: &Store, now: Now, out: &mut impl Write) -> Result<()> {
         ]);
     }
     writeln!(out, "{agents}\n\n{queries}")?;
+    let set_aside = "SELECT count(*) FROM catchment_set_aside";
+    let set_aside: i64 = connection.query_row(set_aside, [], |row| row.get(0))?;
+    if set_aside > 0 {
+        writeln!(
+            out,
+            "\n{set_aside} stored panes or batches could not be read: their bytes are kept in catchment_set_aside, and \
+             `losses` lists what they held"
+        )?;
+    }
     Ok(())
 }
 

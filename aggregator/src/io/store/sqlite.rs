@@ -11,6 +11,8 @@ mod restore;
 
 mod results;
 
+mod set_aside;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,15 +24,16 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 
 pub use self::numbers::Numbers;
 use crate::catalog::Catalog;
-use crate::commit::{Commit, PaneSource, SourceFault};
+use crate::commit::{Commit, PaneSource, SourceFault, StoredChunk};
 use crate::io::store::tables::{TableSql, time_text};
 
 /// The migrations that lead to the schema that this software writes; the first makes [`SCHEMA_FIRST`].
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../../migrations/0001_initial.sql"),
     include_str!("../../../migrations/0002_slices_renumbered.sql"),
     include_str!("../../../migrations/0003_lineage.sql"),
     include_str!("../../../migrations/0004_field_words.sql"),
+    include_str!("../../../migrations/0005_set_aside.sql"),
 ];
 /// The oldest schema version that can be read. Version 1 was never released.
 const SCHEMA_FIRST: i64 = 2;
@@ -298,6 +301,7 @@ impl Store {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        set_aside::write(&transaction, commit)?;
         inputs::write(&transaction, commit)?;
         for changes in &commit.results {
             results::write(&transaction, changes, &tables[changes.query], commit.at)?;
@@ -310,8 +314,15 @@ impl Store {
                 let mut put = transaction.prepare_cached(
                     "INSERT OR REPLACE INTO catchment_pane (pipeline, start_us, chunk, columns) VALUES (?1, ?2, ?3, ?4)",
                 )?;
-                for (pipeline, pane, chunk, columns) in &checkpoint.chunks {
-                    put.execute(params![pipeline.0, pane.as_micros(), chunk, columns])?;
+                let mut cut = transaction.prepare_cached(
+                    "DELETE FROM catchment_pane WHERE pipeline = ?1 AND start_us = ?2 AND chunk >= ?3",
+                )?;
+                for pane in &checkpoint.panes {
+                    let (pipeline, start) = (pane.pipeline.0, pane.start.as_micros());
+                    for (number, columns) in pane.chunks.iter().enumerate() {
+                        put.execute(params![pipeline, start, number as i64, columns])?;
+                    }
+                    cut.execute(params![pipeline, start, pane.chunks.len() as i64])?;
                 }
                 for &(query, before) in &checkpoint.expired.rows {
                     transaction
@@ -355,13 +366,18 @@ impl PaneSource for Store {
         &self,
         pipeline: PipelineId,
         pane: Timestamp,
-    ) -> std::result::Result<Vec<Vec<u8>>, SourceFault> {
+    ) -> std::result::Result<Vec<StoredChunk>, SourceFault> {
         let read = || {
             let mut statement = self.connection.prepare_cached(
-                "SELECT columns FROM catchment_pane WHERE pipeline = ?1 AND start_us = ?2 ORDER BY chunk",
+                "SELECT chunk, columns FROM catchment_pane WHERE pipeline = ?1 AND start_us = ?2 ORDER BY chunk",
             )?;
             statement
-                .query_map(params![pipeline.0, pane.as_micros()], |row| row.get(0))?
+                .query_map(params![pipeline.0, pane.as_micros()], |row| {
+                    Ok(StoredChunk {
+                        number: row.get(0)?,
+                        columns: row.get(1)?,
+                    })
+                })?
                 .collect::<rusqlite::Result<_>>()
         };
         read().map_err(|error: rusqlite::Error| SourceFault(error.to_string()))

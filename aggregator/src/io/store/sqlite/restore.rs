@@ -11,6 +11,7 @@ use super::{Result, Store, StoreFault, at};
 use crate::agents::{About, Standing};
 use crate::aggregator::{Aggregator, Settings};
 use crate::catalog::{Catalog, Pipelines};
+use crate::commit::{AppendedBatch, StoredChunk};
 use crate::io::store::tables::{TableSql, parse_time_text};
 use crate::window::Aligned;
 
@@ -93,23 +94,36 @@ impl Store {
         for pipeline in pipelines {
             let from = aggregator.restore_panes_from(pipeline);
             let chunks = self.rows_of(
-                "SELECT columns FROM catchment_pane WHERE pipeline = ?1 AND start_us >= ?2",
+                "SELECT start_us, chunk, columns FROM catchment_pane WHERE pipeline = ?1 AND start_us >= ?2
+                 ORDER BY start_us, chunk",
                 params![pipeline.0, from.as_micros()],
-                |row| row.get::<_, Vec<u8>>(0),
+                |row| {
+                    let chunk = StoredChunk {
+                        number: row.get(1)?,
+                        columns: row.get(2)?,
+                    };
+                    Ok((Timestamp::clamped(row.get(0)?), chunk))
+                },
             )?;
-            for columns in chunks {
-                aggregator
-                    .restore_chunk(&columns)
-                    .map_err(|fault| self.content("pane", fault.to_string()))?;
+            for (start, chunk) in chunks {
+                aggregator.restore_chunk(pipeline, start, &chunk);
             }
         }
-        let batches = self.rows("SELECT agent, frame FROM catchment_batch ORDER BY id", |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?))
-        })?;
-        for (agent, frame) in batches {
+        let batches = self.rows(
+            "SELECT agent, epoch, seq, frame FROM catchment_batch ORDER BY id",
+            |row| {
+                Ok(AppendedBatch {
+                    agent: row.get(0)?,
+                    epoch: row.get::<_, i64>(1)?.cast_unsigned(),
+                    seq: row.get::<_, i64>(2)?.cast_unsigned(),
+                    frame: row.get::<_, Vec<u8>>(3)?.into(),
+                })
+            },
+        )?;
+        for batch in batches {
             aggregator
-                .replay(&agent, &frame, self)
-                .map_err(|fault| self.content("batch", fault.to_string()))?;
+                .replay(&batch, self)
+                .map_err(|fault| self.content("pane", fault.to_string()))?;
         }
         Ok(aggregator)
     }

@@ -87,7 +87,7 @@ fn write_window(
         upsert.raw_bind_parameter(next, window.is_coarse)?;
         upsert.raw_bind_parameter(next + 1, status)?;
         upsert.raw_bind_parameter(next + 2, window.status.coverage)?;
-        upsert.raw_bind_parameter(next + 3, row.readings.cast_signed())?;
+        upsert.raw_bind_parameter(next + 3, whole(row.readings))?;
         for (index, value) in row.values.iter().enumerate() {
             upsert.raw_bind_parameter(next + 4 + index, Column(value.as_ref()))?;
         }
@@ -124,7 +124,7 @@ fn write_counted(
     upsert.raw_bind_parameter(next + 1, false)?;
     upsert.raw_bind_parameter(next + 2, status)?;
     upsert.raw_bind_parameter(next + 3, 1.0)?;
-    upsert.raw_bind_parameter(next + 4, counted.row.readings.cast_signed())?;
+    upsert.raw_bind_parameter(next + 4, whole(counted.row.readings))?;
     for (index, value) in counted.row.values.iter().enumerate() {
         upsert.raw_bind_parameter(next + 5 + index, Column(value.as_ref()))?;
     }
@@ -198,13 +198,18 @@ fn status_text(is_final: bool) -> &'static str {
     if is_final { "final" } else { "provisional" }
 }
 
+/// A count as SQLite holds numbers. Windows of honest agents stay far below its largest.
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 struct Column<'v>(Option<&'v Lowered>);
 
 impl ToSql for Column<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self.0 {
             None => ToSqlOutput::Owned(SqlValue::Null),
-            Some(Lowered::Integer(number)) => ToSqlOutput::Owned(SqlValue::Integer(number.cast_signed())),
+            Some(Lowered::Integer(number)) => ToSqlOutput::Owned(SqlValue::Integer(whole(*number))),
             Some(Lowered::Real(number)) => ToSqlOutput::Owned(SqlValue::Real(*number)),
             Some(Lowered::Text(text)) => text.to_sql()?,
         })

@@ -12,6 +12,8 @@ mod recovery;
 
 mod sessions;
 
+mod set_aside;
+
 use std::collections::BTreeSet;
 
 use catchment_common::plan::PipelineId;
