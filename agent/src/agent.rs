@@ -43,7 +43,7 @@ use crate::decode::Command;
 use crate::log::batcher::Batcher;
 use crate::log::commit::Commits;
 use crate::log::disk::Disk;
-use crate::log::journal::{GROUP_BYTES_MAX, Journal};
+use crate::log::journal::Journal;
 use crate::log::spool::{Lane, Name, Spool};
 use crate::metrics::{AGENT, Metrics};
 use crate::settings::{COUNT_SEAL_DELAY, IDLE_CHECK, LATE_SEAL_DELAY, Settings};
@@ -320,11 +320,6 @@ impl Agent {
     /// The broker has answered what was asked behind so many acknowledgements of this connection.
     pub fn handle_acknowledgements_arrived(&mut self, count: u64) {
         self.tail.handle_arrived(count);
-    }
-
-    /// Whether the disk is at work and behind: the caller had better wait for it than hand in messages.
-    pub fn is_backed_up(&self) -> bool {
-        self.journal.waiting() >= GROUP_BYTES_MAX / 2 && self.commits.is_under_way()
     }
 
     /// The next message to publish to the broker: a request to an edge node of Sparkplug.

@@ -173,13 +173,13 @@ fn decode(criterion: &mut Criterion<CpuTime>) {
     let mut metrics = Metrics::default();
     let mut intake = intake(&plan, 4 << 20, &mut metrics);
     let keys = intake.panes().capacity();
-    let mut journal = Journal::new(0, 1, 1, keys);
+    let mut journal = Journal::new(0, [], 1, keys);
     group.bench_function("agent: topic, JSON, key, two fields, pane", |bencher| {
         bencher.iter(|| {
             feed(&mut intake, &messages, &mut metrics, &mut journal);
         });
     });
-    let mut journal = Journal::new(16 << 20, 1, 1, keys);
+    let mut journal = Journal::new(16 << 20, [], 1, keys);
     let mut steps = Vec::new();
     group.bench_function("agent: the same, journalled", |bencher| {
         bencher.iter(|| {
@@ -204,7 +204,7 @@ fn decode(criterion: &mut Criterion<CpuTime>) {
         ),
     ] {
         let mut intake = support::intake(&catalog(&text).agent_plan(), 4 << 20, &mut metrics);
-        let mut journal = Journal::new(0, 1, 1, intake.panes().capacity());
+        let mut journal = Journal::new(0, [], 1, intake.panes().capacity());
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 feed(&mut intake, &messages, &mut metrics, &mut journal);

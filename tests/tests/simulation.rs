@@ -104,6 +104,57 @@ fn what_was_broken_once_stays_mended() {
     }
 }
 
+/// A gateway that sleeps for half a minute wakes up to a burst from its broker, with a slow disk and the smallest
+/// budgets: what gathers while a job is under way must not be more than the journal may take. Seeds 500082,
+/// 1795840284659, 1795840286563 and 1795840300182 had groups of a megabyte for a journal of 256 KiB.
+#[test]
+fn a_burst_after_a_sleep_stays_within_the_journals_budget() {
+    let message = |number: u64| {
+        let at = 20 * SECOND + number * SECOND;
+        let reading = |index: u64| {
+            let ts = START_US / 1_000 + (at / 1_000) as i64;
+            let room = (number * 7 + index) % 60;
+            format!("{{\"ts\":{ts},\"temp\":{index}.25,\"hum\":40,\"watts\":1,\"room\":\"r{room:x<150}\"}}")
+        };
+        let all: Vec<String> = (0..80).map(reading).collect();
+        Publish {
+            at,
+            gateway: 0,
+            topic: format!("s/site{}/d{}/env", number % 3, number % 30),
+            payload: format!("[{}]", all.join(",")),
+        }
+    };
+    for disk_us in [1_000, 200_000] {
+        let case = Case {
+            gateways: 1,
+            memory_bytes: 64 << 10,
+            journal_bytes: 256 << 10,
+            spool_bytes: 1 << 20,
+            window: 40,
+            windows: 1,
+            disk_us,
+            plan: Variant::Counts,
+            end: 70 * SECOND,
+            publishes: (0..40).map(message).collect(),
+            faults: vec![(
+                22 * SECOND,
+                Fault::Suspend {
+                    gateway: 0,
+                    down: 35 * SECOND,
+                },
+            )],
+            ..Case::new(1)
+        };
+        let figures = sim::run(&case).unwrap_or_else(|fault| panic!("disk {disk_us} us: {fault}"));
+        println!("{figures:?}");
+        assert_eq!(
+            figures.readings,
+            4 * 40 * 80,
+            "each of four pipelines has each reading"
+        );
+    }
+}
+
 /// A day without a link, against the smallest spool: nothing is lost, and the rows say how coarse they are.
 #[test]
 fn a_day_long_outage_ends_with_exact_totals_at_a_coarser_resolution() {

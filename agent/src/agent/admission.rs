@@ -5,7 +5,6 @@ use catchment_common::metrics::{Counter, Reason};
 use catchment_common::time::Now;
 
 use super::Agent;
-use crate::log::journal::GROUP_BYTES_MAX;
 use crate::settings::{CLOCK_SET_FROM, ClockUnset};
 use crate::source::in_flight::{Packet, Tail};
 
@@ -13,7 +12,7 @@ impl Agent {
     /// Whether a message is to be looked at.
     #[inline]
     pub(super) fn admit(&mut self, now: Now, topic: &str, payload: &[u8], packet: Option<Packet>) -> bool {
-        let has_room = self.journal.waiting() < GROUP_BYTES_MAX && !self.out.spool.is_congested();
+        let has_room = self.has_room();
         self.wall = now.wall;
         let is_timed = self.is_timed();
         let Some(packet) = packet else {
@@ -45,6 +44,24 @@ impl Agent {
         true
     }
 
+    /// Whether journal and spool have room for the next message.
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.journal.has_room() && !self.out.spool.is_congested()
+    }
+
+    /// Whether the disk is behind with what was taken: the next job should begin before more is handed in.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.journal.is_half_full() || !self.has_room()
+    }
+
+    /// Whether the disk is at work and behind, so that the caller should hand in no message before it is done: a disk
+    /// that is merely slower than the broker holds the broker back, and nothing has to be left to it or rejected.
+    pub fn is_backed_up(&self) -> bool {
+        self.commits.is_under_way() && self.is_behind()
+    }
+
     /// Whether readings can be given a time.
     #[inline]
     fn is_timed(&self) -> bool {
@@ -53,7 +70,7 @@ impl Agent {
 
     /// Whether the connection to the broker is to be made anew, so that the broker sends again what was left to it.
     pub fn poll_redelivery(&mut self) -> bool {
-        let has_room = self.journal.waiting() < GROUP_BYTES_MAX / 2 && !self.out.spool.is_congested();
+        let has_room = self.has_room() && !self.journal.is_half_full();
         let is_due = self.held_back && has_room && self.is_timed();
         self.held_back &= !is_due;
         is_due

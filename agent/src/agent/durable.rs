@@ -71,13 +71,17 @@ impl Agent {
             .newest()
             .or(recovery.segments.broken().last().copied())
             .unwrap_or(0);
-        let oldest = recovery.segments.oldest().unwrap_or(newest + 1);
         let keys = recovery.intake.panes().capacity();
         let mut agent = Self {
             seed,
             plan: recovery.plan.clone(),
             era: recovery.era.unwrap_or(seed.rotate_left(8) ^ epoch),
-            journal: Journal::new(settings.journal_bytes, oldest, newest + 1, keys),
+            journal: Journal::new(
+                settings.journal_bytes,
+                recovery.segments.sizes(),
+                newest + 1,
+                keys,
+            ),
             intake: recovery.intake,
             tail: recovery.tail,
             commits: Commits::new(settings.commit_delay),
@@ -106,7 +110,7 @@ impl Agent {
             agent.out.spool.remove_first(File::Journal(number));
         }
         // A killed process may have written what it never synced: it counts from now on, so it must be made to last.
-        for number in recovery.segments.numbers() {
+        for (number, _) in recovery.segments.sizes() {
             agent.out.spool.sync_first(File::Journal(number));
         }
         agent.journal.snapshot(
@@ -157,7 +161,10 @@ impl Agent {
         let waiting = self.journal.waiting() + usize::from(self.out.spool.has_work());
         // The first job is the journal's snapshot alone: batches on a disk without a journal could not be told from
         // those that a crash left behind.
-        let is_urgent = self.out.spool.has_writes() || !self.commits.has_begun();
+        let is_urgent = self.out.spool.has_writes()
+            || !self.commits.has_begun()
+            || self.journal.is_half_full()
+            || self.journal.can_shrink();
         if !self.commits.is_due(now, waiting, is_urgent) {
             if waiting == 0 {
                 // Nothing was written for the latest messages, so nothing keeps them.
@@ -176,9 +183,11 @@ impl Agent {
         self.spooled = marks.ordinal;
         let needed = self.needed_segment();
         if let Some(needed) = needed {
+            let before = self.journal.waiting();
             self.intake.dedupe().carry(needed, &mut self.journal);
             self.intake.count_windows().carry(needed, &mut self.journal);
             self.tail.carry(needed, &mut self.journal);
+            self.journal.note_carried(self.journal.waiting() - before);
         }
         let is_full = self.journal.wants_segment();
         let has_news = told != marks.ordinal;

@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn journal() -> Journal {
-        Journal::new(1 << 20, 1, 1, 1)
+        Journal::new(1 << 20, [], 1, 1)
     }
 
     /// Takes a reading at an instant into windows of two; returns the number of its window, in milliseconds.

@@ -1,5 +1,6 @@
 //! The loop: one event in, then drain what the machine wants, then wait. All that can wake an agent is on this page.
 
+use std::collections::VecDeque;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
@@ -80,6 +81,7 @@ pub async fn run(config: Config) -> Result<()> {
         disk,
         acknowledger,
         connection: 0,
+        arrivals: VecDeque::new(),
         link: None,
         link_events: mpsc::channel(quic::EVENTS_MAX),
         log: RejectLog::default(),
@@ -126,6 +128,8 @@ struct Shell {
     acknowledger: Acknowledger,
     /// The broker's connection that packets came on.
     connection: u64,
+    /// Messages of the last group from the broker that were not handed in yet.
+    arrivals: VecDeque<Incoming>,
     link: Option<Link>,
     link_events: (mpsc::Sender<LinkEvent>, mpsc::Receiver<LinkEvent>),
     log: RejectLog,
@@ -146,6 +150,10 @@ impl Shell {
         let mut interrupt = signal(SignalKind::interrupt())?;
         loop {
             self.drain();
+            if self.take_arrivals() {
+                self.agent.handle_timeout(self.clock.now());
+                continue;
+            }
             let now = self.clock.now();
             let deadline = self
                 .clock
@@ -157,7 +165,7 @@ impl Shell {
                 Some(event) = disk_event(&mut self.disk) => Event::Disk(event),
                 Some(event) = self.link_events.1.recv() => Event::Link(event),
                 // A disk that is merely slower than the broker holds the broker back, and nothing has to be dropped.
-                Some(event) = source.recv(), if !self.agent.is_backed_up() => Event::Source(event),
+                Some(event) = source.recv(), if self.arrivals.is_empty() => Event::Source(event),
                 () = tokio::time::sleep_until(deadline) => Event::Timeout,
             };
             match event {
@@ -177,27 +185,42 @@ impl Shell {
                 self.connection = connection;
                 self.agent.handle_broker_connected(resumed);
             }
-            SourceEvent::Messages(group) => self.handle_messages(&group),
+            SourceEvent::Messages(group) => {
+                // There were none left, or this event had not been received.
+                self.arrivals = group.into();
+                self.take_arrivals();
+            }
             SourceEvent::AcknowledgementsArrived(count) => self.agent.handle_acknowledgements_arrived(count),
             SourceEvent::Lost => self.agent.handle_broker_lost(),
         }
     }
 
-    fn handle_messages(&mut self, group: &[Incoming]) {
+    /// Hands in messages of the last group until the disk is behind with what they made; returns whether there were any.
+    fn take_arrivals(&mut self) -> bool {
+        if self.arrivals.is_empty() || self.agent.is_backed_up() {
+            return false;
+        }
         let now = self.clock.now();
-        for message in group {
-            if message.retained {
-                self.agent.handle_dropped(Reason::Retained, message.packet);
-                continue;
-            }
-            match std::str::from_utf8(&message.topic) {
-                Ok(topic) => self
-                    .agent
-                    .handle_publish(now, topic, &message.payload, message.packet),
-                Err(_) => self.agent.handle_dropped(Reason::InvalidUtf8, message.packet),
+        while let Some(message) = self.arrivals.pop_front() {
+            self.handle_message(now, &message);
+            if self.agent.is_behind() {
+                break;
             }
         }
         self.log.look(&self.agent);
+        true
+    }
+
+    fn handle_message(&mut self, now: Now, message: &Incoming) {
+        if message.retained {
+            return self.agent.handle_dropped(Reason::Retained, message.packet);
+        }
+        match std::str::from_utf8(&message.topic) {
+            Ok(topic) => self
+                .agent
+                .handle_publish(now, topic, &message.payload, message.packet),
+            Err(_) => self.agent.handle_dropped(Reason::InvalidUtf8, message.packet),
+        }
     }
 
     fn handle_disk(&mut self, event: DiskEvent) {
@@ -320,7 +343,12 @@ impl Shell {
     /// Closes all panes, makes everything durable and gives the aggregator a moment to take it.
     async fn shut_down(&mut self, mut source: mpsc::Receiver<SourceEvent>) -> Result<()> {
         source.close();
-        while let Ok(event) = source.try_recv() {
+        let now = self.clock.now();
+        loop {
+            while let Some(message) = self.arrivals.pop_front() {
+                self.handle_message(now, &message);
+            }
+            let Ok(event) = source.try_recv() else { break };
             self.handle_source(event);
         }
         self.agent.handle_shutdown();

@@ -13,7 +13,11 @@
 //! places: in a batch of the spool, in an open pane again, or (never acknowledged) still with the broker.
 //!
 //! A segment is dropped once nothing in it is needed: all its readings are in batches, and no message in it can be
-//! delivered again. When the journal nears its budget, the partials that hold its oldest segment leave early.
+//! delivered again. When the journal nears its budget, the partials that hold its oldest segment leave early; and no
+//! message is taken while its readings might not fit. So the files stay within the budget at every step, as long as the
+//! readings of one message, a plan and the tables that are carried on fit one segment.
+
+mod extent;
 
 pub mod record;
 
@@ -30,6 +34,7 @@ use catchment_common::time::Timestamp;
 use catchment_common::wire::CounterSample;
 use catchment_common::wire::cursor::put_varint;
 
+use self::extent::Extent;
 use self::record::{put_tag, put_time, put_value};
 use crate::aggregate::count_windows::Window;
 use crate::aggregate::sketches::TagValues;
@@ -40,10 +45,11 @@ use crate::source::dedupe::Numbers;
 pub use self::record::Snapshot;
 pub use self::replay::{Replayed, Segments};
 
-/// Bytes that a group may gather; with more, no message is taken until some of it is durable.
-pub const GROUP_BYTES_MAX: usize = 1 << 20;
+/// Bytes that a group may gather, of a small journal one part in [`SEGMENTS_MAX`]; with more, no message is taken until
+/// some of it is durable.
+const GROUP_BYTES_MAX: u64 = 1 << 20;
 /// A journal has at most so many segments before its oldest partials must leave.
-pub const SEGMENTS_MAX: u32 = 8;
+const SEGMENTS_MAX: u32 = 8;
 /// Smallest segment.
 const SEGMENT_BYTES_MIN: u64 = 32 << 10;
 
@@ -62,13 +68,11 @@ struct Ended {
 pub struct Journal {
     /// Whether readings are written at all.
     enabled: bool,
+    budget: u64,
     segment_bytes: u64,
-    /// The oldest segment that is kept.
-    oldest: u32,
     segment: u32,
-    /// Where the next group that is written goes: in this segment, at this byte.
-    written: u32,
-    at: u64,
+    /// The segments that are kept. The next group that is written goes to the end of the last.
+    extent: Extent,
     /// The group in the making: a frame whose body has begun, or nothing.
     group: Vec<u8>,
     body: usize,
@@ -80,21 +84,23 @@ pub struct Journal {
     named: Box<[u32]>,
     /// For each pipeline and field the scale that its last value was whole at.
     scales: Vec<u8>,
-    /// Bytes of the snapshot that the segment began with: a segment of little else would be no use.
+    /// Bytes of the snapshot that the segment began with, and of the tables that were last carried on from a segment
+    /// that went.
     snapshot_bytes: u64,
+    carried_bytes: u64,
 }
 
 impl Journal {
-    /// A journal of about `budget` bytes that begins at `segment`, for key numbers below `keys`. A budget of 0 writes
-    /// nothing.
-    pub fn new(budget: u64, oldest: u32, segment: u32, keys: usize) -> Self {
+    /// A journal of `budget` bytes that begins at `segment`, for key numbers below `keys`, beside the segments that an
+    /// earlier run left: their numbers, which follow each other and end before `segment`, and their bytes. A budget of 0
+    /// writes nothing.
+    pub fn new(budget: u64, left: impl IntoIterator<Item = (u32, u64)>, segment: u32, keys: usize) -> Self {
         Self {
             enabled: budget > 0,
+            budget,
             segment_bytes: (budget / u64::from(SEGMENTS_MAX)).max(SEGMENT_BYTES_MIN),
-            oldest: oldest.min(segment),
             segment,
-            written: segment,
-            at: 0,
+            extent: Extent::new(left, segment),
             group: Vec::new(),
             body: 0,
             ended: VecDeque::new(),
@@ -103,6 +109,7 @@ impl Journal {
             named: vec![0; keys].into_boxed_slice(),
             scales: Vec::new(),
             snapshot_bytes: 0,
+            carried_bytes: 0,
         }
     }
 
@@ -119,7 +126,7 @@ impl Journal {
 
     /// The oldest segment that is kept.
     pub fn oldest(&self) -> u32 {
-        self.oldest
+        self.extent.oldest()
     }
 
     /// Bytes that wait for the next job.
@@ -128,16 +135,57 @@ impl Journal {
         self.group.len() + self.ended_bytes
     }
 
-    /// Whether the oldest segment's partials must leave to make room.
+    /// Bytes of the files once all that waits is written.
+    #[inline]
+    fn bytes(&self) -> u64 {
+        self.extent.bytes() + self.waiting() as u64
+    }
+
+    /// Bytes that a group may gather before no message is taken.
+    #[inline]
+    fn group_bytes(&self) -> u64 {
+        GROUP_BYTES_MAX.min(self.segment_bytes)
+    }
+
+    /// Room that is kept for the readings of a message, and for what a segment begins with or carries on.
+    #[inline]
+    fn reserve(&self) -> u64 {
+        self.segment_bytes + self.snapshot_bytes + self.carried_bytes
+    }
+
+    /// Whether the next message may be taken: its readings have a segment of room beside all that is there. In the only
+    /// segment there always is some, so that a plan or tables that are too large for the budget stop nothing.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        let fits = self.bytes() + self.reserve() <= self.budget || self.oldest() == self.segment;
+        !self.enabled || ((self.waiting() as u64) < self.group_bytes() && fits)
+    }
+
+    /// Whether so much waits that the next job should not: half of what a group may gather.
+    #[inline]
+    pub fn is_half_full(&self) -> bool {
+        self.enabled && self.waiting() as u64 >= self.group_bytes() / 2
+    }
+
+    /// Whether the oldest segment's partials must leave to make room for the next group.
     pub fn is_crowded(&self) -> bool {
-        self.enabled && self.segment - self.oldest >= SEGMENTS_MAX - 1
+        let kept = self.segment - self.oldest();
+        let is_full = self.bytes() + self.reserve() + self.group_bytes() > self.budget;
+        self.enabled && (kept >= SEGMENTS_MAX - 1 || is_full)
+    }
+
+    /// Whether a job would free room although nothing waits for one.
+    pub fn can_shrink(&self) -> bool {
+        self.is_crowded() && (self.oldest() < self.segment || self.wants_segment())
     }
 
     /// Whether the next group should begin a segment.
     pub fn wants_segment(&self) -> bool {
+        // A segment of little else than its snapshot would be no use, as long as the budget has room for more.
+        let least = (4 * self.snapshot_bytes).min(self.budget / 2);
         self.enabled
-            && self.written == self.segment
-            && self.at >= self.segment_bytes.max(4 * self.snapshot_bytes)
+            && self.extent.newest() == self.segment
+            && self.extent.end() >= self.segment_bytes.max(least)
     }
 
     // Records.
@@ -344,6 +392,11 @@ impl Journal {
 
     // Jobs.
 
+    /// The tables whose last mention was in a segment that goes now took so many bytes to write again.
+    pub fn note_carried(&mut self, bytes: usize) {
+        self.carried_bytes = bytes as u64;
+    }
+
     /// Ends the group in the making; what follows is another, with the batches from the place `until` on.
     pub fn end_group(&mut self, until: u64) {
         if !self.group.is_empty() {
@@ -384,7 +437,7 @@ impl Journal {
         if !self.enabled {
             return;
         }
-        let is_begun = |segment: u32| segment == self.written && self.at > 0;
+        let is_begun = |segment: u32| segment == self.extent.newest() && self.extent.end() > 0;
         if let Some(mut ended) = self.ended.pop_front_if(|ended| !is_begun(ended.segment)) {
             // A segment begins with its snapshot, which says nothing of what waits.
             self.ended_bytes -= ended.bytes.len();
@@ -393,7 +446,7 @@ impl Journal {
         let mut group = Vec::new();
         frame::begin(&mut group);
         record::put_counts(&mut group, counts);
-        self.write_out(self.written, &mut group, Some(spooled), steps);
+        self.write_out(self.extent.newest(), &mut group, Some(spooled), steps);
     }
 
     fn write_out(&mut self, segment: u32, group: &mut Vec<u8>, spooled: Option<u64>, steps: &mut Vec<Step>) {
@@ -402,16 +455,12 @@ impl Journal {
             put_varint(group, number);
         }
         frame::end(group, frame::HEAD);
-        if self.written != segment {
-            (self.written, self.at) = (segment, 0);
-        }
         let file = File::Journal(segment);
         // One sync is enough for groups that follow each other.
         if steps.last() == Some(&Step::Sync(file)) {
             steps.pop();
         }
-        let (at, length) = (self.at, group.len() as u64);
-        self.at += length;
+        let at = self.extent.append(segment, group.len() as u64);
         steps.push(Step::Write {
             file,
             at,
@@ -431,11 +480,9 @@ impl Journal {
 
     /// Nothing before `needed` is needed any more: the steps that drop it.
     pub fn trim(&mut self, needed: u32, steps: &mut Vec<Step>) {
-        let needed = needed.min(self.segment);
-        for number in self.oldest..needed {
+        for number in self.extent.drop_before(needed.min(self.segment)) {
             steps.push(Step::Remove(File::Journal(number)));
         }
-        self.oldest = self.oldest.max(needed);
     }
 }
 

@@ -213,13 +213,13 @@ mod tests {
     #[test]
     fn a_full_table_forgets_the_device_that_was_silent_longest() {
         let mut dedupe = Dedupe::new(2, 7);
-        let mut journal = Journal::new(1 << 20, 1, 1, 0);
+        let mut journal = Journal::new(1 << 20, [], 1, 0);
         assert!(dedupe.take(b"a", 1, 1, &mut journal));
-        let mut later = Journal::new(1 << 20, 2, 2, 0);
+        let mut later = Journal::new(1 << 20, [], 2, 0);
         assert!(dedupe.take(b"b", 1, 2, &mut later));
         assert!(!dedupe.take(b"a", 1, 3, &mut later), "still known");
         assert!(dedupe.take(b"a", 2, 4, &mut later), "and told of again");
-        let mut last = Journal::new(1 << 20, 3, 3, 0);
+        let mut last = Journal::new(1 << 20, [], 3, 0);
         assert!(dedupe.take(b"b", 2, 5, &mut last) && dedupe.take(b"c", 1, 6, &mut last));
         assert_eq!(dedupe.take_forgotten(), 1);
         assert!(!dedupe.take(b"b", 2, 7, &mut last), "the busy one is kept");

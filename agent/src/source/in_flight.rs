@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn messages_outlive_their_segment() {
-        let mut journal = Journal::new(1 << 20, 5, 5, 1);
+        let mut journal = Journal::new(1 << 20, [], 5, 1);
         let mut tail = Tail::new(3, ROOM);
         for (id, segment) in [(1, 2), (2, 4), (3, 5)] {
             tail.restore(id, 0, segment);

@@ -38,6 +38,8 @@ pub(super) struct Gateway {
     /// The job under way and its next step.
     job: Option<(Job, usize)>,
     wake: u64,
+    /// Arrivals from the broker that wait because the agent is backed up.
+    held_arrivals: usize,
     /// The broker's connection that the agent knows of.
     connection: u32,
     /// Acknowledgements sent on it.
@@ -75,6 +77,7 @@ impl Gateway {
             boot: 0,
             job: None,
             wake: u64::MAX,
+            held_arrivals: 0,
             connection: 0,
             acknowledged: 0,
             forget_session: false,
@@ -155,6 +158,7 @@ impl World<'_> {
             gateway.disk.kill();
         }
         gateway.job = None;
+        gateway.held_arrivals = 0;
         gateway.broker.cut(&mut self.dice);
         gateway.broker.down.clear();
         let link = gateway.link.take();
@@ -259,7 +263,13 @@ impl World<'_> {
         }
         let now = self.gateway_clock(index);
         let gateway = &mut self.gateways[index];
-        let (Some(from), Some(agent)) = (gateway.broker.down.pop_front(), &mut gateway.agent) else {
+        let Some(agent) = &mut gateway.agent else { return };
+        if agent.is_backed_up() {
+            // As in the rim's loop: nothing is read from the broker until the disk has caught up.
+            gateway.held_arrivals += 1;
+            return;
+        }
+        let Some(from) = gateway.broker.down.pop_front() else {
             return;
         };
         match from {
@@ -360,6 +370,12 @@ impl World<'_> {
         self.drain_disk(index, now);
         let gateway = &mut self.gateways[index];
         let life = gateway.life;
+        let Some(agent) = &mut gateway.agent else { return };
+        if gateway.held_arrivals > 0 && !agent.is_backed_up() {
+            let held = std::mem::take(&mut gateway.held_arrivals);
+            self.come_down(index, held);
+        }
+        let gateway = &mut self.gateways[index];
         let Some(agent) = &mut gateway.agent else { return };
         if agent.poll_connect(now) {
             self.soon(2 * self.case.link_us, Event::LinkMade(index, life));

@@ -91,7 +91,7 @@ impl Bench {
         Self {
             intake,
             metrics,
-            journal: Journal::new(0, 1, 1, keys),
+            journal: Journal::new(0, [], 1, keys),
         }
     }
 

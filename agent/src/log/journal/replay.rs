@@ -55,19 +55,14 @@ impl Segments {
         Ok(Self { numbers, broken })
     }
 
-    /// The first segment of the run.
-    pub fn oldest(&self) -> Option<u32> {
-        self.numbers.first().map(|&(number, _)| number)
-    }
-
     /// The last segment.
     pub fn newest(&self) -> Option<u32> {
         self.numbers.last().map(|&(number, _)| number)
     }
 
-    /// The segments of the run, oldest first.
-    pub fn numbers(&self) -> impl Iterator<Item = u32> {
-        self.numbers.iter().map(|&(number, _)| number)
+    /// The segments of the run with their bytes, oldest first.
+    pub fn sizes(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.numbers.iter().copied()
     }
 
     /// Segments that are left over and not read.
