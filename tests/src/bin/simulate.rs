@@ -1,7 +1,11 @@
 //! Runs seeds of the simulator: `simulate --start S --seeds N`, with `--drawn` the ones that draw plan and stream. A
 //! failing one is shrunk and its trace printed.
+//!
+//! Without `--start` the first seed is the clock's second times a million, and is printed before the run: a sweep that
+//! begins where another did finds nothing new.
 
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use catchment_tests::sim::{self, Figures, case::Case};
 
@@ -14,7 +18,9 @@ fn main() -> ExitCode {
         arguments.nth(1)?.parse().ok()
     };
     let flag = |name: &str| std::env::args().any(|argument| argument == name);
-    let (start, seeds) = (number("--start").unwrap_or(0), number("--seeds").unwrap_or(300));
+    let start = number("--start").unwrap_or_else(start_from_clock);
+    let seeds = number("--seeds").unwrap_or(300);
+    println!("seeds {start} to {}", start + seeds.saturating_sub(1));
     if !flag("--panics") {
         // The message of a panic is part of the result.
         std::panic::set_hook(Box::new(|_| {}));
@@ -51,6 +57,13 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// A first seed that no earlier sweep had: seconds since the Unix epoch, with room for a million seeds in each.
+#[allow(clippy::disallowed_methods, reason = "a sweep begins where the clock says")]
+fn start_from_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() * 1_000_000
 }
 
 fn show(case: &Case) {
