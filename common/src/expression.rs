@@ -20,8 +20,6 @@ mod parser;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
-
 use crate::limits::{OPS_MAX, STACK_MAX};
 use crate::number::decimal::Value;
 use crate::path::{KeyPart, Path};
@@ -31,15 +29,14 @@ pub use fault::{ExpressionFault, Hint};
 pub use parser::{Scope, is_expression};
 
 /// A checked expression. Two texts that mean the same operations are equal.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(try_from = "Parts", into = "Parts")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Expression {
     parts: Parts,
     kind: Kind,
 }
 
-/// What an expression is made of, as it travels.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+/// What an expression is made of.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Parts {
     /// The operations, operands first.
     pub ops: Vec<Op>,
@@ -50,7 +47,7 @@ pub struct Parts {
 }
 
 /// Whether a text of the reading equals a given one.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct TextTest {
     /// Where the text is.
     pub source: KeyPart,
@@ -68,7 +65,7 @@ pub enum Kind {
 }
 
 /// One operation. Each takes its inputs from the stack and leaves one result.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Op {
     /// A number, in units of 10⁻¹⁸.
     Number(i128),
@@ -286,20 +283,6 @@ fn settle(result: Result<i128, Fault>) -> Slot {
     match result {
         Ok(units) => Slot::Is(units),
         Err(fault) => Slot::Fault(fault),
-    }
-}
-
-impl TryFrom<Parts> for Expression {
-    type Error = &'static str;
-
-    fn try_from(parts: Parts) -> Result<Self, Self::Error> {
-        Self::new(parts)
-    }
-}
-
-impl From<Expression> for Parts {
-    fn from(expression: Expression) -> Self {
-        expression.parts
     }
 }
 

@@ -107,6 +107,8 @@ pub const PIPELINES_MAX: usize = 1_024;
 pub const LADDER_MAX: usize = 35;
 /// Most entries of a loss record: a batch holds at most so many deltas.
 pub const LOSSES_MAX: usize = BATCH_DELTAS_MAX;
+/// Most extensions at the end of a message: what a later version adds for readers that may ignore it.
+pub const EXTENSIONS_MAX: usize = 32;
 /// Longest agent name.
 pub const AGENT_NAME_BYTES_MAX: usize = 64;
 

@@ -3,10 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
-
 /// A dotted path into a payload, split at the dots. A number leads into an array, whose first item is 0.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Path {
     /// The object keys to follow, outermost first.
     pub segments: Vec<String>,
@@ -34,7 +32,7 @@ impl core::fmt::Display for Path {
 }
 
 /// Where one tag of a key comes from.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum KeyPart {
     /// The n-th capture of the topic.
     Capture(u8),

@@ -3,8 +3,8 @@
 //! A [`Query`] is one result table. Queries that read the same messages in the same way share a [`Pipeline`]: the part
 //! that an agent runs. [`Plan::pipelines`] derives the pipelines, so that the plan alone decides what is on the wire
 //! and a query more of the same kind costs no bytes. Parsing a plan's TOML lives at the aggregator's rim; this module
-//! owns the meaning and the rules ([`Plan::validate`]). The types are serialised as they stand: the plan travels in
-//! `Welcome` and is kept on the agent's disk. A golden file pins their form.
+//! owns the meaning and the rules ([`Plan::validate`]). How plans travel and are stored is for [`crate::wire`]: its types
+//! mirror these, so that these may change.
 
 mod aggregate;
 
@@ -30,8 +30,6 @@ mod window;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
-
 use crate::expression::Expression;
 use crate::time::Span;
 use crate::topic::TopicTemplate;
@@ -48,7 +46,7 @@ pub use sketch::{Column, ColumnType, PipelineSketch, Shown};
 pub use window::{Hopping, Period, Window};
 
 /// A versioned set of queries.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
     /// Counts up by one with each plan that the aggregator takes; 0 is the empty plan before the first.
     pub version: u64,
@@ -57,7 +55,7 @@ pub struct Plan {
 }
 
 /// What a user asks for; one query is one result table.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Query {
     /// The query's and its result table's name.
     pub name: String,
@@ -107,7 +105,7 @@ pub struct Query {
 }
 
 /// Where a reading's event time comes from.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum TimeSource {
     /// The agent's wall clock when the message arrived.
     Arrival,
@@ -123,7 +121,7 @@ pub enum TimeSource {
 }
 
 /// How an event time is written in a payload.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum TimeUnit {
     /// Seconds since the Unix epoch; decimals are kept to the microsecond.
     Seconds,
@@ -138,7 +136,7 @@ pub enum TimeUnit {
 }
 
 /// A tag taken from the payload.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PayloadTag {
     /// The tag's name.
     pub name: String,

@@ -8,8 +8,6 @@
 use core::fmt;
 use core::ops::{Add, Sub};
 
-use serde::{Deserialize, Serialize};
-
 /// Event times outside these bounds (years 1900 and 2200) are refused before any arithmetic.
 pub const TIMESTAMP_MIN_US: i64 = -2_208_988_800_000_000;
 /// See [`TIMESTAMP_MIN_US`].
@@ -18,7 +16,7 @@ pub const TIMESTAMP_MAX_US: i64 = 7_258_118_400_000_000;
 const _: () = assert!(TIMESTAMP_MAX_US < i64::MAX / 4);
 
 /// Event time: microseconds since 1970-01-01T00:00:00Z, leap seconds ignored as in Unix time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -76,7 +74,7 @@ impl Timestamp {
 }
 
 /// A length of time in microseconds; may be negative as the difference of two timestamps.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Span(i64);
 
 impl Span {

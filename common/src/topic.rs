@@ -8,19 +8,17 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use serde::{Deserialize, Serialize};
-
 use crate::limits::{TAGS_MAX, TOPIC_LEVELS_MAX};
 
 /// A parsed topic template.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct TopicTemplate {
     levels: Vec<Level>,
 }
 
 /// One level of a template.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-enum Level {
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
     /// This text and no other.
     Literal(String),
     /// `{name}`: any one level, captured as a tag.
@@ -86,31 +84,47 @@ impl TopicTemplate {
         if text.is_empty() {
             return Err(TopicFault::Empty);
         }
-        if text.contains('\0') {
-            return Err(TopicFault::Nul);
-        }
-        let count = text.split('/').count();
-        if count > TOPIC_LEVELS_MAX {
+        if text.split('/').count() > TOPIC_LEVELS_MAX {
             return Err(TopicFault::TooManyLevels);
         }
-        let mut levels: Vec<Level> = Vec::with_capacity(count);
-        for (index, part) in text.split('/').enumerate() {
-            let level = parse_level(part)?;
-            if level == Level::Rest && index + 1 != count {
-                return Err(TopicFault::RestNotLast);
+        Self::new(text.split('/').map(parse_level).collect::<Result<_, _>>()?)
+    }
+
+    /// A template of these levels. Errors name the level at fault.
+    pub fn new(levels: Vec<Level>) -> Result<Self, TopicFault> {
+        let is_empty = |level: &Level| matches!(level, Level::Literal(text) if text.is_empty());
+        if levels.is_empty() || (levels.len() == 1 && is_empty(&levels[0])) {
+            return Err(TopicFault::Empty);
+        }
+        if levels.len() > TOPIC_LEVELS_MAX {
+            return Err(TopicFault::TooManyLevels);
+        }
+        for (index, level) in levels.iter().enumerate() {
+            match level {
+                Level::Literal(text) if text.contains('\0') => return Err(TopicFault::Nul),
+                Level::Literal(text) if text.contains(['+', '#', '{', '}', '/']) => {
+                    return Err(TopicFault::MixedLevel(text.clone()));
+                }
+                Level::Capture(name) if !is_name(name) => {
+                    return Err(TopicFault::CaptureName(name.clone()));
+                }
+                Level::Capture(name) if levels[..index].contains(level) => {
+                    return Err(TopicFault::DuplicateCapture(name.clone()));
+                }
+                Level::Rest if index + 1 != levels.len() => return Err(TopicFault::RestNotLast),
+                _ => {}
             }
-            if let Level::Capture(name) = &level
-                && levels.contains(&level)
-            {
-                return Err(TopicFault::DuplicateCapture(name.clone()));
-            }
-            levels.push(level);
         }
         let template = Self { levels };
         if template.captures().count() > TAGS_MAX {
             return Err(TopicFault::TooManyCaptures);
         }
         Ok(template)
+    }
+
+    /// Its levels, from the first on.
+    pub fn levels(&self) -> &[Level] {
+        &self.levels
     }
 
     /// Whether it has levels that are neither text nor captured.
@@ -219,21 +233,14 @@ fn find_slash(text: &str) -> Option<usize> {
 }
 
 fn parse_level(part: &str) -> Result<Level, TopicFault> {
-    match part {
-        "+" => return Ok(Level::Any),
-        "#" => return Ok(Level::Rest),
-        _ => {}
-    }
-    if let Some(name) = part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-        if !is_name(name) {
-            return Err(TopicFault::CaptureName(String::from(name)));
-        }
-        return Ok(Level::Capture(String::from(name)));
-    }
-    if part.contains(['+', '#', '{', '}']) {
-        return Err(TopicFault::MixedLevel(String::from(part)));
-    }
-    Ok(Level::Literal(String::from(part)))
+    let capture = part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    Ok(match (part, capture) {
+        ("+", _) => Level::Any,
+        ("#", _) => Level::Rest,
+        (_, Some(name)) if is_name(name) => Level::Capture(String::from(name)),
+        (_, Some(name)) => return Err(TopicFault::CaptureName(String::from(name))),
+        (text, None) => Level::Literal(String::from(text)),
+    })
 }
 
 /// Whether `text` is a name: `[a-z_][a-z0-9_]*`. Names become SQL identifiers and need no quoting.

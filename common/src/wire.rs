@@ -28,7 +28,16 @@ mod sketch;
 
 mod stats;
 
+pub mod v1;
+
+pub mod v2;
+
+mod versions;
+
+use alloc::vec::Vec;
 use core::fmt;
+
+use serde::{Deserialize, Serialize};
 
 pub use batch::{Batch, BatchWriter};
 pub use loss::{Loss, LossEntry};
@@ -39,11 +48,12 @@ pub use message::{
 pub use named::{claimed_name, named, rename, sealed_name};
 pub use section::{KeyList, Section, SectionView};
 pub use stats::StatsScratch;
+pub use versions::{emit_pipeline, emit_plan, parse_pipeline, parse_plan};
 
-/// The version of every frame that this code writes, and the only one that it reads.
-pub const VERSION: u8 = 1;
+/// The version of messages and stored forms that this code writes. It reads the one before, too.
+pub const VERSION: u8 = v2::VERSION;
 /// The name that both sides must offer in the TLS handshake; its number changes with [`VERSION`].
-pub const ALPN: &[u8] = b"catchment/1";
+pub const ALPN: &[u8] = b"catchment/2";
 
 /// Why bytes are not a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +96,25 @@ const CRC: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(
 /// The CRC-32C of `bytes`.
 pub fn checksum(bytes: &[u8]) -> u32 {
     CRC.checksum(bytes)
+}
+
+/// Appends a mirror type in postcard.
+fn put(value: &impl Serialize, out: &mut Vec<u8>) {
+    let taken = core::mem::take(out);
+    *out = postcard::to_extend(value, taken).expect("a vector takes any length and our types have no maps");
+}
+
+/// Reads a mirror type, which must be all of `bytes`.
+fn take<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Result<T, WireFault> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| match error {
+        postcard::Error::DeserializeUnexpectedEnd => WireFault::Truncated,
+        _ => WireFault::Invalid("body"),
+    })?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(WireFault::Trailing)
+    }
 }
 
 #[cfg(test)]

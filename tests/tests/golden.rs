@@ -1,8 +1,10 @@
 //! The bytes on the wire, pinned: golden files of every kind of frame, and the page that describes them.
 //!
-//! A difference here means that agents and aggregators of two builds, or yesterday's database and today's software, do
-//! not understand each other. If that is meant, the version changes, and `CATCHMENT_BLESS=1 cargo test -p
-//! catchment-tests --test golden` writes the files anew.
+//! Each version has a folder. Files of a version that was released never change, and are read for as long as the version
+//! is: `v1` is frozen. A difference in the newest means that agents and aggregators of two builds, or yesterday's
+//! database and today's software, do not understand each other. Before its release `CATCHMENT_BLESS=1 cargo test -p
+//! catchment-tests --test golden` writes its files anew; after that the version changes (`common/src/wire/v2.rs` says
+//! how).
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,16 +22,22 @@ use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
 use catchment_common::wire::{
-    AgentPlan, Batch, BatchWriter, Coarser, CounterSample, EpochRange, Heartbeat, Hello, Loss, LossEntry,
-    Message, Refusal, RejectReason, Section, SeqRange, StatsScratch, Welcome,
+    self, AgentPlan, Batch, BatchWriter, Coarser, CounterSample, EpochRange, Heartbeat, Hello, Loss,
+    LossEntry, Message, Refusal, RejectReason, Section, SeqRange, StatsScratch, Welcome, WireFault, v1,
 };
 
 const EPOCH: u64 = 0x0123_4567_89ab_cdef;
 /// 2023-11-14T22:13:20Z.
 const PANE: i64 = 1_700_000_000_000_000;
 
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/v1")
+fn folder(version: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("golden")
+        .join(version)
+}
+
+fn golden(version: &str, name: &str) -> Vec<u8> {
+    fs::read(folder(version).join(name)).unwrap_or_else(|error| panic!("{version}/{name}: {error}"))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -42,17 +50,21 @@ fn hex(bytes: &[u8]) -> String {
     bytes.chunks(16).map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Compares with the golden file, or writes it when blessed.
+/// Compares with the golden file of the newest version, or writes it when blessed.
 fn check(name: &str, bytes: &[u8]) {
-    let path = folder().join(name);
     if std::env::var_os("CATCHMENT_BLESS").is_some_and(|value| value == "1") {
-        fs::create_dir_all(folder()).unwrap();
-        fs::write(&path, bytes).unwrap();
+        fs::create_dir_all(folder("v2")).unwrap();
+        fs::write(folder("v2").join(name), bytes).unwrap();
     }
-    let golden = fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+    compare("v2", name, bytes);
+}
+
+/// Compares with a golden file.
+fn compare(version: &str, name: &str, bytes: &[u8]) {
+    let golden = golden(version, name);
     assert!(
         golden == bytes,
-        "{name} has changed.\ngolden:\n{}\nnow:\n{}",
+        "{version}/{name} has changed.\ngolden:\n{}\nnow:\n{}",
         hex(&golden),
         hex(bytes)
     );
@@ -397,8 +409,15 @@ fn read(frame: &[u8]) -> (u64, u64, Vec<Section>) {
 fn messages_have_these_bytes_and_read_back() {
     for (name, message) in messages() {
         check(name, &message.emit());
-        let golden = fs::read(folder().join(name)).unwrap();
-        assert_eq!(Message::parse(&golden), Ok(message), "{name}");
+        assert_eq!(Message::parse(&golden("v2", name)), Ok(message), "{name}");
+    }
+}
+
+#[test]
+fn messages_of_version_1_are_read_and_written_for_its_peers() {
+    for (name, message) in messages() {
+        compare("v1", name, &v1::emit_message(&message).unwrap());
+        assert_eq!(Message::parse(&golden("v1", name)), Ok(message), "{name}");
     }
 }
 
@@ -411,9 +430,8 @@ fn batches_have_these_bytes_and_read_back() {
         ("batch-sketches.bin", vec![sketched()], 3),
         ("batch-series.bin", vec![metered()], 4),
     ] {
-        check(name, &frame(&sections, seq));
-        let golden = fs::read(folder().join(name)).unwrap();
-        assert_eq!(read(&golden), (EPOCH, seq, sections), "{name}");
+        compare("v1", name, &frame(&sections, seq));
+        assert_eq!(read(&golden("v1", name)), (EPOCH, seq, sections), "{name}");
     }
 }
 
@@ -430,9 +448,8 @@ fn loss_records_have_these_bytes_and_read_back() {
         seq: 7,
         entries: vec![entry(1, 10, 3), entry(2, 600, 40_000)],
     };
-    check("loss.bin", &loss.emit());
-    let golden = fs::read(folder().join("loss.bin")).unwrap();
-    assert_eq!(Loss::parse(&golden), Ok(loss));
+    compare("v1", "loss.bin", &loss.emit());
+    assert_eq!(Loss::parse(&golden("v1", "loss.bin")), Ok(loss));
 }
 
 /// The forms that the aggregator keeps in its database: a chunk of a pane, a plan, a pipeline's definition.
@@ -440,8 +457,34 @@ fn loss_records_have_these_bytes_and_read_back() {
 fn stored_forms_have_these_bytes_and_read_back() {
     let mut chunk = Vec::new();
     small()[0].emit(&mut chunk, &mut StatsScratch::default());
-    check("stored-pane.bin", &chunk);
-    let plan = Plan {
+    compare("v1", "stored-pane.bin", &chunk);
+    check("stored-plan.bin", &wire::emit_plan(&plan()));
+    check("stored-pipeline.bin", &wire::emit_pipeline(&pipeline()));
+    assert_eq!(wire::parse_plan(&golden("v2", "stored-plan.bin")), Ok(plan()));
+    assert_eq!(
+        wire::parse_pipeline(&golden("v2", "stored-pipeline.bin")),
+        Ok(pipeline())
+    );
+    let newer = [&[3], &golden("v2", "stored-plan.bin")[1..]].concat();
+    assert_eq!(wire::parse_plan(&newer), Err(WireFault::Version(3)));
+}
+
+#[test]
+fn stored_forms_of_version_1_are_read() {
+    assert_eq!(v1::parse_plan(&golden("v1", "stored-plan.bin")), Ok(plan()));
+    compare(
+        "v1",
+        "stored-pipeline.bin",
+        &v1::emit_pipeline(&pipeline()).unwrap(),
+    );
+    assert_eq!(
+        v1::parse_pipeline(&golden("v1", "stored-pipeline.bin")),
+        Ok(pipeline())
+    );
+}
+
+fn plan() -> Plan {
+    Plan {
         version: 3,
         queries: vec![Query {
             name: "room_climate".into(),
@@ -481,24 +524,13 @@ fn stored_forms_have_these_bytes_and_read_back() {
             }),
             memory: Some(256 << 10),
         }],
-    };
-    check("stored-plan.bin", &postcard::to_allocvec(&plan).unwrap());
-    check(
-        "stored-pipeline.bin",
-        &postcard::to_allocvec(&pipeline()).unwrap(),
-    );
-    let golden = |name: &str| fs::read(folder().join(name)).unwrap();
-    assert_eq!(postcard::from_bytes::<Plan>(&golden("stored-plan.bin")), Ok(plan));
-    assert_eq!(
-        postcard::from_bytes::<Pipeline>(&golden("stored-pipeline.bin")),
-        Ok(pipeline())
-    );
+    }
 }
 
-/// Blocks of `docs/WIRE.md` that begin with ` ```wire FILE ` are that golden file, byte for byte: hex, then words.
+/// Blocks of `docs/WIRE.md` that begin with ` ```wire VERSION/FILE ` are that golden file, byte for byte: hex, then words.
 #[test]
 fn the_page_shows_these_bytes() {
-    let page = folder().join("../../../docs/WIRE.md");
+    let page = folder("v2").join("../../../docs/WIRE.md");
     let page = fs::read_to_string(page).unwrap();
     let mut shown = 0;
     for block in page.split("```wire ").skip(1) {
@@ -510,7 +542,8 @@ fn the_page_shows_these_bytes() {
                 u8::from_str_radix(byte, 16).unwrap_or_else(|_| panic!("{name}: `{byte}` is no byte"))
             })
             .collect();
-        let golden = fs::read(folder().join(name)).unwrap();
+        let (version, file) = name.split_once('/').unwrap();
+        let golden = golden(version, file);
         assert_eq!(hex(&bytes), hex(&golden), "docs/WIRE.md shows {name} wrongly");
         shown += 1;
     }

@@ -6,8 +6,6 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::BitOr;
 
-use serde::{Deserialize, Serialize};
-
 use super::Problem;
 use crate::limits::{BOUNDS_MAX, TOP_K_MAX};
 use crate::number::decimal::Value;
@@ -15,7 +13,7 @@ use crate::topic::is_name;
 
 /// A function of a window's values, or of the values of a tag. Those without arguments, but for the median, are
 /// answered from the stats components, exactly until one last rounding; the others from sketches.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Aggregate {
     /// How many values.
     Count,
@@ -64,7 +62,7 @@ pub enum Aggregate {
 }
 
 /// A share of all values, in millionths from 0 to 1,000,000.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Quantile(pub u32);
 
 /// Why a text is no aggregate.
@@ -364,7 +362,7 @@ fn top_fault(message: String) -> AggregateFault {
 }
 
 /// A set of components. The count is always kept, so the empty set is [`Components::COUNT`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Components(u8);
 
 impl Components {

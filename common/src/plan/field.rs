@@ -2,13 +2,11 @@
 
 use alloc::string::String;
 
-use serde::{Deserialize, Serialize};
-
 use super::Path;
 use crate::expression::{Expression, Op};
 
 /// A measured field.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Field {
     /// The field's name; its columns are named after it.
     pub name: String,
@@ -21,7 +19,7 @@ pub struct Field {
 }
 
 /// What the values of a field say of each other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum FieldKind {
     /// A measurement: it goes up and down.
     #[default]
@@ -32,7 +30,7 @@ pub enum FieldKind {
 }
 
 /// Where a field's value comes from.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum FieldSource {
     /// It stands in the payload.
     Path(Path),

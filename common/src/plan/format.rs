@@ -3,10 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
-
 /// A payload format. What the paths of each are is written in `docs/PAYLOADS.md`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Format {
     /// A JSON object, or an array of objects (several readings in one message).
     #[default]
@@ -30,7 +28,7 @@ pub enum Format {
 }
 
 /// How CSV payloads are written.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Csv {
     /// The columns' names; none when the first line of each payload has them.
     pub columns: Option<Vec<String>>,
@@ -39,7 +37,7 @@ pub struct Csv {
 }
 
 /// How payloads are packed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Compression {
     /// Not at all.
     #[default]

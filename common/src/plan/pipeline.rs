@@ -3,8 +3,6 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     Components, Compression, FieldSource, Format, KeyPart, NewKeys, Path, PipelineSketch, Plan, Query,
     TimeSource,
@@ -20,11 +18,11 @@ use crate::topic::TopicTemplate;
 
 /// A pipeline's number, given by the aggregator and never used again for another definition. 0 means "the agent itself"
 /// where counters are reported.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PipelineId(pub u32);
 
 /// The part of a plan that an agent runs.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Pipeline {
     /// Which messages.
     pub topic: TopicTemplate,
@@ -66,7 +64,7 @@ pub struct Pipeline {
 }
 
 /// A field as an agent keeps it. It has no name here: queries may call the same path differently.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PipelineField {
     /// Where its value comes from.
     pub source: FieldSource,

@@ -6,15 +6,13 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Aggregate, KeyPart, Pipeline, Query};
 use crate::limits::{BOUNDS_MAX, SERIES_MAX, SKETCHES_MAX, TOPS_MAX, WATCHED_MAX};
 use crate::number::decimal::Value;
 use crate::sketch::{Shape, SketchKind};
 
 /// One sketch of a pipeline.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum PipelineSketch {
     /// A histogram that answers quantiles of the n-th field: linear if the field has a resolution.
     Quantiles(u8),

@@ -6,14 +6,12 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
-
 use super::Components;
 use crate::limits::{WINDOW_SIZE_MAX, WINDOW_STEP_MIN};
 use crate::time::{Span, Timestamp};
 
 /// How a query cuts time.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Window {
     /// Windows of one size in even steps; tumbling ones included.
     Hopping(Hopping),
@@ -41,7 +39,7 @@ pub enum Window {
 }
 
 /// A period of the calendar.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Period {
     /// From midnight to midnight.
     Day,
@@ -72,7 +70,7 @@ impl Period {
 }
 
 /// The windows `[offset + k·every, offset + k·every + size)` for every integer `k`, counted from the Unix epoch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hopping {
     /// How much event time one window covers.
     pub size: Span,

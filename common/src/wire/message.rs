@@ -1,23 +1,19 @@
-//! The messages of the control stream: a kind byte, a version byte, and a postcard body of the type of that kind.
-//!
-//! Types are frozen per version: a field more means a new version, and enum variants are only ever appended.
+//! The messages of the control stream, as the program works with them: a kind byte, a version byte, and a body whose
+//! form is the version's. What holds for a message of every version is checked here.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
-
-use super::{VERSION, WireFault};
+use super::WireFault;
 use crate::limits::{
-    AGENT_NAME_BYTES_MAX, COUNTERS_MAX, FRAME_BYTES_MAX, LADDER_MAX, PIPELINES_MAX, RANGES_MAX,
-    WINDOW_SIZE_MAX,
+    AGENT_NAME_BYTES_MAX, COUNTERS_MAX, LADDER_MAX, PIPELINES_MAX, RANGES_MAX, WINDOW_SIZE_MAX,
 };
 use crate::plan::{Pipeline, PipelineId};
 use crate::time::{Span, Timestamp};
 
 /// Seqs `first..=last` of some epoch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SeqRange {
     /// The first seq.
     pub first: u64,
@@ -26,7 +22,7 @@ pub struct SeqRange {
 }
 
 /// Seq ranges of one epoch.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EpochRange {
     /// The epoch.
     pub epoch: u64,
@@ -35,7 +31,7 @@ pub struct EpochRange {
 }
 
 /// What an agent says first.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
     /// The agent's name; must be the one in its certificate.
     pub agent: String,
@@ -50,7 +46,7 @@ pub struct Hello {
 }
 
 /// What an agent runs.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AgentPlan {
     /// The plan's version.
     pub version: u64,
@@ -62,7 +58,7 @@ pub struct AgentPlan {
 
 /// One rung of a pipeline's coarsening ladder. Agents take no readings in for it; when a spool nears its budget they
 /// merge old deltas of `of` into the wider panes of `pipeline` and ship those in their place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Coarser {
     /// The pipeline whose deltas are merged.
     pub of: PipelineId,
@@ -73,7 +69,7 @@ pub struct Coarser {
 }
 
 /// The aggregator's answer to a hello.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Welcome {
     /// The plan to run, when it differs from the one that the agent runs.
     pub plan: Option<AgentPlan>,
@@ -86,7 +82,7 @@ pub struct Welcome {
 }
 
 /// A number that an agent counts, cumulative within its era.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CounterSample {
     /// The pipeline that it is about, or pipeline 0 for the agent itself.
     pub pipeline: PipelineId,
@@ -97,7 +93,7 @@ pub struct CounterSample {
 }
 
 /// What an agent says from time to time, and whenever its watermarks advance.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Heartbeat {
     /// The epoch that the seq belongs to.
     pub epoch: u64,
@@ -120,7 +116,7 @@ pub struct Heartbeat {
 }
 
 /// Why the aggregator will never take a batch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RejectReason {
     /// The checksum does not match.
     Checksum,
@@ -139,7 +135,7 @@ pub enum RejectReason {
 }
 
 /// A batch that will never be taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refusal {
     /// The batch's epoch.
     pub epoch: u64,
@@ -169,45 +165,21 @@ pub enum Message {
 }
 
 impl Message {
-    /// The frame's bytes.
-    pub fn emit(&self) -> Vec<u8> {
+    /// The kind byte.
+    pub(super) fn kind(&self) -> u8 {
         match self {
-            Self::Hello(body) => frame(1, body),
-            Self::Welcome(body) => frame(2, body),
-            Self::Ack(body) => frame(3, body),
-            Self::Reject(body) => frame(4, body),
-            Self::Plan(body) => frame(5, body),
-            Self::Drain => frame(6, &()),
-            Self::Heartbeat(body) => frame(7, body),
+            Self::Hello(_) => 1,
+            Self::Welcome(_) => 2,
+            Self::Ack(_) => 3,
+            Self::Reject(_) => 4,
+            Self::Plan(_) => 5,
+            Self::Drain => 6,
+            Self::Heartbeat(_) => 7,
         }
     }
 
-    /// Reads a frame and checks its bounds. Batches are not messages and are refused by kind.
-    pub fn parse(frame: &[u8]) -> Result<Self, WireFault> {
-        if frame.len() > FRAME_BYTES_MAX {
-            return Err(WireFault::TooLong("frame"));
-        }
-        let [kind, version, body @ ..] = frame else {
-            return Err(WireFault::Truncated);
-        };
-        if *version != VERSION {
-            return Err(WireFault::Version(*version));
-        }
-        let message = match kind {
-            1 => Self::Hello(take(body)?),
-            2 => Self::Welcome(take(body)?),
-            3 => Self::Ack(take(body)?),
-            4 => Self::Reject(take(body)?),
-            5 => Self::Plan(take(body)?),
-            6 => take::<()>(body).map(|()| Self::Drain)?,
-            7 => Self::Heartbeat(take(body)?),
-            other => return Err(WireFault::Kind(*other)),
-        };
-        message.check()?;
-        Ok(message)
-    }
-
-    fn check(&self) -> Result<(), WireFault> {
+    /// What holds for a message of every version.
+    pub(super) fn check(&self) -> Result<(), WireFault> {
         match self {
             Self::Hello(hello) => {
                 within(
@@ -219,54 +191,25 @@ impl Message {
             }
             Self::Welcome(welcome) => {
                 welcome.plan.as_ref().map_or(Ok(()), check_plan)?;
-                check_time(welcome.server_time)?;
                 check_epochs(&welcome.committed)
             }
             Self::Ack(range) => check_ranges(&range.ranges),
             Self::Plan(plan) => check_plan(plan),
             Self::Heartbeat(heartbeat) => {
                 within(heartbeat.watermarks.len(), PIPELINES_MAX, "watermarks")?;
-                within(heartbeat.counters.len(), COUNTERS_MAX, "counters")?;
-                heartbeat
-                    .watermarks
-                    .iter()
-                    .try_for_each(|(_, watermark)| check_time(*watermark))
+                within(heartbeat.counters.len(), COUNTERS_MAX, "counters")
             }
             Self::Reject(_) | Self::Drain => Ok(()),
         }
     }
 }
 
-fn frame(kind: u8, body: &impl Serialize) -> Vec<u8> {
-    postcard::to_extend(body, alloc::vec![kind, VERSION])
-        .expect("a vector takes any length and our types have no maps")
-}
-
-fn take<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, WireFault> {
-    let (value, rest) = postcard::take_from_bytes(body).map_err(|error| match error {
-        postcard::Error::DeserializeUnexpectedEnd => WireFault::Truncated,
-        _ => WireFault::Invalid("message body"),
-    })?;
-    if rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(WireFault::Trailing)
-    }
-}
-
-fn within(length: usize, limit: usize, what: &'static str) -> Result<(), WireFault> {
+pub(super) fn within(length: usize, limit: usize, what: &'static str) -> Result<(), WireFault> {
     if length <= limit {
         Ok(())
     } else {
         Err(WireFault::TooLong(what))
     }
-}
-
-fn check_time(time: Timestamp) -> Result<(), WireFault> {
-    // Serialisation carries the bare number; the bounds are checked where it comes in.
-    Timestamp::from_micros(time.as_micros())
-        .map(|_| ())
-        .ok_or(WireFault::Invalid("timestamp"))
 }
 
 fn check_epochs(epochs: &[EpochRange]) -> Result<(), WireFault> {

@@ -9,7 +9,8 @@
 use alloc::vec::Vec;
 
 use super::cursor::{Cursor, put_varint};
-use super::{VERSION, WireFault, batch, checksum, loss};
+use super::v1::VERSION;
+use super::{WireFault, batch, checksum, loss};
 use crate::limits::FRAME_BYTES_MAX;
 
 /// A frame whose envelope has been checked.

@@ -140,7 +140,7 @@ mod tests {
             }
             let mut query = query(60, 60);
             query.aggregates = vec![Aggregate::Mean];
-            let definition = postcard::to_allocvec(&plan(vec![query])).unwrap();
+            let definition = catchment_common::wire::emit_plan(&plan(vec![query]));
             files.sql(
                 "CREATE TABLE catchment_plan (version INTEGER, definition BLOB);
                  CREATE TABLE catchment_query (name TEXT, pipeline INTEGER);

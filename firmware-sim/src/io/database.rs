@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use catchment_common::plan::{Plan, Query};
+use catchment_common::wire::{self, WireFault};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row as SqlRow};
 
@@ -26,7 +27,7 @@ pub enum DatabaseFault {
     NoPlan,
     /// The plan is of another version of the software.
     #[error("the plan in the database cannot be read: {0}")]
-    Plan(#[from] postcard::Error),
+    Plan(#[from] WireFault),
     /// The result table of a query is not there.
     #[error("the table of query `{0}` cannot be read: {1}")]
     Table(String, rusqlite::Error),
@@ -49,7 +50,7 @@ impl Database {
         let mut rows = statement.query([])?;
         let row = rows.next()?.ok_or(DatabaseFault::NoPlan)?;
         let definition = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
-        Ok(postcard::from_bytes(definition)?)
+        Ok(wire::parse_plan(definition)?)
     }
 
     /// The number of the pipeline that a query runs as.

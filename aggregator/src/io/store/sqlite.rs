@@ -5,6 +5,8 @@
 
 mod inputs;
 
+mod migrate;
+
 mod numbers;
 
 mod restore;
@@ -20,25 +22,15 @@ use std::time::Duration;
 
 use catchment_common::plan::{Pipeline, PipelineId, Plan, Query};
 use catchment_common::time::Timestamp;
+use catchment_common::wire;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use self::migrate::{SCHEMA_FIRST, SCHEMA_VERSION};
 pub use self::numbers::Numbers;
 use crate::catalog::Catalog;
 use crate::commit::{Commit, PaneSource, SourceFault, StoredChunk};
 use crate::io::store::tables::{TableSql, time_text};
 
-/// The migrations that lead to the schema that this software writes; the first makes [`SCHEMA_FIRST`].
-const MIGRATIONS: [&str; 5] = [
-    include_str!("../../../migrations/0001_initial.sql"),
-    include_str!("../../../migrations/0002_slices_renumbered.sql"),
-    include_str!("../../../migrations/0003_lineage.sql"),
-    include_str!("../../../migrations/0004_field_words.sql"),
-    include_str!("../../../migrations/0005_set_aside.sql"),
-];
-/// The oldest schema version that can be read. Version 1 was never released.
-const SCHEMA_FIRST: i64 = 2;
-/// The schema version that this software writes.
-pub(super) const SCHEMA_VERSION: i64 = SCHEMA_FIRST + MIGRATIONS.len() as i64 - 1;
 /// How long to wait for another process that holds the write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The WAL is cut back to this after a checkpoint of SQLite's own.
@@ -199,13 +191,7 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(at(&path))?;
         let found = version_of(&transaction, &path)?;
-        let done = if found == 0 { 0 } else { found - SCHEMA_FIRST + 1 };
-        for migration in MIGRATIONS.iter().skip(done as usize) {
-            transaction.execute_batch(migration).map_err(at(&path))?;
-        }
-        transaction
-            .pragma_update(None, "user_version", SCHEMA_VERSION)
-            .map_err(at(&path))?;
+        migrate::migrate(&transaction, found, &path)?;
         transaction.commit().map_err(at(&path))
     }
 
@@ -281,11 +267,7 @@ impl Store {
             };
             remember().map_err(at(&path))?;
         }
-        let definition = postcard::to_allocvec(&plan).map_err(|error| StoreFault::Content {
-            path: path.clone(),
-            what: "plan",
-            problem: error.to_string(),
-        })?;
+        let definition = wire::emit_plan(&plan);
         transaction
             .execute(
                 "INSERT INTO catchment_plan (version, applied_at, source, definition) VALUES (?1, ?2, ?3, ?4)",

@@ -2,6 +2,7 @@
 //! over.
 
 use catchment_common::plan::{PipelineId, Plan, PlannedPipelines, Query};
+use catchment_common::wire;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Pipeline, Result, Store, at};
@@ -135,9 +136,11 @@ fn known_number(
     coarser_of: u32,
 ) -> rusqlite::Result<Option<u32>> {
     let newest = "SELECT max(id) FROM catchment_pipeline WHERE definition = ?1 AND coarser_of = ?2";
-    transaction.query_row(newest, params![definition_of(pipeline)?, coarser_of], |row| {
-        row.get(0)
-    })
+    transaction.query_row(
+        newest,
+        params![wire::emit_pipeline(pipeline), coarser_of],
+        |row| row.get(0),
+    )
 }
 
 /// Gives a definition a number that was never given out.
@@ -147,11 +150,7 @@ fn give_number(transaction: &Transaction<'_>, pipeline: &Pipeline, coarser_of: u
          SELECT 1 + max(coalesce((SELECT max(id) FROM catchment_pipeline), 0),
                         coalesce((SELECT value FROM catchment_floor WHERE name = 'pipeline'), 0)), ?1, ?2
          RETURNING id",
-        params![definition_of(pipeline)?, coarser_of],
+        params![wire::emit_pipeline(pipeline), coarser_of],
         |row| row.get(0),
     )
-}
-
-fn definition_of(pipeline: &Pipeline) -> rusqlite::Result<Vec<u8>> {
-    postcard::to_allocvec(pipeline).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::plan::{Pipeline, PipelineId, Plan, Query, Window};
+use catchment_common::plan::{PipelineId, Plan, Query, Window};
 use catchment_common::time::{Now, Timestamp};
-use catchment_common::wire::SeqRange;
+use catchment_common::wire::{self, SeqRange};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Result, Store, StoreFault, at};
@@ -25,9 +25,7 @@ impl Store {
             .optional()
             .map_err(at(&self.path))?;
         bytes
-            .map(|bytes| {
-                postcard::from_bytes(&bytes).map_err(|error| self.content("plan", error.to_string()))
-            })
+            .map(|bytes| wire::parse_plan(&bytes).map_err(|fault| self.content("plan", fault.to_string())))
             .transpose()
     }
 
@@ -53,11 +51,8 @@ impl Store {
                 ))
             },
         )? {
-            let pipeline: Pipeline =
-                postcard::from_bytes(&bytes).map_err(|error| self.content("pipeline", error.to_string()))?;
-            pipeline
-                .check()
-                .map_err(|problem| self.content("pipeline", problem.into()))?;
+            let pipeline =
+                wire::parse_pipeline(&bytes).map_err(|fault| self.content("pipeline", fault.to_string()))?;
             pipelines.all.insert(id, pipeline);
             if of != PipelineId(0) {
                 pipelines.coarser_of.insert(id, of);
