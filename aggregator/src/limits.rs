@@ -15,7 +15,7 @@ pub const EPOCHS_GREETED_MAX: usize = 16;
 pub const ACKS_MAX: usize = 1 << 20;
 /// Bytes that a loss record counts for towards [`COMMIT_BYTES_MAX`], for each entry.
 pub const LOSS_ENTRY_BYTES: usize = 64;
-/// Bytes of batches gathered for one commit; with so many waiting, no more frames are taken until it is durable.
+/// Bytes of batches gathered for one commit; when as many wait, no more frames are taken until it is durable.
 pub const COMMIT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of appended batches after which a checkpoint is taken before its time.
 pub const JOURNAL_BYTES_MAX: usize = 64 << 20;
@@ -34,7 +34,7 @@ pub const STATEMENTS_MAX: usize = 16;
 pub const FRONT_MOMENTS_MAX: usize = 1_024;
 /// Most keys of one chunk of a stored pane: those of one section.
 pub const CHUNK_KEYS_MAX: usize = catchment_common::limits::BATCH_DELTAS_MAX;
-/// Panes of so many gaps before the horizon stay in memory for sessions; longer ones load theirs when they end.
+/// How many gaps before the horizon the panes of sessions stay in memory; longer sessions load theirs when they end.
 pub const SESSION_GAPS_KEPT: i64 = 32;
 /// Windows that are provisional at once, for each query. Beyond it the oldest keep their status until data revises
 /// them.

@@ -808,8 +808,8 @@ retention = "30d"
         check(
             "\"mean\", \"min\"",
             "\"histogram(0)\", \"histogram(1)\"",
-            "plan.toml:9:40: two columns are named `hum_histogram`; drop one, or put it into a query of its own\n\
-            plan.toml:9:40: two columns are named `temp_histogram`; drop one, or put it into a query of its own",
+            "plan.toml:9:40: two columns are named `hum_histogram`; drop one, or put it into a separate query\n\
+            plan.toml:9:40: two columns are named `temp_histogram`; drop one, or put it into a separate query",
         );
         check(
             "fields = { temp = \"temp\", hum = { path = \"data.hum\", resolution = 0.01 } }\n",
@@ -827,7 +827,7 @@ retention = "30d"
         let errors = parse(&twice, "p").unwrap_err().to_string();
         assert_eq!(
             errors,
-            "p:15:8: two queries are named `room_climate`; each query is a table of its own: rename one"
+            "p:15:8: two queries are named `room_climate`; each query has its own table: rename one"
         );
         let broken = GOOD.replace("\"mean\"", "\"men\"").replace("\"ms\"", "\"min\"");
         assert_eq!(parse(&broken, "p").unwrap_err().to_string().lines().count(), 2);

@@ -105,7 +105,7 @@ pub const COUNTERS_MAX: usize = 4_096;
 pub const PIPELINES_MAX: usize = 1_024;
 /// Most rungs of a pipeline's coarsening ladder. Each at least doubles the pane, from a millisecond up to a leap year.
 pub const LADDER_MAX: usize = 35;
-/// Most entries of a loss record: a batch holds at most so many deltas.
+/// Most entries of a loss record: a batch holds no more deltas than this.
 pub const LOSSES_MAX: usize = BATCH_DELTAS_MAX;
 /// Most extensions at the end of a message: what a later version adds for readers that may ignore it.
 pub const EXTENSIONS_MAX: usize = 32;

@@ -1,4 +1,4 @@
-//! From the merged state of a window to what stands in a column.
+//! From the merged state of a window to the value of a column.
 //!
 //! Everything before this is integers that do not depend on the order in which they came together, and everything here
 //! is a function of them: equal states give equal rows, bit for bit.

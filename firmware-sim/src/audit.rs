@@ -59,7 +59,7 @@ const RETAINED: &str = "retained";
 const REPEATED: &str = "repeated";
 
 impl Account {
-    /// The account of a query that runs as `pipeline` and of which agents lost so many readings.
+    /// The account of a query that runs as `pipeline`, and of which agents lost `lost` readings.
     pub fn new(
         query: &Query,
         metrics: &Metrics,
@@ -149,7 +149,7 @@ impl Account {
 }
 
 impl Traffic {
-    /// What all agents have sent for so many bytes of payload.
+    /// What all agents have sent, beside the bytes of payload.
     pub fn new(raw_bytes: u64, counters: &Counters) -> Self {
         let agent = |name: &str| counters.get(&(0, name.to_string())).copied().unwrap_or(0);
         Self {

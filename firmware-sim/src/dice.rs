@@ -32,7 +32,7 @@ impl Chance {
         }
     }
 
-    /// One in so many; `many` must not be 0.
+    /// True once in `many` throws on average; `many` must not be 0.
     pub const fn one_in(many: u64) -> Self {
         Self((1 << 32) / many)
     }

@@ -1,6 +1,6 @@
 //! What goes wrong between a sensor and the broker, at chances that the caller sets.
 //!
-//! Faults have dice of their own, so that switching one on changes no measured value. A bad message is one that the
+//! Faults have their own dice, so that switching one on changes no measured value. A bad message is one that the
 //! agent must refuse, and its [`Bad`] names the reason that the agent must count it under.
 
 use crate::dice::{Chance, Dice};
@@ -14,7 +14,7 @@ pub struct Faults {
     pub disorder: Chance,
     /// How late at most, in microseconds.
     pub disorder_us: u64,
-    /// Each device's clock is off by a constant of at most so many milliseconds, either way.
+    /// Each device's clock is off by a constant of at most this number of milliseconds, either way.
     pub skew_ms: u32,
     /// The device falls silent for 5 to 60 readings.
     pub dropouts: Chance,

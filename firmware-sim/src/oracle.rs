@@ -209,7 +209,7 @@ impl Expected {
         before.is_some_and(|(_, (end, _))| at_us < *end)
     }
 
-    /// By agent and key, the readings that windows of so many are made of, in their order.
+    /// By agent and key, the readings of count windows, in their order.
     pub fn sequences(&self) -> impl Iterator<Item = (&(String, String), &[Reading])> {
         self.sequences
             .iter()

@@ -1,4 +1,4 @@
-//! A recorded series: rows of a CSV file become messages, each value exactly as it stands in the file.
+//! A recorded series: rows of a CSV file become messages, each value exactly as the file has it.
 
 /// One row of a series.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -25,7 +25,7 @@ pub struct Signal {
     amplitude: i64,
     /// How far the sensor has drifted, in millidegrees, within ±[`DRIFT_MAX`].
     drift: i64,
-    /// For so many more steps it repeats `last`.
+    /// For this number of further steps it repeats `last`.
     stuck: u32,
     last: Sample,
 }

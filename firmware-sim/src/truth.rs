@@ -28,7 +28,7 @@ pub enum Entry<'l> {
     },
 }
 
-/// The line as it stands in the file.
+/// The line as the file has it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'l> {

@@ -24,7 +24,7 @@ pub use row::{Cell, Row, format_time};
 /// How a table compares with the truth.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Comparison {
-    /// Readings of windows of so many that are not full yet, and of which the table has no row.
+    /// Readings of count windows that are not full yet, and of which the table has no row.
     pub open: u64,
     /// Rows of windows in the table.
     pub rows: u64,

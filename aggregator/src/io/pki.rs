@@ -1,7 +1,7 @@
 //! Certificates: a development authority of one's own, and the TLS configuration of the server.
 //!
 //! There is no mode without TLS. `pki init` makes an authority and the aggregator's certificate; `pki issue` makes an
-//! agent's, whose name stands in it as the URI `urn:catchment:agent:NAME`. Keys are Ed25519 and readable by their owner
+//! agent's, which names it by the URI `urn:catchment:agent:NAME`. Keys are Ed25519 and readable by their owner
 //! alone. The authority's key stays in the folder: good for development and small fleets, and said so.
 
 use std::fs::{self, OpenOptions};

@@ -87,7 +87,7 @@ fn is_path(path: &Path) -> bool {
     depth > 0 && depth <= PATH_DEPTH_MAX
 }
 
-/// Whether the texts that an expression looks at are there in a topic with so many captures.
+/// Whether a topic with this number of captures has the texts that an expression looks at.
 pub(crate) fn captures_exist(parts: &[super::TextTest], captures: usize) -> bool {
     parts.iter().all(|test| match test.source {
         KeyPart::Capture(index) => usize::from(index) < captures.min(TAGS_MAX),

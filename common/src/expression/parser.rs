@@ -19,7 +19,7 @@ use crate::number::decimal::{Value, ValueFault};
 use crate::path::{KeyPart, Path};
 use crate::plan::Field;
 
-/// What the names in an expression stand for.
+/// What the names in an expression mean.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scope<'s> {
     /// The field that the expression defines: in it, its own name is the value in the payload.
@@ -47,7 +47,7 @@ impl Expression {
             return Err(ExpressionFault::new(
                 0,
                 format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes"),
-                Hint::Say("compute part of it in a field of its own"),
+                Hint::Say("compute a part of it in a separate field"),
             ));
         }
         let mut parser = Parser {
@@ -68,7 +68,7 @@ impl Expression {
         }
         // What is left to go wrong is the depth of the stack.
         Self::new(parser.parts).map_err(|message| {
-            ExpressionFault::new(0, message, Hint::Say("compute part of it in a field of its own"))
+            ExpressionFault::new(0, message, Hint::Say("compute a part of it in a separate field"))
         })
     }
 }
@@ -154,7 +154,7 @@ impl Parser<'_> {
             return Err(ExpressionFault::new(
                 self.peek().at,
                 format!("the expression is nested deeper than {NESTING_MAX} levels"),
-                Hint::Say("compute part of it in a field of its own"),
+                Hint::Say("compute a part of it in a separate field"),
             ));
         }
         let mut left = self.operand()?;

@@ -32,7 +32,7 @@ pub enum FieldKind {
 /// Where a field's value comes from.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum FieldSource {
-    /// It stands in the payload.
+    /// The payload has it.
     Path(Path),
     /// It is computed. Of the type [`crate::expression::Kind::Number`].
     Expression(Expression),

@@ -186,7 +186,7 @@ impl Plan {
     ///
     /// The ladder is no part of a pipeline's identity, or queries that differ in it could not share. A shared pipeline
     /// has the rungs of all its queries that make a chain, up to the lowest of their highest ones: no query's readings
-    /// are ever coarsened further than it allows, and if one forbids coarsening, there is none.
+    /// are ever coarsened further than it allows, and if one forbids coarsening, nothing is coarsened.
     ///
     /// A query whose key names a tag that does not exist must have been refused by [`Plan::validate`] before.
     pub fn pipelines(&self) -> PlannedPipelines {

@@ -26,7 +26,7 @@ impl Aggregate {
 
 impl Query {
     /// The widest pane that this query can have. Windows that need points are made of narrower ones than they could:
-    /// a pane keeps so many points, and a window has no bound.
+    /// the bound is per pane, and a window has no bound.
     pub(super) fn pane(&self) -> Span {
         let pane = self.window.pane();
         if !self.needs_points() {

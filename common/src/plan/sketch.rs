@@ -116,7 +116,7 @@ impl Pipeline {
         })
     }
 
-    /// For each sketch of `wanted` its place in this pipeline; none if this pipeline does not keep it. `fields` says
+    /// For each sketch of `wanted` its place in this pipeline; `None` if this pipeline does not keep it. `fields` says
     /// where in this pipeline the fields of `wanted` are.
     pub fn sketch_places(&self, wanted: &Self, fields: &[Option<usize>]) -> Vec<Option<usize>> {
         let place = |sketch: &PipelineSketch| {
@@ -219,7 +219,7 @@ pub(super) enum Named {
 }
 
 impl Query {
-    /// What a name stands for in `distinct(…)` and `top(…)`.
+    /// What a name means in `distinct(…)` and `top(…)`.
     pub(super) fn named(&self, name: &str) -> Option<Named> {
         let tag = super::pipeline::key_part(self, name).map(Named::Tag);
         tag.or_else(|| {

@@ -31,7 +31,7 @@ pub enum Window {
         /// The pane that no edge in this zone crosses: whole hours, or parts of an hour where the zone needs them.
         pane: Span,
     },
-    /// For each key and agent so many readings at a time, in the order in which the agent takes them.
+    /// For each key and agent a fixed number of readings, in the order in which the agent takes them.
     Count {
         /// How many readings make a window: 1 to [`COUNT_MAX`](crate::limits::COUNT_MAX).
         readings: u32,

@@ -30,7 +30,7 @@ pub enum Shape {
     Linear,
     /// See [`logarithm`]; at level l, 2^l of them together, apart by sign, zero by itself.
     Log,
-    /// Between given bounds: so many intervals, numbered from 0.
+    /// Between given bounds: this number of intervals, numbered from 0.
     Intervals(u16),
 }
 
@@ -201,7 +201,7 @@ impl Buckets {
             .fold(0, |count: u64, entry| count.saturating_add(entry.1))
     }
 
-    /// The bucket of the value of this rank, from 1 for the smallest; none if there are not so many.
+    /// The bucket of the value of this rank, from 1 for the smallest; `None` if there are fewer values.
     pub fn bucket_at(&self, rank: u64) -> Option<i64> {
         let mut below: u64 = 0;
         self.entries

@@ -62,7 +62,7 @@ impl Registers {
         Self { marks }
     }
 
-    /// From registers and ranks as they came over the wire; none if they are not ascending or out of range.
+    /// From registers and ranks as they came over the wire; `None` if they do not ascend or are out of range.
     pub fn checked(marks: Vec<(u16, u8)>) -> Option<Self> {
         let ascending = marks.windows(2).all(|pair| pair[0].0 < pair[1].0);
         let in_range = |&(register, rank): &(u16, u8)| {

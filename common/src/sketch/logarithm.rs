@@ -3,7 +3,7 @@
 //! A value's magnitude in units of 10⁻¹⁸ is below 2¹²⁰. Its bucket is the position of its top bit followed by the next
 //! [`MANTISSA_BITS`] bits, which is a piecewise linear stand-in for the logarithm: monotone, exact on every machine
 //! (`ln` differs between libraries), and a bucket is never wider than 1/64 of its lower bound. Negative values mirror
-//! positive ones, and zero has a bucket of its own.
+//! positive ones, and zero has its own bucket.
 
 /// Bits after the top bit that tell buckets apart.
 pub const MANTISSA_BITS: u32 = 6;

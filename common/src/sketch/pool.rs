@@ -43,10 +43,10 @@ const CHAIN_MAX: u32 = 40;
 /// Vacant blocks for a directory: itself, a leaf begun in each of its chains, and one for each other sketch that the
 /// same reading goes into.
 const DIRECTORY_ROOM: usize = 1 + WORDS + SKETCHES_MAX;
-/// A top list holds so many counters before it drops those that the canonical state does not keep.
+/// A top list holds this number of counters before it drops those that the canonical state does not keep.
 const COUNTERS_MAX: u32 = 2 * TOP_VALUES_MAX as u32;
 
-/// What happens to the values of top lists: their numbers are to be kept, or may be let go.
+/// What happens to the values of top lists: their numbers must be kept, or can be freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Use {
     /// A list counts the value from now on.
@@ -123,7 +123,7 @@ pub struct Pool<B> {
     drained_points: Vec<SeriesPoint>,
 }
 
-/// Blocks that a partial with so many sketches takes when it is opened and each has seen one value.
+/// Blocks that a partial with this number of sketches takes when each of them has seen one value.
 pub const fn blocks_to_open(sketches: usize) -> usize {
     sketches.div_ceil(HEADS) + sketches
 }
@@ -156,7 +156,7 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
         self.blocks.as_ref().len()
     }
 
-    /// Opens so many empty sketches; returns their first block, or [`u32::MAX`] if there are none to open.
+    /// Opens `count` empty sketches; returns their first block, or [`u32::MAX`] if `count` is 0.
     pub fn open(&mut self, sketches: usize) -> Result<u32, Full> {
         if self.vacant_count < sketches.div_ceil(HEADS) {
             return Err(Full);

@@ -11,7 +11,7 @@
 //! nothing. Whether the whole is too long depends on the size of the union alone: a part that is makes it so, and no
 //! merge says so before the union has as many.
 //!
-//! A window's panes do not overlap in time. So a window needs no union and no bound of its own: a [`Course`] walks
+//! A window's panes do not overlap in time. So a window needs neither a union nor a bound: a [`Course`] walks
 //! through its points, pane after pane, and holds a few numbers.
 
 use alloc::vec::Vec;
@@ -28,7 +28,7 @@ pub type SeriesPoint = End;
 /// The points of one field, key and pane.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Series {
-    /// Strictly ascending; none if there are too many.
+    /// Strictly ascending; `None` if there are too many.
     points: Vec<SeriesPoint>,
     is_too_long: bool,
 }
@@ -72,7 +72,7 @@ impl Series {
         }
     }
 
-    /// The points, strictly ascending; none if there are too many.
+    /// The points, strictly ascending; `None` if there are too many.
     pub fn points(&self) -> &[SeriesPoint] {
         &self.points
     }
@@ -138,7 +138,7 @@ const _: () = assert!(VALUE_BITS + TIME_BITS < 192 - 1);
 const _: () = assert!(VALUE_BITS + 1 + COUNT_BITS < 192 - 1);
 
 impl Course {
-    /// The course through all points of these series; none if there is no point, or a series is too long.
+    /// The course through all points of these series; `None` if there is no point, or a series is too long.
     pub fn through(mut parts: Vec<&Series>) -> Option<Self> {
         if parts.iter().any(|part| part.is_too_long) {
             return None;
@@ -191,7 +191,7 @@ impl Course {
         ratio::nearest(&self.increase.resized(), &Exact::from_i128(ONE))
     }
 
-    /// The same for each second from the first point to the last; none if they are at one time.
+    /// The same for each second from the first point to the last; `None` if both are at one time.
     pub fn rate(&self) -> Option<f64> {
         let micros = self.micros();
         // Units are 10⁻¹⁸ and microseconds 10⁻⁶: 10¹² are left.

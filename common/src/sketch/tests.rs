@@ -206,7 +206,7 @@ impl Agent {
             merged.merge(*kind, &delta);
         });
         assert_eq!(pool.vacant(), pool.blocks(), "all blocks come back");
-        assert!(users.values().all(|users| *users == 0), "all values are let go");
+        assert!(users.values().all(|users| *users == 0), "all values are freed");
         *first = pool.open(2).unwrap();
     }
 }

@@ -64,7 +64,7 @@ impl Counters {
         counters
     }
 
-    /// From counters as they came over the wire; none if this could not be the state of any multiset.
+    /// From counters as they came over the wire; `None` if no multiset has this state.
     pub fn checked(entries: Vec<Counter>, others: u64) -> Option<Self> {
         let ascending = entries
             .windows(2)

@@ -63,7 +63,7 @@ impl Index {
             }
             at = self.after(at);
         }
-        // Whoever stands behind the gap and could stand in it moves there, and leaves the next gap.
+        // An entry behind the gap that may lie in it moves there, and leaves the next gap.
         let mut gap = at;
         loop {
             at = self.after(at);

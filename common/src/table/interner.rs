@@ -27,7 +27,7 @@ pub struct Interner {
     arena: Box<[u8]>,
     /// The arena is in use up to here.
     end: usize,
-    /// Of those bytes, so many are of keys in use, heads included.
+    /// How many of those bytes belong to keys in use, heads included.
     live: usize,
 }
 
@@ -44,7 +44,7 @@ struct KeyEntry {
 const HEAD: usize = 6;
 /// The owner of bytes that are no longer in use.
 const NOBODY: KeyId = KeyId::MAX;
-/// Closing up is worth its cost when at least one part in so many comes free.
+/// Closing up is worth its cost when at least 1/8 of the arena comes free.
 const CLOSE_UP_PART: usize = 8;
 
 impl Interner {

@@ -84,7 +84,7 @@ pub struct PaneTable<T, C, B> {
     hand: Slot,
 }
 
-/// What a partial has: so many fields, and so many sketches.
+/// How many fields and sketches a partial has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Width {
     /// Fields.
@@ -144,7 +144,7 @@ where
         self.table.get(slot).is_some_and(|(held, _)| held == key)
     }
 
-    /// Whether a reading that goes into so many sketches of an open partial has room.
+    /// Whether a reading has room in `count` sketches of an open partial.
     #[inline]
     pub fn has_room(&self, sketches: usize) -> bool {
         self.pool.vacant() >= sketches
@@ -365,7 +365,7 @@ where
 /// Bytes that an agent counts for a key; longer ones take from shorter ones' share.
 pub const KEY_BYTES_TYPICAL: usize = 40;
 
-/// Bytes of an agent's memory budget that one open partial of so many fields and its key take.
+/// Bytes of an agent's memory budget that one open partial with this number of fields takes, its key included.
 pub const fn entry_bytes(fields: usize) -> usize {
     FixedTable::<PaneKey, PaneEntry>::entry_bytes()
         + fields * size_of::<Cell>()

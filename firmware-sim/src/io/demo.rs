@@ -1,7 +1,7 @@
 //! The whole system on one machine: an aggregator, three agents with a broker each, and the devices; live, then
 //! audited.
 //!
-//! Aggregator and agents are the real programs, each a process of its own in a temporary folder; brokers and devices
+//! Aggregator and agents are the real programs, each in its own process, in a temporary folder; brokers and devices
 //! run in this process. However the demo ends (in time, by Ctrl-C, by a fault), the processes end before it and the
 //! folder is removed.
 
@@ -49,7 +49,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const DRAIN_TIME_MAX: Duration = Duration::from_mins(2);
 /// MQTT connections for each broker.
 const CONNECTIONS: u32 = 4;
-/// Once in so many readings: published late, falling silent, bad.
+/// Of how many readings one is published late, makes its device fall silent, is bad.
 const DISORDER: Chance = Chance::one_in(100);
 const DISORDER_US: u64 = 1_500_000;
 const DROP_OUTS: Chance = Chance::one_in(2_000);

@@ -1,6 +1,6 @@
 //! One MQTT connection that publishes and loses nothing.
 //!
-//! rumqttc's event loop runs in a task of its own and never waits for the publisher; the publisher waits for it when
+//! rumqttc's event loop runs in its own task and never waits for the publisher; the publisher waits for it when
 //! its queue is full. After a broken connection rumqttc forgets what was in flight when the broker has no session
 //! left, so this task takes the unacknowledged messages over and hands them back once the connection stands again.
 //! MQTT 3.1.1 is spoken: most devices do, and brokers do not limit how much of it may be in flight.

@@ -1,4 +1,4 @@
-//! What the names in an expression stand for: fields, tags, values of the payload, functions.
+//! What the names in an expression mean: fields, tags, values of the payload, functions.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -36,7 +36,7 @@ pub(super) fn path(segments: Vec<String>, at: usize) -> Result<Path, ExpressionF
 }
 
 impl Parser<'_> {
-    /// What a name without a bracket behind it stands for.
+    /// The meaning of a name without a bracket behind it.
     pub(super) fn name(&mut self, name: String, at: usize) -> Result<Pending, ExpressionFault> {
         if matches!(name.as_str(), "true" | "false") {
             self.give(Op::Truth(name == "true"), at)?;

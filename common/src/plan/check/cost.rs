@@ -114,7 +114,7 @@ impl Plan {
             .collect()
     }
 
-    /// Why agents with this much memory cannot hold the open panes of so many keys; none if they can.
+    /// Why agents with this much memory cannot hold the open panes of `keys` keys; `None` if they can.
     pub fn over_budget(&self, memory_bytes: u64, keys: u64) -> Option<PlanFault> {
         let planned = self.pipelines();
         let cost = planned.cost();
@@ -221,7 +221,7 @@ fn odd_one_out(mine: &[(usize, &Window)]) -> (usize, String) {
     let near = Span::from_micros(multiple.max(1) * pane.as_micros());
     let hint = format!(
         "the other queries on its pipeline need no less than {pane}: a step and size that are multiples of it, such as {near}, \
-         would share them; another `watermark_delay` gives this query panes of its own"
+         would share them; another `watermark_delay` gives this query separate panes"
     );
     (query, hint)
 }
@@ -323,7 +323,7 @@ mod tests {
             text,
             "windows are made of panes of 5s: 720 deltas an hour for each key, more than the 222 windows; the other \
              queries on its pipeline need no less than 1m: a step and size that are multiples of it, such as 1m, would \
-             share them; another `watermark_delay` gives this query panes of its own"
+             share them; another `watermark_delay` gives this query separate panes"
         );
     }
 }

@@ -132,11 +132,7 @@ impl Plan {
             };
             if self.queries[..index].iter().any(|other| other.name == query.name) {
                 let message = format!("two queries are named `{}`", query.name);
-                check.fault(
-                    Part::Name,
-                    message,
-                    "each query is a table of its own: rename one",
-                );
+                check.fault(Part::Name, message, "each query has its own table: rename one");
             }
             check.query(query);
         }
@@ -421,7 +417,7 @@ impl Check<'_> {
                     }
                     _ => (
                         Part::Aggregate(column.aggregate),
-                        "drop one, or put it into a query of its own",
+                        "drop one, or put it into a separate query",
                     ),
                 };
                 self.fault(part, format!("two columns are named `{}`", column.name), hint);

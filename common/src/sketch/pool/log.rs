@@ -94,7 +94,7 @@ impl<B: AsRef<[Block]> + AsMut<[Block]>> Pool<B> {
     /// What stays is appended in the order in which it was in the blocks. Each point takes the bytes that it took, and
     /// filling one block after the other takes the fewest that this order can have: no more than were just freed.
     fn thin(&mut self, head: &mut Head) -> Result<(), Full> {
-        // Once in thousands of readings; the memory is let go again.
+        // Once in thousands of readings; the memory is freed again.
         let mut points: Vec<(SeriesPoint, u32)> = Vec::with_capacity(POINTS_MAX as usize);
         self.take_points(head, |point| points.push((point, points.len() as u32)));
         points.sort_unstable();

@@ -23,7 +23,7 @@ const LOG_LINES_SHOWN: usize = 12;
 pub(super) struct Child {
     name: String,
     log: PathBuf,
-    /// Where its own lines begin in the log, which may go on from a process before it.
+    /// Where this process's lines begin in the log, which may hold those of a process before it.
     log_from: usize,
     process: Process,
 }

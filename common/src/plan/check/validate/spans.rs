@@ -42,7 +42,7 @@ impl Check<'_> {
                     "`{}` of `{}` goes from reading to reading in time, and windows with `count` may overlap in time",
                     query.aggregates[place], field.name
                 ),
-                "ask for it in a query of its own, cut by time",
+                "ask for it in a separate query, cut by time",
             );
         }
         if query.key.len() == TAGS_MAX {
