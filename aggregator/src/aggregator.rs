@@ -14,6 +14,7 @@ mod restart;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use catchment_common::limits::RANGES_MAX;
@@ -371,6 +372,7 @@ impl Aggregator {
         let mut commit = Commit {
             id: self.next_commit,
             at: now.wall,
+            queries: Arc::clone(&self.catalog.asked),
             ..Commit::default()
         };
         commit.watermarks = std::mem::take(&mut self.pending.watermarks);

@@ -9,6 +9,7 @@
 //! its windows they are as good as any, and where not, they give rows of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use catchment_common::plan::{Column, Pipeline, PipelineId, PipelineSketch, Plan, Query};
 use catchment_common::sketch::SketchKind;
@@ -26,6 +27,8 @@ pub struct Catalog {
     pub pipelines: BTreeMap<PipelineId, Pipeline>,
     /// The queries in force.
     pub queries: Vec<RunningQuery>,
+    /// The same as they were asked for, in the same order: what a commit's results are of.
+    pub asked: Arc<[Query]>,
     /// The pipelines in force.
     pub current: Vec<PipelineId>,
     /// The ladders in force.
@@ -171,6 +174,7 @@ impl Catalog {
         current.sort_unstable();
         current.dedup();
         let ladders = ladders(&plan, &pipelines, own);
+        let asked = plan.queries.iter().cloned().collect();
         let queries = plan
             .queries
             .into_iter()
@@ -182,6 +186,7 @@ impl Catalog {
             version: plan.version,
             pipelines: pipelines.all,
             queries,
+            asked,
             current,
             ladders,
         }

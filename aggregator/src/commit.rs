@@ -8,9 +8,11 @@
 //! holds exactly what has been merged up to this commit, so start is: load the panes, replay the batches appended
 //! since, and the same bytes come out.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use catchment_common::metrics::Counter;
-use catchment_common::plan::PipelineId;
+use catchment_common::plan::{PipelineId, Query};
 use catchment_common::stats::Lowered;
 use catchment_common::time::Timestamp;
 use catchment_common::wire::{Loss, SeqRange};
@@ -35,6 +37,9 @@ pub struct Commit {
     pub losses: Vec<(String, Loss)>,
     /// Counters that agents reported: agent, era, pipeline, counter, value.
     pub counters: Vec<(String, u64, PipelineId, Counter, u64)>,
+    /// The queries that the indices in `results` and `checkpoint` mean. A commit may outlive the plan that it was made
+    /// under, because it is tried again until it succeeds.
+    pub queries: Arc<[Query]>,
     /// Result rows, query by query.
     pub results: Vec<QueryResults>,
     /// Who has shipped what of which pane.
@@ -133,7 +138,7 @@ pub struct AgentRow {
 /// Changes to one query's result table.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct QueryResults {
-    /// The query's index in the catalog.
+    /// The query's index in [`Commit::queries`].
     pub query: usize,
     /// Every window that ends by then has been shown.
     pub emitted_through: Option<Timestamp>,
@@ -278,7 +283,7 @@ impl std::fmt::Display for Unreadable {
 /// What is older than anybody wants to keep.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Expired {
-    /// Result rows of a query, by its index in the catalog, of windows that start before this.
+    /// Result rows of a query, by its index in [`Commit::queries`], of windows that start before this.
     pub rows: Vec<(usize, Timestamp)>,
     /// Panes of a pipeline that start before this.
     pub panes: Vec<(PipelineId, Timestamp)>,
@@ -294,6 +299,7 @@ impl Default for Commit {
             agents: Vec::new(),
             losses: Vec::new(),
             counters: Vec::new(),
+            queries: Arc::default(),
             results: Vec::new(),
             contributions: Vec::new(),
             set_aside: Vec::new(),

@@ -31,6 +31,8 @@ pub mod commit;
 
 pub mod aggregator;
 
+pub mod store;
+
 pub mod io;
 
 #[cfg(test)]

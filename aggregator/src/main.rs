@@ -10,7 +10,7 @@ use catchment_aggregator::io::clock::Clock;
 use catchment_aggregator::io::command::{agents, explain, query};
 use catchment_aggregator::io::config::Config;
 use catchment_aggregator::io::store::backup;
-use catchment_aggregator::io::store::sqlite::Store;
+use catchment_aggregator::io::store::sqlite::Sqlite;
 use catchment_aggregator::io::{pki, run};
 use catchment_aggregator::plan_toml;
 use catchment_aggregator::plan_toml::Budget;
@@ -139,7 +139,7 @@ fn plan(command: PlanCommand, clock: &Clock) -> Result<()> {
             for warning in plan_toml::parse_within(&text, &name, None)?.1 {
                 eprintln!("warning: {warning}");
             }
-            let mut store = Store::open(&place.database()?)?;
+            let mut store = Sqlite::open(&place.database()?)?;
             let version = run::apply(&mut store, &text, &name, clock.now().wall)?;
             println!("plan version {version} is in force");
             Ok(())

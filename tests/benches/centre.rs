@@ -13,9 +13,10 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use catchment_aggregator::aggregator::{Aggregator, Settings};
 use catchment_aggregator::io::pki;
-use catchment_aggregator::io::store::sqlite::{Store, tables};
+use catchment_aggregator::io::store::sqlite::Sqlite;
 use catchment_aggregator::limits::DUE_ROWS_MAX;
 use catchment_aggregator::plan_toml;
+use catchment_aggregator::store::{Reads, Store};
 use catchment_common::time::Now;
 use catchment_common::wire::{Heartbeat, Hello, Message};
 use support::partials::{keys, seal, section};
@@ -60,8 +61,8 @@ const KEYS_PER_AGENT: usize = 1_000;
 
 /// An aggregator over a store, as the server's two threads have them.
 struct Centre {
-    store: Store,
-    reader: Store,
+    store: Sqlite,
+    reader: Sqlite,
     aggregator: Aggregator,
     machine_cpu: Duration,
     store_cpu: Duration,
@@ -71,9 +72,9 @@ struct Centre {
 impl Centre {
     fn open(folder: &std::path::Path, plan: &str, now: Now) -> Result<Self> {
         let path = folder.join("catchment.db");
-        let mut store = Store::open(&path)?;
+        let mut store = Sqlite::open(&path)?;
         store.apply_plan(plan_toml::parse(plan, "plan.toml")?, plan, now.wall)?;
-        let reader = Store::open_to_read(&path)?;
+        let reader = Sqlite::open_to_read(&path)?;
         Ok(Self {
             aggregator: reader.restore(SETTINGS, now)?,
             store,
@@ -110,12 +111,11 @@ impl Centre {
 
     fn commit(&mut self, now: Now) -> Result<()> {
         let start = thread_cpu();
-        let tables = tables(self.aggregator.catalog());
         let commit = self.aggregator.poll_commit(now, &self.reader)?;
         let polled = thread_cpu();
         self.machine_cpu += polled.saturating_sub(start);
         let Some(commit) = commit else { return Ok(()) };
-        self.store.commit(&commit, &tables)?;
+        self.store.commit(&commit)?;
         self.store_cpu += thread_cpu().saturating_sub(polled);
         self.aggregator.handle_committed(commit.id);
         while self.aggregator.poll_transmit().is_some() {}

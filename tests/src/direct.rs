@@ -7,12 +7,12 @@ use catchment_agent::log::disk::MemoryDisk;
 use catchment_agent::settings::{ClockUnset, Settings};
 use catchment_aggregator::aggregator::{self, Aggregator, Transmit};
 use catchment_aggregator::limits::DUE_ROWS_MAX;
-use catchment_common::plan::Query;
+use catchment_aggregator::store::memory::Memory;
+use catchment_aggregator::store::{Reads, Store};
+use catchment_common::plan::{Plan, Query};
 use catchment_common::stats::Lowered;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_firmware_sim::verify::{Cell, Row, format_time};
-
-use crate::sim::store::Store;
 
 /// Rounds of messages to and fro until all is said.
 const ROUNDS_MAX: usize = 10_000;
@@ -21,8 +21,7 @@ const ROUNDS_MAX: usize = 10_000;
 pub struct Direct {
     gateways: Vec<Gateway>,
     aggregator: Aggregator,
-    store: Store,
-    names: Vec<String>,
+    store: Memory,
     now: Now,
     /// Bytes that agents have sent, in messages and batches.
     pub uplink_bytes: u64,
@@ -40,15 +39,18 @@ impl Direct {
             monotonic: Instant::from_micros(0),
             wall,
         };
-        let mut store = Store::default();
-        store.apply_plan(queries);
+        let mut store = Memory::default();
+        store
+            .apply_plan(Plan { version: 0, queries }, "", wall)
+            .expect("a first plan is taken");
         let settings = aggregator::Settings {
             lease: Span::from_days(36_500),
             heartbeat: Span::from_secs(1),
             due_rows: DUE_ROWS_MAX,
         };
-        let aggregator = store.restore(settings, now);
-        let names = aggregator.catalog().queries.iter();
+        let aggregator = store
+            .restore(settings, now)
+            .expect("a store in memory can be read");
         let gateway = |number: u64| {
             let settings = Settings {
                 name: name(number),
@@ -68,7 +70,6 @@ impl Direct {
         };
         let mut direct = Self {
             gateways: (0..agents).map(gateway).collect(),
-            names: names.map(|query| query.query.name.clone()).collect(),
             aggregator,
             store,
             now,
@@ -107,7 +108,9 @@ impl Direct {
                 busy |= self.run_agent(index);
             }
             while let Some(commit) = self.aggregator.poll_commit(self.now, &self.store).unwrap() {
-                self.store.commit(&commit, &self.names);
+                self.store
+                    .commit(&commit)
+                    .expect("a store in memory takes everything");
                 self.aggregator.handle_committed(commit.id);
             }
             while let Some((connection, transmit)) = self.aggregator.poll_transmit() {

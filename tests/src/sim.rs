@@ -20,8 +20,6 @@ pub mod disk;
 
 pub mod broker;
 
-pub mod store;
-
 mod link;
 
 mod gateway;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, mpsc as blocking};
+use std::sync::mpsc as blocking;
 use std::thread;
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ use crate::io::net::quic::{self, NetEvent, Outgoing};
 use crate::io::net::reset;
 use crate::io::pki;
 use crate::io::store::lock::DatabaseLock;
-use crate::io::store::sqlite::{Store, StoreFault, tables};
-use crate::io::store::tables::TableSql;
+use crate::io::store::sqlite::Sqlite;
 use crate::plan_toml;
+use crate::store::{Reads, Store, StoreFault};
 
 /// Frames handed to the machine before commits and messages are looked at again.
 const BURST_MAX: usize = 256;
@@ -40,11 +40,11 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 pub async fn serve(config: Config) -> Result<()> {
     let clock = Clock::start();
     let _lock = DatabaseLock::take(&config.database)?;
-    let mut store = Store::open(&config.database)?;
+    let mut store = Sqlite::open(&config.database)?;
     if let Some(plan) = &config.plan {
         apply_if_new(&mut store, plan, clock)?;
     }
-    let reader = Store::open_to_read(&config.database)?;
+    let reader = Sqlite::open_to_read(&config.database)?;
     let aggregator = reader.restore(config.settings(), clock.now())?;
     let catalog = aggregator.catalog();
     info!(
@@ -95,7 +95,7 @@ pub async fn serve(config: Config) -> Result<()> {
 }
 
 /// Applies the configured plan file unless its text is the newest plan's.
-fn apply_if_new(store: &mut Store, file: &Path, clock: Clock) -> Result<()> {
+fn apply_if_new(store: &mut Sqlite, file: &Path, clock: Clock) -> Result<()> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("{}: cannot read the plan", file.display()))?;
     if store.plan_source()?.as_deref() == Some(&text) {
@@ -107,21 +107,18 @@ fn apply_if_new(store: &mut Store, file: &Path, clock: Clock) -> Result<()> {
 }
 
 /// Checks a plan's text and puts it into force; returns its version.
-pub fn apply(store: &mut Store, text: &str, name: &str, now: Timestamp) -> Result<u64> {
+pub fn apply(store: &mut impl Store, text: &str, name: &str, now: Timestamp) -> Result<u64> {
     let plan = plan_toml::parse(text, name)?;
     Ok(store.apply_plan(plan, text, now)?)
 }
 
 struct Engine {
     aggregator: Aggregator,
-    reader: Store,
+    reader: Sqlite,
     clock: Clock,
-    tables: Arc<[TableSql]>,
     connections: BTreeMap<ConnectionId, Peer>,
-    jobs: blocking::SyncSender<Job>,
+    jobs: blocking::SyncSender<Commit>,
     done: mpsc::Receiver<Done>,
-    /// The tables that a failed commit was made for; a new plan may have come since.
-    retry_tables: Option<(CommitId, Arc<[TableSql]>)>,
     looked_at: tokio::time::Instant,
 }
 
@@ -132,33 +129,25 @@ struct Peer {
     outgoing: mpsc::Sender<Outgoing>,
 }
 
-/// A commit and the tables that its indices mean.
-struct Job {
-    commit: Commit,
-    tables: Arc<[TableSql]>,
-}
-
 enum Done {
     Committed(CommitId),
-    Failed(Box<Job>, rusqlite::Error),
+    Failed(Box<Commit>, StoreFault),
 }
 
 impl Engine {
-    fn new(aggregator: Aggregator, reader: Store, writer: Store, clock: Clock) -> Result<Self> {
+    fn new(aggregator: Aggregator, reader: Sqlite, writer: Sqlite, clock: Clock) -> Result<Self> {
         let (jobs, queue) = blocking::sync_channel(1);
         let (done_in, done) = mpsc::channel(1);
         thread::Builder::new()
             .name("writer".into())
             .spawn(move || write(writer, &queue, &done_in))?;
         Ok(Self {
-            tables: tables(aggregator.catalog()),
             aggregator,
             reader,
             clock,
             connections: BTreeMap::new(),
             jobs,
             done,
-            retry_tables: None,
             looked_at: tokio::time::Instant::now(),
         })
     }
@@ -221,10 +210,9 @@ impl Engine {
     fn handle_done(&mut self, done: Done) {
         match done {
             Done::Committed(id) => self.aggregator.handle_committed(id),
-            Done::Failed(job, error) => {
+            Done::Failed(commit, error) => {
                 error!(%error, "a commit failed; nothing is acknowledged until it succeeds; trying again");
-                self.retry_tables = Some((job.commit.id, job.tables));
-                self.aggregator.handle_commit_failed(self.clock.now(), job.commit);
+                self.aggregator.handle_commit_failed(self.clock.now(), *commit);
             }
         }
     }
@@ -244,13 +232,7 @@ impl Engine {
                 "stored data cannot be read; its bytes are kept in catchment_set_aside, and a loss is noted"
             );
         }
-        let tables = match self.retry_tables.take_if(|(id, _)| *id == commit.id) {
-            Some((_, tables)) => tables,
-            None => Arc::clone(&self.tables),
-        };
-        self.jobs
-            .send(Job { commit, tables })
-            .context("the writer's thread died")
+        self.jobs.send(commit).context("the writer's thread died")
     }
 
     fn transmit(&mut self) {
@@ -322,9 +304,8 @@ impl Engine {
         self.aggregator.handle_retired(&self.reader.retired()?);
         let version = self.reader.plan_version()?;
         if version != self.aggregator.catalog().version {
-            let catalog = self.reader.load_catalog()?;
+            let catalog = self.reader.catalog()?;
             info!(version, queries = catalog.queries.len(), "a new plan is in force");
-            self.tables = tables(&catalog);
             self.aggregator.handle_catalog(self.clock.now(), catalog);
         }
         Ok(())
@@ -343,11 +324,11 @@ impl Engine {
 }
 
 /// The writer's thread: one transaction after another.
-fn write(mut store: Store, jobs: &blocking::Receiver<Job>, done: &mpsc::Sender<Done>) {
-    while let Ok(job) = jobs.recv() {
-        let result = match store.commit(&job.commit, &job.tables) {
-            Ok(()) => Done::Committed(job.commit.id),
-            Err(error) => Done::Failed(Box::new(job), error),
+fn write(mut store: impl Store, jobs: &blocking::Receiver<Commit>, done: &mpsc::Sender<Done>) {
+    while let Ok(commit) = jobs.recv() {
+        let result = match store.commit(&commit) {
+            Ok(()) => Done::Committed(commit.id),
+            Err(error) => Done::Failed(Box::new(commit), error),
         };
         if done.blocking_send(result).is_err() {
             return;

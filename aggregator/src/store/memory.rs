@@ -1,135 +1,87 @@
-//! A store in memory that does what the SQLite one does: applies commits whole, gives a machine back, and numbers plans
-//! and pipelines.
+//! A store in memory: for simulations and tests, and as the plain statement of what a store does.
+
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_aggregator::agents::{About, Standing};
-use catchment_aggregator::aggregator::{Aggregator, Settings};
-use catchment_aggregator::catalog::{Catalog, Pipelines, keeps_its_number};
-use catchment_aggregator::commit::{
-    AgentRow, AppendedBatch, Commit, CountedRow, PaneSource, QueryResults, Row, SourceFault, StoredChunk,
-    WindowStatus,
-};
 use catchment_common::metrics::Counter;
 use catchment_common::plan::{Pipeline, PipelineId, Plan, Query};
-use catchment_common::time::{Now, Timestamp};
+use catchment_common::time::Timestamp;
 use catchment_common::wire::SeqRange;
 
-/// Names a row: start, end, whether coarse, key.
-pub type RowName = (Timestamp, Timestamp, bool, Box<[u8]>);
+pub use self::table::{CountedName, RowName, Stored, Table, Written};
+use super::{Reads, Result, ShownThrough, Store, TakeBatch, TakeChunk, TakeRange, other_key, other_windows};
+use crate::agents::{About, Standing};
+use crate::catalog::{Catalog, Pipelines, keeps_its_number};
+use crate::commit::{
+    AgentRow, AppendedBatch, Checkpoint, Commit, Contribution, PaneSource, SetAside, SourceFault,
+    StoredChunk, Unreadable,
+};
 
-/// Names a row of a count window: key and number.
-pub type CountedName = (Box<[u8]>, Timestamp);
+/// Names a loss: agent, epoch, seq, pipeline and start of the earliest lost pane.
+pub type LossName = (String, u64, u64, PipelineId, Timestamp);
 
-/// A result row as it stands in its table.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Stored {
-    /// The row.
-    pub row: Row,
-    /// Whether all expected agents have passed its end.
-    pub is_final: bool,
-    /// What it says about who has.
-    pub coverage: f64,
-    /// How often it was written.
-    pub revision: u64,
-    /// Whether it has become part of an earlier session.
-    pub is_merged: bool,
-}
-
-/// A query's table.
-#[derive(Clone, Debug, Default)]
-pub struct Table {
-    /// The horizon.
-    pub through: Option<Timestamp>,
-    /// The rows.
-    pub rows: BTreeMap<RowName, Stored>,
-    /// The rows of count windows: by key, whose last tag is the agent, and number; and how often each was
-    /// written.
-    pub counted: BTreeMap<CountedName, (CountedRow, u64)>,
-    own: PipelineId0,
-    readers: BTreeSet<PipelineId>,
-}
-
-/// A pipeline's number, 0 before there is one.
-#[derive(Clone, Copy, Debug)]
-struct PipelineId0(PipelineId);
-
-impl Default for PipelineId0 {
-    fn default() -> Self {
-        Self(PipelineId(0))
-    }
-}
+/// Names what an agent has shipped of a pane: pipeline, pane and agent.
+pub type ContributionName = (PipelineId, Timestamp, String);
 
 /// All that is durable at the centre.
 #[derive(Clone, Debug, Default)]
-pub struct Store {
+pub struct Memory {
     plan: Plan,
+    source: Option<String>,
     pipelines: Pipelines,
+    /// The largest plan version that may have been given out.
     plan_floor: u64,
+    /// The pipeline that each query is on, and those that it has read.
+    readers: BTreeMap<String, (PipelineId, BTreeSet<PipelineId>)>,
     batches: Vec<AppendedBatch>,
     committed: BTreeMap<(String, u64), Vec<SeqRange>>,
     watermarks: BTreeMap<(String, PipelineId), Timestamp>,
     agents: BTreeMap<String, AgentRow>,
-    /// Readings given up, by agent, epoch, seq and pipeline.
-    pub losses: BTreeMap<(String, u64, u64, PipelineId), u64>,
+    retired: BTreeSet<String>,
+    /// The end of the latest lost pane, and readings given up.
+    pub losses: BTreeMap<LossName, (Timestamp, u64)>,
     /// Counters by agent, era, pipeline and counter.
     pub counters: BTreeMap<(String, u64, PipelineId, Counter), u64>,
+    /// What agents have shipped, and when the first and the last of it was committed.
+    pub contributions: BTreeMap<ContributionName, (Contribution, Timestamp, Timestamp)>,
     panes: BTreeMap<(PipelineId, Timestamp, u32), Vec<u8>>,
+    /// What could not be read, with its bytes.
+    pub set_aside: Vec<(SetAside, Vec<u8>)>,
     /// Result tables by query.
     pub tables: BTreeMap<String, Table>,
 }
 
-impl Store {
-    /// Puts a plan of these queries into force.
-    pub fn apply_plan(&mut self, queries: Vec<Query>) {
-        let plan = Plan {
-            version: self.plan.version.max(self.plan_floor) + 1,
-            queries,
-        };
-        let planned = plan.pipelines();
-        let read: Vec<Vec<PipelineId>> = plan
-            .queries
-            .iter()
-            .map(|query| {
-                self.tables
-                    .get(&query.name)
-                    .map_or(Vec::new(), |table| table.readers.iter().copied().collect())
-            })
-            .collect();
-        let mut numbers = Vec::new();
-        for (index, (base, ladder)) in planned.pipelines.iter().zip(&planned.ladders).enumerate() {
-            let queries = planned.readers.iter().zip(&read);
-            let queries = queries.map(|((own, _), read)| (*own == index, read.as_slice()));
-            let known = self
-                .known_pipeline(base, None)
-                .filter(|&known| keeps_its_number(known, queries));
-            let id = known.unwrap_or_else(|| self.number_pipeline(base, None));
-            for &pane in ladder {
-                let rung = Pipeline { pane, ..base.clone() };
-                if self.known_pipeline(&rung, Some(id)).is_none() {
-                    self.number_pipeline(&rung, Some(id));
-                }
-            }
-            numbers.push(id);
-        }
-        for (query, (index, _)) in plan.queries.iter().zip(&planned.readers) {
-            let id = numbers[*index];
-            let table = self.tables.entry(query.name.clone()).or_default();
-            table.own = PipelineId0(id);
-            table.readers.insert(id);
-        }
-        self.plan = plan;
-    }
-
+impl Memory {
     /// The pipelines that a query has read, and the coarser ones of all of them.
     pub fn family(&self, query: &str) -> BTreeSet<PipelineId> {
-        let own = self.tables.get(query).map(|table| &table.readers);
+        let own = self.readers.get(query).map(|(_, read)| read);
         let is_own = |id: &PipelineId| own.is_some_and(|own| own.contains(id));
         let Pipelines { all, coarser_of } = &self.pipelines;
         all.keys()
             .copied()
             .filter(|id| is_own(id) || coarser_of.get(id).is_some_and(is_own))
             .collect()
+    }
+
+    /// An older state of this store takes its place, as the `restore` command does it: numbers go on, and the newer
+    /// plan is put into force again.
+    pub fn restore_backup(&mut self, backup: &Self) {
+        let replaced = std::mem::replace(self, backup.clone());
+        self.pipelines = replaced.pipelines;
+        for (query, (own, read)) in replaced.readers {
+            let held = self
+                .readers
+                .entry(query)
+                .or_insert_with(|| (own, BTreeSet::new()));
+            held.1.extend(read);
+        }
+        self.plan_floor = replaced.plan_floor.max(replaced.plan.version);
+        if replaced.plan.version > self.plan.version {
+            let source = replaced.source.unwrap_or_default();
+            self.apply_plan(replaced.plan, &source, Timestamp::MIN)
+                .expect("it was in force");
+        }
     }
 
     /// The newest number of a definition.
@@ -151,44 +103,62 @@ impl Store {
         id
     }
 
-    /// The plan in force with its pipelines.
-    pub fn catalog(&self) -> Catalog {
-        let own: Vec<PipelineId> = self
-            .plan
-            .queries
-            .iter()
-            .map(|query| self.tables[&query.name].own.0)
-            .collect();
-        let readers = self
-            .plan
-            .queries
-            .iter()
-            .map(|query| self.tables[&query.name].readers.iter().copied().collect())
-            .collect::<Vec<_>>();
-        Catalog::new(self.plan.clone(), self.pipelines.clone(), &own, &readers)
+    /// The number of each of a plan's pipelines, given now where it needs a new one.
+    fn number_plan(&mut self, plan: &Plan) -> Vec<PipelineId> {
+        let planned = plan.pipelines();
+        let read = |query: &Query| {
+            let read = self.readers.get(&query.name);
+            read.map_or(Vec::new(), |(_, read)| read.iter().copied().collect())
+        };
+        let read: Vec<Vec<PipelineId>> = plan.queries.iter().map(read).collect();
+        let mut numbers = Vec::new();
+        for (index, (base, ladder)) in planned.pipelines.iter().zip(&planned.ladders).enumerate() {
+            let queries = planned.readers.iter().zip(&read);
+            let queries = queries.map(|((own, _), read)| (*own == index, read.as_slice()));
+            let known = self
+                .known_pipeline(base, None)
+                .filter(|&known| keeps_its_number(known, queries));
+            let id = known.unwrap_or_else(|| self.number_pipeline(base, None));
+            for &pane in ladder {
+                let rung = Pipeline { pane, ..base.clone() };
+                if self.known_pipeline(&rung, Some(id)).is_none() {
+                    self.number_pipeline(&rung, Some(id));
+                }
+            }
+            numbers.push(id);
+        }
+        numbers
     }
 
-    /// An older state of this store takes its place, as the `restore` command does it: numbers go on, and the newer
-    /// plan is put into force again.
-    pub fn restore_backup(&mut self, backup: &Self) {
-        let replaced = std::mem::replace(self, backup.clone());
-        self.pipelines = replaced.pipelines;
-        for (query, table) in replaced.tables {
-            self.tables
-                .entry(query)
-                .or_default()
-                .readers
-                .extend(table.readers);
-        }
-        self.plan_floor = replaced.plan_floor.max(replaced.plan.version);
-        if replaced.plan.version > self.plan.version {
-            self.apply_plan(replaced.plan.queries);
+    fn set_aside(&mut self, aside: &SetAside) {
+        let bytes = match &aside.what {
+            Unreadable::Chunk {
+                pipeline,
+                pane,
+                end,
+                number,
+            } => {
+                let name = (String::new(), 0, 0, *pipeline, *pane);
+                self.losses.entry(name).or_insert((*end, 0));
+                self.panes.remove(&(*pipeline, *pane, *number))
+            }
+            Unreadable::Batch { agent, epoch, seq } => {
+                let nothing = Timestamp::clamped(0);
+                let name = (agent.clone(), *epoch, *seq, PipelineId(0), nothing);
+                self.losses.entry(name).or_insert((nothing, 0));
+                let is_it = |batch: &mut AppendedBatch| {
+                    (&batch.agent, batch.epoch, batch.seq) == (agent, *epoch, *seq)
+                };
+                let batch = self.batches.extract_if(.., is_it).next();
+                batch.map(|batch| batch.frame.to_vec())
+            }
+        };
+        if let Some(bytes) = bytes {
+            self.set_aside.push((aside.clone(), bytes));
         }
     }
 
-    /// Makes a commit durable. `names` are the queries that its indices mean.
-    pub fn commit(&mut self, commit: &Commit, names: &[String]) {
-        assert_eq!(commit.set_aside, [], "all that is stored can be read");
+    fn take_inputs(&mut self, commit: &Commit) {
         for (agent, epoch, ranges) in &commit.committed {
             self.committed.insert((agent.clone(), *epoch), ranges.clone());
         }
@@ -196,30 +166,47 @@ impl Store {
             self.watermarks.insert((agent.clone(), *pipeline), *watermark);
         }
         for agent in &commit.agents {
+            if agent.returned {
+                self.retired.remove(&agent.name);
+            }
             self.agents.insert(agent.name.clone(), agent.clone());
         }
         for (agent, loss) in &commit.losses {
+            let name = |pipeline, from| (agent.clone(), loss.epoch, loss.seq, pipeline, from);
             for entry in &loss.entries {
-                let name = (agent.clone(), loss.epoch, loss.seq, entry.pipeline);
-                *self.losses.entry(name).or_default() += entry.readings;
+                let held = self.losses.entry(name(entry.pipeline, entry.from));
+                let held = held.or_insert((entry.to, 0));
+                *held = (held.0.max(entry.to), held.1 + entry.readings);
+            }
+            if loss.entries.is_empty() {
+                let nothing = Timestamp::clamped(0);
+                self.losses
+                    .entry(name(PipelineId(0), nothing))
+                    .or_insert((nothing, 0));
             }
         }
         for (agent, era, pipeline, counter, value) in &commit.counters {
             self.counters
                 .insert((agent.clone(), *era, *pipeline, *counter), *value);
         }
-        for results in &commit.results {
-            // Of a query that is no longer in the plan nothing is shown.
-            let name = &names[results.query];
-            let is_known = self.plan.queries.iter().any(|query| query.name == *name);
-            if let Some(table) = self.tables.get_mut(name).filter(|_| is_known) {
-                table.write(results);
-            }
+        for more in &commit.contributions {
+            let name = (more.pipeline, more.pane, more.agent.clone());
+            let held = self.contributions.entry(name);
+            let held = held.or_insert_with(|| {
+                let none = Contribution {
+                    deltas: 0,
+                    late: 0,
+                    ..more.clone()
+                };
+                (none, commit.at, commit.at)
+            });
+            held.0.deltas += more.deltas;
+            held.0.late += more.late;
+            held.2 = commit.at;
         }
-        let Some(checkpoint) = &commit.checkpoint else {
-            self.batches.extend(commit.batches.iter().cloned());
-            return;
-        };
+    }
+
+    fn take_checkpoint(&mut self, commit: &Commit, checkpoint: &Checkpoint) {
         self.batches.clear();
         for pane in &checkpoint.panes {
             let (pipeline, start) = (pane.pipeline, pane.start);
@@ -232,143 +219,162 @@ impl Store {
                 self.panes.insert((pipeline, start, number), columns.clone());
             }
         }
-    }
-
-    /// The machine as it was when the last commit became durable.
-    pub fn restore(&self, settings: Settings, now: Now) -> Aggregator {
-        let mut aggregator = Aggregator::new(settings, self.catalog(), now);
-        self.restore_agents(&mut aggregator);
-        for (index, query) in self.plan.queries.iter().enumerate() {
-            let table = &self.tables[&query.name];
-            let Some(through) = table.through else { continue };
-            let provisional: BTreeMap<(Timestamp, Timestamp), f64> = table
-                .rows
-                .iter()
-                .filter(|((_, _, coarse, _), stored)| !coarse && !stored.is_final)
-                .map(|((start, end, ..), stored)| ((*start, *end), stored.coverage))
-                .collect();
-            let provisional = provisional.into_iter();
-            let provisional = provisional.map(|((start, end), coverage)| (start, end, coverage));
-            aggregator.restore_query(index, through, provisional);
-        }
-        let pipelines: Vec<PipelineId> = self.pipelines.all.keys().copied().collect();
-        let from = pipelines
-            .into_iter()
-            .map(|pipeline| (pipeline, aggregator.restore_panes_from(pipeline)));
-        let from: BTreeMap<PipelineId, Timestamp> = from.collect();
-        for (&(pipeline, start, number), columns) in &self.panes {
-            if start >= from[&pipeline] {
-                let columns = columns.clone();
-                aggregator.restore_chunk(pipeline, start, &StoredChunk { number, columns });
+        for &(query, before) in &checkpoint.expired.rows {
+            let query = &commit.queries[query];
+            if let Some(table) = self.tables.get_mut(&query.name) {
+                table.expire(query, before);
             }
         }
-        for batch in &self.batches {
-            aggregator
-                .replay(batch, self)
-                .expect("a store in memory can be read");
+        for &(of, before) in &checkpoint.expired.panes {
+            self.panes
+                .retain(|&(pipeline, start, _), _| pipeline != of || start >= before);
+            self.contributions
+                .retain(|&(pipeline, start, _), _| pipeline != of || start >= before);
         }
-        aggregator
+    }
+}
+
+impl Store for Memory {
+    fn apply_plan(&mut self, mut plan: Plan, source: &str, _: Timestamp) -> Result<u64> {
+        for query in &plan.queries {
+            let mut before = self.plan.queries.iter();
+            if before.any(|old| old.name == query.name && old.window != query.window) {
+                return Err(other_windows(query));
+            }
+            let table = self.tables.get(&query.name);
+            if table.is_some_and(|table| table.key != Table::of(query).key) {
+                return Err(other_key(query));
+            }
+        }
+        plan.version = self.plan.version.max(self.plan_floor) + 1;
+        let numbers = self.number_plan(&plan);
+        for (query, (index, _)) in plan.queries.iter().zip(&plan.pipelines().readers) {
+            let id = numbers[*index];
+            let name = query.name.clone();
+            let held = self.readers.entry(name.clone());
+            let (own, read) = held.or_insert_with(|| (id, BTreeSet::new()));
+            *own = id;
+            read.insert(id);
+            self.tables.entry(name).or_insert_with(|| Table::of(query));
+        }
+        self.plan = plan;
+        self.source = Some(source.to_owned());
+        Ok(self.plan.version)
     }
 
-    fn restore_agents(&self, aggregator: &mut Aggregator) {
-        for (name, row) in &self.agents {
-            let watermarks = self
+    fn commit(&mut self, commit: &Commit) -> Result<()> {
+        for aside in &commit.set_aside {
+            self.set_aside(aside);
+        }
+        self.take_inputs(commit);
+        for results in &commit.results {
+            let name = &commit.queries[results.query].name;
+            if let Some(table) = self.tables.get_mut(name) {
+                table.write(results, commit.at);
+            }
+        }
+        match &commit.checkpoint {
+            None => self.batches.extend(commit.batches.iter().cloned()),
+            Some(checkpoint) => self.take_checkpoint(commit, checkpoint),
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self, agent: &str) -> Result<bool> {
+        let is_known = self.agents.contains_key(agent);
+        if is_known {
+            self.retired.insert(agent.to_owned());
+        }
+        Ok(is_known)
+    }
+}
+
+impl Reads for Memory {
+    fn plan_version(&self) -> Result<u64> {
+        Ok(self.plan.version)
+    }
+
+    fn catalog(&self) -> Result<Catalog> {
+        let queries = || self.plan.queries.iter();
+        let own: Vec<PipelineId> = queries().map(|query| self.readers[&query.name].0).collect();
+        let read = queries().map(|query| self.readers[&query.name].1.iter().copied().collect());
+        let read: Vec<Vec<PipelineId>> = read.collect();
+        Ok(Catalog::new(
+            self.plan.clone(),
+            self.pipelines.clone(),
+            &own,
+            &read,
+        ))
+    }
+
+    fn plan_source(&self) -> Result<Option<String>> {
+        Ok(self.source.clone())
+    }
+
+    fn retired(&self) -> Result<BTreeSet<String>> {
+        Ok(self.retired.clone())
+    }
+
+    fn standings(&self) -> Result<BTreeMap<String, Standing>> {
+        let standing = |row: &AgentRow| Standing {
+            heard: row.heard,
+            retired: self.retired.contains(&row.name),
+            watermarks: self
                 .watermarks
-                .iter()
-                .filter(|((agent, _), _)| agent == name)
+                .range((row.name.clone(), PipelineId(0))..)
+                .take_while(|((agent, _), _)| *agent == row.name)
                 .map(|((_, pipeline), watermark)| (*pipeline, *watermark))
-                .collect();
-            let about = About {
+                .collect(),
+            about: About {
                 software: row.software.clone(),
                 plan_version: row.plan_version,
                 backlog_batches: row.backlog_batches,
                 backlog_bytes: row.backlog_bytes,
                 conflicts: row.conflicts,
-            };
-            let standing = Standing {
-                heard: row.heard,
-                retired: false,
-                watermarks,
-                about,
-            };
-            aggregator.restore_agent(name.clone(), standing);
-        }
+            },
+        };
+        let agents = self.agents.values();
+        Ok(agents.map(|row| (row.name.clone(), standing(row))).collect())
+    }
+
+    fn committed(&self, take: TakeRange<'_>) -> Result<()> {
         for ((agent, epoch), ranges) in &self.committed {
-            for &range in ranges {
-                aggregator.restore_range(agent, *epoch, range);
+            for range in ranges {
+                take(agent, *epoch, *range);
             }
         }
+        Ok(())
+    }
+
+    fn shown_through(&self, query: &Query) -> Result<Option<ShownThrough>> {
+        let table = self.tables.get(&query.name);
+        let shown = table.and_then(|table| Some((table.through?, table)));
+        Ok(shown.map(|(through, table)| ShownThrough {
+            through,
+            provisional: table.provisional(),
+        }))
+    }
+
+    fn panes_from(&self, pipeline: PipelineId, from: Timestamp, take: TakeChunk<'_>) -> Result<()> {
+        let range = (pipeline, from, 0)..=(pipeline, Timestamp::MAX, u32::MAX);
+        for (&(_, start, number), columns) in self.panes.range(range) {
+            let columns = columns.clone();
+            take(start, StoredChunk { number, columns });
+        }
+        Ok(())
+    }
+
+    fn batches(&self, take: TakeBatch<'_>) -> Result<()> {
+        Ok(self.batches.iter().cloned().try_for_each(take)?)
     }
 }
 
-impl Table {
-    /// Takes a session's row out, whatever its end was, and marks those of its key that start within it as merged.
-    fn take_session(&mut self, name: &RowName) -> Option<Stored> {
-        let (start, end, _, key) = name;
-        let same_key = |(_, _, coarse, of): &RowName| !coarse && of == key;
-        let within = |at: &Timestamp| start < at && at < end;
-        for (_, stored) in self
-            .rows
-            .iter_mut()
-            .filter(|(name, _)| same_key(name) && within(&name.0))
-        {
-            if !stored.is_merged {
-                stored.is_merged = true;
-                stored.revision += 1;
-                stored.row.readings = 0;
-                stored.row.values.fill(None);
-            }
-        }
-        let old = self.rows.keys().find(|name| same_key(name) && name.0 == *start);
-        let old = old.cloned()?;
-        self.rows.remove(&old)
-    }
-
-    fn write(&mut self, results: &QueryResults) {
-        for window in &results.windows {
-            let WindowStatus {
-                start,
-                end,
-                is_final,
-                coverage,
-            } = window.status;
-            for row in &window.rows {
-                let name = (start, end, window.is_coarse, row.key.clone());
-                let before = if window.is_session {
-                    self.take_session(&name)
-                } else {
-                    self.rows.remove(&name)
-                };
-                let revision = before.map_or(1, |stored| stored.revision + 1);
-                let stored = Stored {
-                    row: row.clone(),
-                    is_final,
-                    coverage,
-                    revision,
-                    is_merged: false,
-                };
-                self.rows.insert(name, stored);
-            }
-        }
-        for row in &results.counted {
-            let held = self.counted.entry((row.row.key.clone(), row.number));
-            let revision = held.or_insert_with(|| (row.clone(), 0));
-            *revision = (row.clone(), revision.1 + 1);
-        }
-        for status in &results.statuses {
-            for ((start, end, coarse, _), stored) in &mut self.rows {
-                if (*start, *end) == (status.start, status.end) && !coarse && !stored.is_merged {
-                    stored.is_final = status.is_final;
-                    stored.coverage = status.coverage;
-                }
-            }
-        }
-        self.through = results.emitted_through.or(self.through);
-    }
-}
-
-impl PaneSource for Store {
-    fn chunks(&self, pipeline: PipelineId, pane: Timestamp) -> Result<Vec<StoredChunk>, SourceFault> {
+impl PaneSource for Memory {
+    fn chunks(
+        &self,
+        pipeline: PipelineId,
+        pane: Timestamp,
+    ) -> std::result::Result<Vec<StoredChunk>, SourceFault> {
         let range = (pipeline, pane, 0)..=(pipeline, pane, u32::MAX);
         Ok(self
             .panes
@@ -385,7 +391,7 @@ impl PaneSource for Store {
         pipeline: PipelineId,
         from: Timestamp,
         to: Timestamp,
-    ) -> Result<Vec<Timestamp>, SourceFault> {
+    ) -> std::result::Result<Vec<Timestamp>, SourceFault> {
         let range = (pipeline, from, 0)..=(pipeline, to, u32::MAX);
         let starts: BTreeSet<Timestamp> = self.panes.range(range).map(|((_, start, _), _)| *start).collect();
         Ok(starts.into_iter().collect())

@@ -4,27 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use catchment_aggregator::aggregator::{Aggregator, Settings, Transmit};
+use catchment_aggregator::catalog::Catalog;
 use catchment_aggregator::commit::Commit;
-use catchment_common::time::Span;
+use catchment_aggregator::store::memory::Memory;
+use catchment_aggregator::store::{Reads, Store};
+use catchment_common::plan::{Plan, Query};
+use catchment_common::time::{Span, Timestamp};
 
 use super::case::{Case, MS, SECOND};
 use super::plans::Variant;
-use super::store::Store;
 use super::world::{Event, World};
 
 /// The aggregator.
 pub(super) struct Centre {
     machine: Option<Aggregator>,
-    pub(super) store: Store,
-    pub(super) backup: Option<Box<Store>>,
+    pub(super) store: Memory,
+    pub(super) backup: Option<Box<Memory>>,
     pub(super) life: u32,
     pub(super) fails_until: u64,
     boot: u64,
-    job: Option<(Commit, Vec<String>)>,
-    /// The queries that a failed commit was made for.
-    retry_names: Option<(u64, Vec<String>)>,
-    /// The queries of the running catalog.
-    names: Vec<String>,
+    job: Option<Commit>,
     wake: u64,
     /// When queries came that were not there from the start.
     pub(super) added: BTreeMap<String, u64>,
@@ -34,8 +33,8 @@ pub(super) struct Centre {
 
 impl Centre {
     pub(super) fn new(case: &Case) -> Self {
-        let mut store = Store::default();
-        store.apply_plan(case.plan.queries());
+        let mut store = Memory::default();
+        apply(&mut store, case.plan.queries());
         Self {
             machine: None,
             store,
@@ -44,8 +43,6 @@ impl Centre {
             fails_until: 0,
             boot: 0,
             job: None,
-            retry_names: None,
-            names: Vec::new(),
             wake: u64::MAX,
             added: BTreeMap::new(),
             removed: BTreeSet::new(),
@@ -82,14 +79,13 @@ impl World<'_> {
             due_rows: self.case.due_rows,
         };
         let machine = self.centre.store.restore(settings, now);
+        let machine = machine.expect("a store in memory can be read");
         let plan = machine.catalog().agent_plan();
         self.plans.insert(plan.version, plan);
-        self.centre.names = names(&machine);
         self.centre.machine = Some(machine);
         self.centre.life += 1;
         self.centre.wake = u64::MAX;
         self.centre.job = None;
-        self.centre.retry_names = None;
         self.log(|| "the aggregator starts".into());
         self.drain_centre();
     }
@@ -100,11 +96,11 @@ impl World<'_> {
         }
         self.figures.crashes += 1;
         self.centre.life += 1;
-        if let Some((commit, names)) = self.centre.job.take()
+        if let Some(commit) = self.centre.job.take()
             && durable
             && self.centre.fails_until <= self.now
         {
-            self.centre.store.commit(&commit, &names);
+            commit_to(&mut self.centre.store, &commit);
         }
         let links: Vec<u64> = self.links.keys().copied().collect();
         for link in links {
@@ -125,7 +121,7 @@ impl World<'_> {
 
     pub(super) fn apply_plan(&mut self, variant: Variant) {
         let queries = variant.queries();
-        let before = self.centre.store.catalog();
+        let before = catalog(&self.centre.store);
         for query in &queries {
             if !before.queries.iter().any(|held| held.query.name == query.name) {
                 self.centre.added.insert(query.name.clone(), self.now);
@@ -136,7 +132,7 @@ impl World<'_> {
                 self.centre.removed.insert(held.query.name);
             }
         }
-        self.centre.store.apply_plan(queries);
+        apply(&mut self.centre.store, queries);
         let life = self.centre.life;
         self.soon(1_000_000, Event::TakeUp(life));
     }
@@ -146,12 +142,11 @@ impl World<'_> {
         let (Some(machine), true) = (&mut self.centre.machine, self.centre.life == life) else {
             return;
         };
-        let catalog = self.centre.store.catalog();
+        let catalog = catalog(&self.centre.store);
         if catalog.version != machine.catalog().version {
             let plan = catalog.agent_plan();
             self.plans.insert(plan.version, plan);
             machine.handle_catalog(now, catalog);
-            self.centre.names = names(machine);
             self.log(|| "the aggregator takes up a plan".into());
         }
         self.drain_centre();
@@ -182,17 +177,15 @@ impl World<'_> {
             machine,
             store,
             job,
-            retry_names,
             fails_until,
             ..
         } = &mut self.centre;
         let Some(machine) = machine else { return };
-        let Some((commit, names)) = job.take() else { return };
+        let Some(commit) = job.take() else { return };
         if *fails_until > self.now {
-            *retry_names = Some((commit.id, names));
             machine.handle_commit_failed(now, commit);
         } else {
-            store.commit(&commit, &names);
+            commit_to(store, &commit);
             machine.handle_committed(commit.id);
         }
         self.drain_centre();
@@ -201,12 +194,7 @@ impl World<'_> {
     pub(super) fn drain_centre(&mut self) {
         let now = self.centre_clock();
         let Centre {
-            machine,
-            store,
-            job,
-            retry_names,
-            names,
-            ..
+            machine, store, job, ..
         } = &mut self.centre;
         let Some(machine) = machine else { return };
         if job.is_none()
@@ -214,8 +202,6 @@ impl World<'_> {
                 .poll_commit(now, store)
                 .expect("a store in memory can be read")
         {
-            let retried = retry_names.take_if(|(id, _)| *id == commit.id);
-            let names = retried.map_or_else(|| names.clone(), |(_, names)| names);
             let text = format!(
                 "commit {}: {} batches, committed {:?}, checkpoint: {}",
                 commit.id,
@@ -224,7 +210,7 @@ impl World<'_> {
                 commit.checkpoint.is_some()
             );
             let is_worth_telling = !commit.batches.is_empty() || commit.checkpoint.is_some();
-            *job = Some((commit, names));
+            *job = Some(commit);
             if is_worth_telling {
                 self.log(|| text);
             }
@@ -262,7 +248,20 @@ impl World<'_> {
     }
 }
 
-fn names(machine: &Aggregator) -> Vec<String> {
-    let queries = &machine.catalog().queries;
-    queries.iter().map(|query| query.query.name.clone()).collect()
+/// Puts a plan of these queries into force.
+pub(super) fn apply(store: &mut Memory, queries: Vec<Query>) {
+    let plan = Plan { version: 0, queries };
+    store
+        .apply_plan(plan, "", Timestamp::MIN)
+        .expect("plans of cases can follow each other");
+}
+
+/// The plan in force.
+pub(super) fn catalog(store: &Memory) -> Catalog {
+    store.catalog().expect("a store in memory can be read")
+}
+
+fn commit_to(store: &mut Memory, commit: &Commit) {
+    assert_eq!(commit.set_aside, [], "all that is stored can be read");
+    store.commit(commit).expect("a store in memory takes everything");
 }

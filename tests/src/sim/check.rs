@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use catchment_agent::metrics::AGENT;
 use catchment_aggregator::catalog::RunningQuery;
 use catchment_aggregator::commit::Row;
+use catchment_aggregator::store::memory::{RowName, Stored, Table};
 use catchment_common::key::tags_of;
 use catchment_common::limits::SPAN_MAX;
 use catchment_common::metrics::{Counter, Reason};
@@ -18,7 +19,7 @@ use catchment_firmware_sim::oracle::{Expected, Oracle};
 use catchment_firmware_sim::truth::Entry;
 
 use super::case::START_US;
-use super::store::{RowName, Stored, Table};
+use super::centre::catalog;
 use super::world::World;
 
 /// Differences told of.
@@ -32,7 +33,7 @@ impl World<'_> {
                 return Err(format!("message {index} was never taken"));
             }
         }
-        let catalog = self.centre.store.catalog();
+        let catalog = catalog(&self.centre.store);
         for running in &catalog.queries {
             self.check_query(running)?;
         }
@@ -104,8 +105,8 @@ impl World<'_> {
             .store
             .losses
             .iter()
-            .filter(|((_, _, _, pipeline), _)| family.contains(pipeline))
-            .map(|(_, readings)| readings)
+            .filter(|((_, _, _, pipeline, _), _)| family.contains(pipeline))
+            .map(|(_, (_, readings))| readings)
             .sum();
         self.figures.lost += lost;
         if self.centre.removed.contains(name) {

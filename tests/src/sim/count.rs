@@ -29,8 +29,8 @@ impl World<'_> {
             .store
             .losses
             .iter()
-            .filter(|((_, _, _, pipeline), _)| family.contains(pipeline));
-        let lost: u64 = of_family.map(|(_, readings)| readings).sum();
+            .filter(|((_, _, _, pipeline, _), _)| family.contains(pipeline));
+        let lost: u64 = of_family.map(|(_, (_, readings))| readings).sum();
         self.figures.counted_rows += table.counted.len() as u64;
         self.figures.readings += expected.metrics.accepted;
         self.figures.lost += lost;

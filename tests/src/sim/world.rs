@@ -7,7 +7,7 @@ use catchment_common::wire::AgentPlan;
 use catchment_firmware_sim::dice::Dice;
 
 use super::case::{Case, Fault, MS, SECOND, START_US};
-use super::centre::Centre;
+use super::centre::{Centre, catalog};
 use super::gateway::Gateway;
 use super::link::Link;
 
@@ -146,7 +146,7 @@ impl<'c> World<'c> {
             serial: 0,
             settled_at: None,
         };
-        let plan = world.centre.store.catalog().agent_plan();
+        let plan = catalog(&world.centre.store).agent_plan();
         world.plans.insert(plan.version, plan.clone());
         for index in 0..case.gateways {
             world.gateways.push(Gateway::new(index, case, plan.clone()));

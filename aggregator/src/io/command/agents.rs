@@ -9,8 +9,9 @@ use catchment_common::time::{Now, Timestamp};
 use serde_json::Value;
 
 use crate::io::command::query::{OutputFormat, show};
-use crate::io::store::sqlite::Store;
+use crate::io::store::sqlite::Sqlite;
 use crate::io::store::tables::time_text;
+use crate::store::Store;
 
 /// Writes a row for each agent to `out`.
 pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Write) -> Result<()> {
@@ -25,7 +26,7 @@ pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Wr
         "lost_readings",
         "conflicts",
     ];
-    let store = Store::open_to_read(database)?;
+    let store = Sqlite::open_to_read(database)?;
     let mut statement = store.connection().prepare(
         "SELECT name, last_heard_us, plan_version, backlog_batches, backlog_bytes, software, retired,
                 (SELECT coalesce(sum(readings), 0) FROM catchment_loss WHERE agent = name), conflicts
@@ -63,7 +64,7 @@ pub fn losses(
     out: &mut impl Write,
 ) -> Result<()> {
     let columns = ["agent", "queries", "from", "to", "readings", "epoch", "seq"];
-    let store = Store::open_to_read(database)?;
+    let store = Sqlite::open_to_read(database)?;
     // A loss names the pipeline that it was gathered for; a coarser one stands for the one that it is a rung of.
     let mut statement = store.connection().prepare(
         "SELECT CASE agent WHEN '' THEN '(centre)' ELSE agent END,
@@ -92,7 +93,7 @@ pub fn losses(
 /// Retires an agent: no window waits for it any more, nor counts it in its coverage. Its seqs stay known, what it still
 /// sends is taken, and its next hello brings it back.
 pub fn retire(database: &Path, agent: &str) -> Result<()> {
-    let store = Store::open(database)?;
+    let mut store = Sqlite::open(database)?;
     if !store.retire(agent)? {
         bail!("there is no agent `{agent}`; `agents` lists those that were ever heard");
     }

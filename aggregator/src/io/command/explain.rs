@@ -19,18 +19,19 @@ use rusqlite::params;
 use crate::catalog::{Catalog, RunningQuery};
 use crate::commit::PaneSource;
 use crate::io::command::query::{explain_fault, instant, table};
-use crate::io::store::sqlite::Store;
+use crate::io::store::sqlite::Sqlite;
 use crate::io::store::tables::{parse_time_text, time_text};
 use crate::merge::Panes;
+use crate::store::Reads;
 
 /// Writes to `out` what the rows of a query over an instant (RFC 3339), of the key given as `tag=value,…`, are made of.
 pub fn explain(database: &Path, name: &str, key: &str, at: &str, out: &mut impl Write) -> Result<()> {
-    let store = Store::open_to_read(database)?;
+    let store = Sqlite::open_to_read(database)?;
     show(&store, name, key, at, out).map_err(|error| explain_fault(&store, error))
 }
 
-fn show(store: &Store, name: &str, key: &str, at: &str, out: &mut impl Write) -> Result<()> {
-    let catalog = store.load_catalog()?;
+fn show(store: &Sqlite, name: &str, key: &str, at: &str, out: &mut impl Write) -> Result<()> {
+    let catalog = store.catalog()?;
     let Some(query) = catalog.queries.iter().find(|query| query.query.name == name) else {
         let known: Vec<&str> = catalog
             .queries
@@ -125,7 +126,7 @@ fn of_key(query: &Query, first: usize) -> String {
     condition
 }
 
-fn rows(store: &Store, query: &Query, tags: &[String], at: Timestamp) -> Result<Vec<Row>> {
+fn rows(store: &Sqlite, query: &Query, tags: &[String], at: Timestamp) -> Result<Vec<Row>> {
     let is_counted = query.window.count().is_some();
     // Its last reading is in a window of so many.
     let (number, after) = if is_counted {
@@ -165,7 +166,7 @@ fn rows(store: &Store, query: &Query, tags: &[String], at: Timestamp) -> Result<
 }
 
 /// Where the key's rows are, for whoever has missed them.
-fn nearest(store: &Store, query: &Query, tags: &[String], at: Timestamp) -> Result<String> {
+fn nearest(store: &Sqlite, query: &Query, tags: &[String], at: Timestamp) -> Result<String> {
     let extreme = |what: &str, condition: &str| -> Result<Option<String>> {
         let sql = format!(
             "SELECT {what} FROM \"{}\" WHERE {condition} ?1{}",
@@ -187,7 +188,7 @@ fn nearest(store: &Store, query: &Query, tags: &[String], at: Timestamp) -> Resu
 }
 
 fn show_row(
-    store: &Store,
+    store: &Sqlite,
     catalog: &Catalog,
     query: &RunningQuery,
     tags: &[String],
@@ -231,7 +232,7 @@ fn show_row(
 }
 
 fn panes_table(
-    store: &Store,
+    store: &Sqlite,
     catalog: &Catalog,
     pipelines: &[(PipelineId, Span)],
     tags: &[String],
@@ -287,7 +288,7 @@ fn panes_table(
 
 /// The panes of a pipeline that may be part of a row: as stored, and what was appended since. What cannot be read is
 /// left out: the server sets it aside and says so.
-fn load(store: &Store, (id, pipeline): (PipelineId, &Pipeline), row: &Row) -> Result<Panes> {
+fn load(store: &Sqlite, (id, pipeline): (PipelineId, &Pipeline), row: &Row) -> Result<Panes> {
     let mut panes = Panes::default();
     let (from, to) = row.range();
     let from = from.minus(pipeline.pane);
@@ -312,7 +313,7 @@ fn load(store: &Store, (id, pipeline): (PipelineId, &Pipeline), row: &Row) -> Re
     Ok(panes)
 }
 
-fn agents_table(store: &Store, pipelines: &[(PipelineId, Span)], row: &Row) -> Result<comfy_table::Table> {
+fn agents_table(store: &Sqlite, pipelines: &[(PipelineId, Span)], row: &Row) -> Result<comfy_table::Table> {
     let mut shown = table(&["agent", "pipeline", "watermark", "has passed the end", "heard"]);
     for (pipeline, _) in pipelines {
         let mut statement = store.connection().prepare_cached(
@@ -340,7 +341,7 @@ fn agents_table(store: &Store, pipelines: &[(PipelineId, Span)], row: &Row) -> R
     Ok(shown)
 }
 
-fn history_table(store: &Store, query: &RunningQuery, row: &Row) -> Result<comfy_table::Table> {
+fn history_table(store: &Sqlite, query: &RunningQuery, row: &Row) -> Result<comfy_table::Table> {
     let mut shown = table(&["at", "why", "status", "coverage", "rows"]);
     let mut statement = store.connection().prepare_cached(
         "SELECT at_us, reason, status, coverage, rows FROM catchment_shown

@@ -14,7 +14,7 @@ use comfy_table::{Table, presets};
 use rusqlite::types::ValueRef;
 use serde_json::{Map, Number, Value};
 
-use crate::io::store::sqlite::Store;
+use crate::io::store::sqlite::Sqlite;
 use crate::io::store::tables::time_text;
 use crate::plan_toml::{self, Budget};
 
@@ -53,12 +53,12 @@ pub fn query(
     now: Now,
     out: &mut impl Write,
 ) -> Result<()> {
-    let store = Store::open_to_read(database)?;
+    let store = Sqlite::open_to_read(database)?;
     show_query(&store, name, selection, format, now, out).map_err(|error| explain_fault(&store, error))
 }
 
 /// A damaged file shows in any statement; what to do about it is the same.
-pub(super) fn explain_fault(store: &Store, error: anyhow::Error) -> anyhow::Error {
+pub(super) fn explain_fault(store: &Sqlite, error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<rusqlite::Error>() {
         Ok(error) => store.explain(error).into(),
         Err(other) => other,
@@ -66,7 +66,7 @@ pub(super) fn explain_fault(store: &Store, error: anyhow::Error) -> anyhow::Erro
 }
 
 fn show_query(
-    store: &Store,
+    store: &Sqlite,
     name: &str,
     selection: &Selection,
     format: OutputFormat,
@@ -140,11 +140,11 @@ fn show_query(
 
 /// Writes how agents and queries stand to `out`.
 pub fn status(database: &Path, now: Now, out: &mut impl Write) -> Result<()> {
-    let store = Store::open_to_read(database)?;
+    let store = Sqlite::open_to_read(database)?;
     show_status(&store, now, out).map_err(|error| explain_fault(&store, error))
 }
 
-fn show_status(store: &Store, now: Now, out: &mut impl Write) -> Result<()> {
+fn show_status(store: &Sqlite, now: Now, out: &mut impl Write) -> Result<()> {
     let connection = store.connection();
     let mut agents = table(&[
         "agent",

@@ -20,7 +20,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::io::run;
 use crate::io::store::lock::DatabaseLock;
-use crate::io::store::sqlite::{Numbers, Store, check_version};
+use crate::io::store::sqlite::{Numbers, Sqlite, check_version};
 
 /// How far numbering goes on after a restore whose replaced database cannot be read: more pipelines than any plans
 /// between two backups can have taken, and few enough that numbers stay short.
@@ -128,13 +128,13 @@ fn check(file: &Path) -> Result<()> {
 
 /// What of the database that is replaced must not be forgotten; nothing if it cannot be read.
 fn carry_over(database: &Path) -> Option<Numbers> {
-    Store::open_to_read(database)
+    Sqlite::open_to_read(database)
         .and_then(|store| store.numbers())
         .ok()
 }
 
 fn renumber(file: &Path, replaced: Option<Numbers>, now: Timestamp) -> Result<()> {
-    let mut store = Store::open(file)?;
+    let mut store = Sqlite::open(file)?;
     let own = store.numbers()?;
     let Some(replaced) = replaced else {
         let unknown = Numbers {

@@ -1,12 +1,13 @@
 //! Numbers that are given out once: of pipelines and of plans. Agents keep them, so a restored backup must not start
 //! over.
 
-use catchment_common::plan::{PipelineId, Plan, PlannedPipelines, Query};
+use catchment_common::plan::{Pipeline, PipelineId, Plan, PlannedPipelines, Query};
 use catchment_common::wire;
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{Pipeline, Result, Store, at};
+use super::{Sqlite, at};
 use crate::catalog::keeps_its_number;
+use crate::store::{Reads, Result};
 
 /// What was given out, and the plan in force.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -25,7 +26,7 @@ pub struct Numbers {
     pub plan: Option<String>,
 }
 
-impl Store {
+impl Sqlite {
     /// Everything that was given out.
     pub fn numbers(&self) -> Result<Numbers> {
         let pipelines = self.rows(
@@ -59,7 +60,7 @@ impl Store {
 
     /// Takes over what another database has given out.
     pub fn carry_over(&mut self, other: &Numbers) -> Result<()> {
-        let Self { connection, path } = self;
+        let Self { connection, path, .. } = self;
         let mut carry = || {
             let transaction = connection.transaction()?;
             for (id, definition, coarser_of) in &other.pipelines {

@@ -1,21 +1,21 @@
 //! Start: the newest plan, then everything that the machine must know again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_common::plan::{PipelineId, Plan, Query, Window};
-use catchment_common::time::{Now, Timestamp};
+use catchment_common::time::Timestamp;
 use catchment_common::wire::{self, SeqRange};
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Result, Store, StoreFault, at};
+use super::{Sqlite, at};
 use crate::agents::{About, Standing};
-use crate::aggregator::{Aggregator, Settings};
 use crate::catalog::{Catalog, Pipelines};
-use crate::commit::{AppendedBatch, StoredChunk};
+use crate::commit::{AppendedBatch, PaneSource, SourceFault, StoredChunk};
 use crate::io::store::tables::{TableSql, parse_time_text};
+use crate::store::{Reads, Result, ShownThrough, StoreFault, TakeBatch, TakeChunk, TakeRange};
 use crate::window::Aligned;
 
-impl Store {
+impl Sqlite {
     /// The newest plan.
     pub fn load_plan(&self) -> Result<Option<Plan>> {
         let newest = "SELECT definition FROM catchment_plan ORDER BY version DESC LIMIT 1";
@@ -29,8 +29,79 @@ impl Store {
             .transpose()
     }
 
+    pub(super) fn rows<T>(
+        &self,
+        sql: &str,
+        mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        self.each(sql, [], |row| {
+            all.push(read(row)?);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Hands each row of a statement to `take`, without keeping them.
+    fn each(
+        &self,
+        sql: &str,
+        parameters: impl rusqlite::Params,
+        mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<()> {
+        let visit = || {
+            let mut statement = self.connection.prepare(sql)?;
+            let mut rows = statement.query(parameters)?;
+            while let Some(row) = rows.next()? {
+                take(row)?;
+            }
+            Ok(())
+        };
+        visit().map_err(at(&self.path))
+    }
+
+    fn content(&self, what: &'static str, problem: String) -> StoreFault {
+        StoreFault::Content {
+            path: self.path.clone(),
+            what,
+            problem,
+        }
+    }
+}
+
+impl Reads for Sqlite {
+    /// The newest plan's version; 0 before the first.
+    fn plan_version(&self) -> Result<u64> {
+        let version = "SELECT coalesce(max(version), 0) FROM catchment_plan";
+        self.connection
+            .query_row(version, [], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))
+            .map_err(at(&self.path))
+    }
+
+    /// The newest plan's text.
+    fn plan_source(&self) -> Result<Option<String>> {
+        let newest = "SELECT source FROM catchment_plan ORDER BY version DESC LIMIT 1";
+        self.connection
+            .query_row(newest, [], |row| row.get(0))
+            .optional()
+            .map_err(at(&self.path))
+    }
+
+    /// The agents that an operator has retired.
+    fn retired(&self) -> Result<BTreeSet<String>> {
+        let read = || {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT name FROM catchment_agent WHERE retired")?;
+            statement
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(at(&self.path))
+    }
+
     /// The newest plan with its pipelines.
-    pub fn load_catalog(&self) -> Result<Catalog> {
+    fn catalog(&self) -> Result<Catalog> {
         let plan = self.load_plan()?.unwrap_or_default();
         let unknown = |query: &&Query| {
             let is_calendar = matches!(query.window, Window::Calendar { .. });
@@ -79,51 +150,7 @@ impl Store {
         Ok(Catalog::new(plan, pipelines, &own, &before))
     }
 
-    /// The machine as it was when the last commit became durable.
-    pub fn restore(&self, settings: Settings, now: Now) -> Result<Aggregator> {
-        let catalog = self.load_catalog()?;
-        let mut aggregator = Aggregator::new(settings, catalog, now);
-        self.restore_agents(&mut aggregator)?;
-        self.restore_queries(&mut aggregator)?;
-        let pipelines: Vec<PipelineId> = aggregator.catalog().pipelines.keys().copied().collect();
-        for pipeline in pipelines {
-            let from = aggregator.restore_panes_from(pipeline);
-            let chunks = self.rows_of(
-                "SELECT start_us, chunk, columns FROM catchment_pane WHERE pipeline = ?1 AND start_us >= ?2
-                 ORDER BY start_us, chunk",
-                params![pipeline.0, from.as_micros()],
-                |row| {
-                    let chunk = StoredChunk {
-                        number: row.get(1)?,
-                        columns: row.get(2)?,
-                    };
-                    Ok((Timestamp::clamped(row.get(0)?), chunk))
-                },
-            )?;
-            for (start, chunk) in chunks {
-                aggregator.restore_chunk(pipeline, start, &chunk);
-            }
-        }
-        let batches = self.rows(
-            "SELECT agent, epoch, seq, frame FROM catchment_batch ORDER BY id",
-            |row| {
-                Ok(AppendedBatch {
-                    agent: row.get(0)?,
-                    epoch: row.get::<_, i64>(1)?.cast_unsigned(),
-                    seq: row.get::<_, i64>(2)?.cast_unsigned(),
-                    frame: row.get::<_, Vec<u8>>(3)?.into(),
-                })
-            },
-        )?;
-        for batch in batches {
-            aggregator
-                .replay(&batch, self)
-                .map_err(|fault| self.content("pane", fault.to_string()))?;
-        }
-        Ok(aggregator)
-    }
-
-    fn restore_agents(&self, aggregator: &mut Aggregator) -> Result<()> {
+    fn standings(&self) -> Result<BTreeMap<String, Standing>> {
         let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
         for (name, standing) in self.rows(
             "SELECT name, last_heard_us, retired, software, plan_version, backlog_batches, backlog_bytes, conflicts
@@ -158,74 +185,121 @@ impl Store {
                     .insert(PipelineId(pipeline), Timestamp::clamped(watermark));
             }
         }
-        for (name, standing) in standings {
-            aggregator.restore_agent(name, standing);
-        }
-        for (agent, epoch, first, last) in self.rows(
+        Ok(standings)
+    }
+
+    fn committed(&self, take: TakeRange<'_>) -> Result<()> {
+        self.each(
             "SELECT agent, epoch, first, last FROM catchment_committed",
+            [],
             |row| {
                 let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
-                Ok((row.get::<_, String>(0)?, number(1)?, number(2)?, number(3)?))
+                let agent: String = row.get(0)?;
+                let range = SeqRange {
+                    first: number(2)?,
+                    last: number(3)?,
+                };
+                take(&agent, number(1)?, range);
+                Ok(())
             },
-        )? {
-            aggregator.restore_range(&agent, epoch, SeqRange { first, last });
-        }
-        Ok(())
+        )
     }
 
-    fn restore_queries(&self, aggregator: &mut Aggregator) -> Result<()> {
-        let tables: Vec<TableSql> = aggregator
-            .catalog()
-            .queries
-            .iter()
-            .map(|query| TableSql::new(&query.query))
-            .collect();
-        for (index, table) in tables.iter().enumerate() {
-            let through = "SELECT emitted_through_us FROM catchment_query WHERE name = ?1";
-            let through: Option<i64> = self
-                .connection
-                .query_row(through, [&table.name], |row| row.get(0))
-                .map_err(at(&self.path))?;
-            let Some(through) = through else { continue };
-            let provisional = self.rows(&table.provisional, |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?))
-            })?;
-            let provisional = provisional.into_iter().filter_map(|(start, end, coverage)| {
-                Some((parse_time_text(&start)?, parse_time_text(&end)?, coverage))
-            });
-            aggregator.restore_query(index, Timestamp::clamped(through), provisional);
-        }
-        Ok(())
+    fn shown_through(&self, query: &Query) -> Result<Option<ShownThrough>> {
+        let table = TableSql::new(query);
+        let through = "SELECT emitted_through_us FROM catchment_query WHERE name = ?1";
+        let through: Option<i64> = self
+            .connection
+            .query_row(through, [&table.name], |row| row.get(0))
+            .map_err(at(&self.path))?;
+        let Some(through) = through else { return Ok(None) };
+        let provisional = self.rows(&table.provisional, |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?))
+        })?;
+        let provisional = provisional.into_iter().filter_map(|(start, end, coverage)| {
+            Some((parse_time_text(&start)?, parse_time_text(&end)?, coverage))
+        });
+        Ok(Some(ShownThrough {
+            through: Timestamp::clamped(through),
+            provisional: provisional.collect(),
+        }))
     }
 
-    pub(super) fn rows<T>(
+    fn panes_from(&self, pipeline: PipelineId, from: Timestamp, take: TakeChunk<'_>) -> Result<()> {
+        self.each(
+            "SELECT start_us, chunk, columns FROM catchment_pane WHERE pipeline = ?1 AND start_us >= ?2
+             ORDER BY start_us, chunk",
+            params![pipeline.0, from.as_micros()],
+            |row| {
+                let chunk = StoredChunk {
+                    number: row.get(1)?,
+                    columns: row.get(2)?,
+                };
+                take(Timestamp::clamped(row.get(0)?), chunk);
+                Ok(())
+            },
+        )
+    }
+
+    fn batches(&self, take: TakeBatch<'_>) -> Result<()> {
+        let mut result = Ok(());
+        self.each(
+            "SELECT agent, epoch, seq, frame FROM catchment_batch ORDER BY id",
+            [],
+            |row| {
+                if result.is_ok() {
+                    result = take(AppendedBatch {
+                        agent: row.get(0)?,
+                        epoch: row.get::<_, i64>(1)?.cast_unsigned(),
+                        seq: row.get::<_, i64>(2)?.cast_unsigned(),
+                        frame: row.get::<_, Vec<u8>>(3)?.into(),
+                    });
+                }
+                Ok(())
+            },
+        )?;
+        Ok(result?)
+    }
+}
+
+impl PaneSource for Sqlite {
+    fn chunks(
         &self,
-        sql: &str,
-        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>> {
-        self.rows_of(sql, [], read)
-    }
-
-    fn rows_of<T>(
-        &self,
-        sql: &str,
-        parameters: impl rusqlite::Params,
-        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>> {
-        let collect = || {
-            let mut statement = self.connection.prepare(sql)?;
+        pipeline: PipelineId,
+        pane: Timestamp,
+    ) -> std::result::Result<Vec<StoredChunk>, SourceFault> {
+        let read = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT chunk, columns FROM catchment_pane WHERE pipeline = ?1 AND start_us = ?2 ORDER BY chunk",
+            )?;
             statement
-                .query_map(parameters, read)?
+                .query_map(params![pipeline.0, pane.as_micros()], |row| {
+                    Ok(StoredChunk {
+                        number: row.get(0)?,
+                        columns: row.get(1)?,
+                    })
+                })?
                 .collect::<rusqlite::Result<_>>()
         };
-        collect().map_err(at(&self.path))
+        read().map_err(|error: rusqlite::Error| SourceFault(at(&self.path)(error).to_string()))
     }
 
-    fn content(&self, what: &'static str, problem: String) -> StoreFault {
-        StoreFault::Content {
-            path: self.path.clone(),
-            what,
-            problem,
-        }
+    fn starts(
+        &self,
+        pipeline: PipelineId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> std::result::Result<Vec<Timestamp>, SourceFault> {
+        let read = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT DISTINCT start_us FROM catchment_pane WHERE pipeline = ?1 AND start_us BETWEEN ?2 AND ?3",
+            )?;
+            statement
+                .query_map(params![pipeline.0, from.as_micros(), to.as_micros()], |row| {
+                    row.get(0).map(Timestamp::clamped)
+                })?
+                .collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error: rusqlite::Error| SourceFault(at(&self.path)(error).to_string()))
     }
 }

@@ -14,6 +14,8 @@ mod sessions;
 
 mod set_aside;
 
+mod suite;
+
 use std::collections::BTreeSet;
 
 use catchment_common::plan::PipelineId;
@@ -25,6 +27,7 @@ use crate::io::command::agents;
 use crate::io::command::query::OutputFormat;
 use crate::io::store::backup;
 use crate::limits::COMMIT_BYTES_MAX;
+use crate::store::Reads;
 use crate::testing::{PIPELINE, at, batch, batch_of, heartbeat, now};
 
 const PLAN: &str = r#"[[query]]
@@ -380,9 +383,9 @@ fn numbers_given_out_after_a_backup_are_not_given_out_again() {
     drop(centre);
     backup::backup(&path, &file, false).unwrap();
     let later = PLAN.replace("watermark_delay = \"0s\"", "watermark_delay = \"1s\"");
-    crate::io::run::apply(&mut Store::open(&path).unwrap(), &later, "plan", at(1)).unwrap();
+    crate::io::run::apply(&mut Sqlite::open(&path).unwrap(), &later, "plan", at(1)).unwrap();
     let pipelines = |path: &Path| {
-        let numbers = Store::open_to_read(path).unwrap().numbers().unwrap();
+        let numbers = Sqlite::open_to_read(path).unwrap().numbers().unwrap();
         let ids: Vec<u32> = numbers.pipelines.iter().map(|pipeline| pipeline.0).collect();
         (ids, numbers.plan_version)
     };
@@ -390,17 +393,13 @@ fn numbers_given_out_after_a_backup_are_not_given_out_again() {
     // The replaced database can be read: its plan and its pipelines go on.
     backup::restore(&path, &file, at(2)).unwrap();
     assert_eq!(pipelines(&path), (vec![1, 2, 3, 4], 3));
-    let current = Store::open_to_read(&path)
-        .unwrap()
-        .load_catalog()
-        .unwrap()
-        .current;
+    let current = Sqlite::open_to_read(&path).unwrap().catalog().unwrap().current;
     assert_eq!(current, [PipelineId(3)]);
     // It cannot: numbers go on far above.
     std::fs::write(&path, b"no database").unwrap();
     backup::restore(&path, &file, at(3)).unwrap();
     assert_eq!(pipelines(&path), (vec![1, 2], 1));
-    crate::io::run::apply(&mut Store::open(&path).unwrap(), &later, "plan", at(4)).unwrap();
+    crate::io::run::apply(&mut Sqlite::open(&path).unwrap(), &later, "plan", at(4)).unwrap();
     assert_eq!(pipelines(&path), (vec![1, 2, 100_003, 100_004], 1_002));
 }
 

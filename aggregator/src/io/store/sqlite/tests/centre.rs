@@ -2,32 +2,30 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use catchment_common::time::Span;
 use catchment_common::wire::{EpochRange, Message};
 use rusqlite::types::ValueRef;
 
 use crate::aggregator::{Aggregator, ConnectionId, Settings, Transmit};
-use crate::io::store::sqlite::{Store, tables};
-use crate::io::store::tables::TableSql;
+use crate::io::store::sqlite::Sqlite;
+use crate::store::{Reads, Store};
 use crate::testing::{at, hello, now};
 
 /// The machine with its database and its answers.
 pub(super) struct Centre {
     pub(super) path: PathBuf,
     pub(super) aggregator: Aggregator,
-    pub(super) reader: Store,
-    pub(super) writer: Store,
+    pub(super) reader: Sqlite,
+    pub(super) writer: Sqlite,
     pub(super) sent: Vec<(ConnectionId, Transmit)>,
-    pub(super) tables: Arc<[TableSql]>,
 }
 
 impl Centre {
     /// A new database in `folder` with this plan, in TOML.
     pub(super) fn new(folder: &Path, plan: &str) -> Self {
         let path = folder.join("centre.db");
-        let mut store = Store::open(&path).unwrap();
+        let mut store = Sqlite::open(&path).unwrap();
         crate::io::run::apply(&mut store, plan, "plan", at(0)).unwrap();
         drop(store);
         Self::open(&path, 0)
@@ -35,13 +33,13 @@ impl Centre {
 
     /// Starts on an existing database.
     pub(super) fn open(path: &Path, seconds: i64) -> Self {
-        let writer = Store::open(path).unwrap();
+        let writer = Sqlite::open(path).unwrap();
         // What is tested here is order and content; that SQLite syncs is not.
         writer
             .connection()
             .pragma_update(None, "synchronous", "OFF")
             .unwrap();
-        let reader = Store::open_to_read(path).unwrap();
+        let reader = Sqlite::open_to_read(path).unwrap();
         let settings = Settings {
             lease: Span::from_secs(1_000_000),
             heartbeat: Span::from_secs(1),
@@ -50,7 +48,6 @@ impl Centre {
         let aggregator = reader.restore(settings, now(seconds)).unwrap();
         Self {
             path: path.to_owned(),
-            tables: tables(aggregator.catalog()),
             aggregator,
             reader,
             writer,
@@ -92,7 +89,7 @@ impl Centre {
     pub(super) fn commit(&mut self, seconds: i64) -> Option<bool> {
         let polled = self.aggregator.poll_commit(now(seconds), &self.reader);
         let commit = polled.unwrap()?;
-        let result = self.writer.commit(&commit, &self.tables);
+        let result = self.writer.commit(&commit);
         let done = result.is_ok();
         match result {
             Ok(()) => self.aggregator.handle_committed(commit.id),

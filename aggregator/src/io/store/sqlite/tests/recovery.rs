@@ -159,13 +159,12 @@ impl Side {
             aggregator,
             reader,
             writer,
-            tables,
             ..
         } = &mut self.centre;
         if let Some(commit) = aggregator.poll_commit(now(self.seconds), reader).unwrap()
             && write
         {
-            writer.commit(&commit, tables).unwrap();
+            writer.commit(&commit).unwrap();
         }
     }
 

@@ -1,0 +1,80 @@
+//! A commit as one transaction.
+
+use catchment_common::plan::Query;
+use rusqlite::{Transaction, TransactionBehavior, params};
+
+use super::{Sqlite, inputs, results, set_aside};
+use crate::commit::{Checkpoint, Commit, Expired};
+use crate::io::store::tables::TableSql;
+
+impl Sqlite {
+    pub(super) fn write(&mut self, commit: &Commit) -> rusqlite::Result<()> {
+        let Self {
+            connection, tables, ..
+        } = self;
+        if !std::sync::Arc::ptr_eq(&tables.0, &commit.queries) {
+            *tables = (commit.queries.clone(), statements(&commit.queries));
+        }
+        let tables = &tables.1;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        set_aside::write(&transaction, commit)?;
+        inputs::write(&transaction, commit)?;
+        for changes in &commit.results {
+            results::write(&transaction, changes, &tables[changes.query], commit.at)?;
+        }
+        results::write_contributions(&transaction, commit)?;
+        match &commit.checkpoint {
+            None => results::append_batches(&transaction, commit)?,
+            Some(checkpoint) => {
+                transaction.execute("DELETE FROM catchment_batch", [])?;
+                write_panes(&transaction, checkpoint)?;
+                expire(&transaction, &checkpoint.expired, tables)?;
+            }
+        }
+        transaction.commit()
+    }
+}
+
+/// The statements of all queries, in their order.
+fn statements(queries: &[Query]) -> std::sync::Arc<[TableSql]> {
+    queries.iter().map(TableSql::new).collect()
+}
+
+fn write_panes(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM catchment_batch", [])?;
+    let mut put = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO catchment_pane (pipeline, start_us, chunk, columns) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    let mut cut = transaction
+        .prepare_cached("DELETE FROM catchment_pane WHERE pipeline = ?1 AND start_us = ?2 AND chunk >= ?3")?;
+    for pane in &checkpoint.panes {
+        let (pipeline, start) = (pane.pipeline.0, pane.start.as_micros());
+        for (number, columns) in pane.chunks.iter().enumerate() {
+            put.execute(params![pipeline, start, number as i64, columns])?;
+        }
+        cut.execute(params![pipeline, start, pane.chunks.len() as i64])?;
+    }
+    Ok(())
+}
+
+fn expire(transaction: &Transaction<'_>, expired: &Expired, tables: &[TableSql]) -> rusqlite::Result<()> {
+    for &(query, before) in &expired.rows {
+        transaction
+            .prepare_cached(&tables[query].expire)?
+            .execute([tables[query].horizon(before)])?;
+        transaction
+            .prepare_cached(
+                "DELETE FROM catchment_shown WHERE query = ?1 AND start_us < ?2 AND end_us <= ?2",
+            )?
+            .execute(params![tables[query].name, before.as_micros()])?;
+    }
+    for &(pipeline, before) in &expired.panes {
+        transaction
+            .prepare_cached("DELETE FROM catchment_pane WHERE pipeline = ?1 AND start_us < ?2")?
+            .execute(params![pipeline.0, before.as_micros()])?;
+        transaction
+            .prepare_cached("DELETE FROM catchment_contribution WHERE pipeline = ?1 AND start_us < ?2")?
+            .execute(params![pipeline.0, before.as_micros()])?;
+    }
+    Ok(())
+}

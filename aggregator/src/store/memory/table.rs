@@ -1,0 +1,185 @@
+//! A result table in memory: what the SQL statements of a query do to its rows, done to a map.
+
+use std::collections::BTreeMap;
+
+use catchment_common::plan::{Query, Window};
+use catchment_common::time::Timestamp;
+
+use crate::commit::{CountedRow, QueryResults, Row, Why, WindowStatus};
+
+/// Names a row: start, end, whether coarse, key.
+pub type RowName = (Timestamp, Timestamp, bool, Box<[u8]>);
+
+/// Names a row of a count window: key and number.
+pub type CountedName = (Box<[u8]>, Timestamp);
+
+/// A result row as it stands in its table.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stored {
+    /// The row.
+    pub row: Row,
+    /// Whether all expected agents have passed its end.
+    pub is_final: bool,
+    /// What it says about who has.
+    pub coverage: f64,
+    /// How often it was written.
+    pub revision: u64,
+    /// Whether it has become part of an earlier session.
+    pub is_merged: bool,
+}
+
+/// A query's table.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Table {
+    /// The horizon.
+    pub through: Option<Timestamp>,
+    /// The rows.
+    pub rows: BTreeMap<RowName, Stored>,
+    /// The rows of count windows: by key, whose last tag is the agent, and number; and how often each was
+    /// written.
+    pub counted: BTreeMap<CountedName, (CountedRow, u64)>,
+    /// Each time that rows of a window were written, in order.
+    pub written: Vec<Written>,
+    /// The names of the row's tags, and whether it has count windows: what its rows are known by.
+    pub(super) key: (Vec<String>, bool),
+}
+
+/// Rows of a window were written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Written {
+    /// The window, or the number of a count window, and how complete it was.
+    pub window: WindowStatus,
+    /// Whether it is not a window but a coarser pane.
+    pub is_coarse: bool,
+    /// Why.
+    pub why: Why,
+    /// When.
+    pub at: Timestamp,
+    /// How many rows.
+    pub rows: usize,
+}
+
+impl Table {
+    /// An empty table for a query.
+    pub(super) fn of(query: &Query) -> Self {
+        let tags = query.row_tags().into_iter().map(str::to_owned).collect();
+        Self {
+            key: (tags, query.window.count().is_some()),
+            ..Self::default()
+        }
+    }
+
+    /// The windows whose rows say that not all expected agents have passed them.
+    pub(super) fn provisional(&self) -> Vec<(Timestamp, Timestamp, f64)> {
+        let open = |(name, stored): &(&RowName, &Stored)| !name.2 && !stored.is_final && !stored.is_merged;
+        let open = self.rows.iter().filter(open);
+        let open: BTreeMap<(Timestamp, Timestamp), f64> = open
+            .map(|(name, stored)| ((name.0, name.1), stored.coverage))
+            .collect();
+        open.into_iter()
+            .map(|((start, end), coverage)| (start, end, coverage))
+            .collect()
+    }
+
+    /// Lets go of what retention says.
+    pub(super) fn expire(&mut self, query: &Query, before: Timestamp) {
+        let is_session = matches!(query.window, Window::Session { .. });
+        self.rows.retain(|&(start, end, coarse, _), _| {
+            start >= before || ((is_session || coarse) && end > before)
+        });
+        // Tables show numbers in milliseconds.
+        let number = |at: Timestamp| at.as_micros().div_euclid(1_000);
+        self.counted.retain(|(_, at), _| number(*at) >= number(before));
+        self.written
+            .retain(|written| written.window.start >= before || written.window.end > before);
+    }
+
+    fn note(&mut self, window: WindowStatus, (is_coarse, rows): (bool, usize), why: Why, at: Timestamp) {
+        self.written.push(Written {
+            window,
+            is_coarse,
+            why,
+            at,
+            rows,
+        });
+    }
+
+    /// Takes a session's row out, whatever its end was, and marks those of its key that start within it as merged.
+    fn take_session(&mut self, name: &RowName) -> Option<Stored> {
+        let (start, end, _, key) = name;
+        let same_key = |(_, _, coarse, of): &RowName| !coarse && of == key;
+        let within = |at: &Timestamp| start < at && at < end;
+        for (_, stored) in self
+            .rows
+            .iter_mut()
+            .filter(|(name, _)| same_key(name) && within(&name.0))
+        {
+            if !stored.is_merged {
+                stored.is_merged = true;
+                stored.revision += 1;
+                stored.row.readings = 0;
+                stored.row.values.fill(None);
+            }
+        }
+        let old = self.rows.keys().find(|name| same_key(name) && name.0 == *start);
+        let old = old.cloned()?;
+        self.rows.remove(&old)
+    }
+
+    /// Writes what a commit says of this query.
+    pub(super) fn write(&mut self, results: &QueryResults, at: Timestamp) {
+        for window in &results.windows {
+            let (is_coarse, rows) = (window.is_coarse, window.rows.len());
+            self.note(window.status, (is_coarse, rows), window.why, at);
+            let WindowStatus {
+                start,
+                end,
+                is_final,
+                coverage,
+            } = window.status;
+            for row in &window.rows {
+                let name = (start, end, window.is_coarse, row.key.clone());
+                let before = if window.is_session {
+                    self.take_session(&name)
+                } else {
+                    self.rows.remove(&name)
+                };
+                let revision = before.map_or(1, |stored| stored.revision + 1);
+                let stored = Stored {
+                    row: row.clone(),
+                    is_final,
+                    coverage,
+                    revision,
+                    is_merged: false,
+                };
+                self.rows.insert(name, stored);
+            }
+        }
+        for row in &results.counted {
+            let number = WindowStatus {
+                start: row.number,
+                end: row.number,
+                is_final: row.is_final,
+                coverage: 1.0,
+            };
+            let why = if row.is_final { Why::Full } else { Why::Part };
+            self.note(number, (false, 1), why, at);
+            let held = self.counted.entry((row.row.key.clone(), row.number));
+            let revision = held.or_insert_with(|| (row.clone(), 0));
+            *revision = (row.clone(), revision.1 + 1);
+        }
+        for &status in &results.statuses {
+            self.note(status, (false, 0), Why::Coverage, at);
+            for ((start, end, coarse, _), stored) in &mut self.rows {
+                let differs = (stored.is_final, stored.coverage) != (status.is_final, status.coverage);
+                let is_of_it = (*start, *end) == (status.start, status.end) && !coarse && !stored.is_merged;
+                if is_of_it && differs {
+                    stored.is_final = status.is_final;
+                    stored.coverage = status.coverage;
+                    stored.revision += 1;
+                }
+            }
+        }
+        self.through = results.emitted_through.or(self.through);
+    }
+}
