@@ -16,6 +16,7 @@ mod sparkplug;
 mod text;
 mod unpack;
 mod walk;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -132,6 +133,10 @@ pub struct Decoded {
     /// For each reading, one position for each path.
     found: Vec<Position>,
     readings: usize,
+    /// How many parts of the payload (lines, records, items) there were no readings in, by the reason why.
+    unreadable: Vec<(Reason, u64)>,
+    /// All of both.
+    parts: usize,
     width: usize,
     arena: String,
     /// One cell, and the paths of the columns, of CSV.
@@ -186,7 +191,8 @@ impl Decoder {
         }
     }
 
-    /// Takes a payload apart. It is taken as a whole or, with the reason, not at all.
+    /// Takes a payload apart. The reason why, if it cannot be; parts of it that cannot be read are in
+    /// [`Decoded::unreadable`] and take no other part along.
     #[inline]
     pub fn decode<'p>(
         &mut self,
@@ -201,7 +207,7 @@ impl Decoder {
             return Err(Reason::EmptyPayload);
         }
         if self.format == Format::Json {
-            return json::decode(out, tree, payload).map(Body::Payload);
+            return json::decode(out, tree, payload);
         }
         let done = match &self.format {
             Format::Cbor => walk::decode(out, tree, cbor::Items::new(payload)),
@@ -259,6 +265,12 @@ impl Decoded {
         self.readings
     }
 
+    /// How many parts of the payload (lines, records, items) there were no readings in, by the reason why.
+    #[inline]
+    pub fn unreadable(&self) -> &[(Reason, u64)] {
+        &self.unreadable
+    }
+
     /// The text that positions refer to.
     #[inline]
     pub fn text<'t>(&'t self, body: Body<'t>) -> &'t str {
@@ -284,19 +296,54 @@ impl Decoded {
     fn clear(&mut self, tree: &PathTree) {
         self.found.clear();
         self.arena.clear();
+        self.unreadable.clear();
         self.readings = 0;
+        self.parts = 0;
         self.width = tree.paths.len();
     }
 
     /// Begins a reading; returns where its positions are.
     fn start_reading(&mut self) -> Result<usize, Reason> {
+        self.start_part()?;
         self.readings += 1;
-        if self.readings > READINGS_PER_MESSAGE_MAX {
-            return Err(Reason::OversizedPayload);
-        }
         let row = self.found.len();
         self.found.resize(row + self.width, ABSENT);
         Ok(row)
+    }
+
+    /// Gives up the reading that began last: it is an unreadable part.
+    fn give_up_reading(&mut self, reason: Reason) {
+        self.readings -= 1;
+        self.found.truncate(self.readings * self.width);
+        self.count_unreadable(reason);
+    }
+
+    /// Gives up a part of the payload that no reading has begun for.
+    fn give_up_part(&mut self, reason: Reason) -> Result<(), Reason> {
+        self.start_part()?;
+        self.count_unreadable(reason);
+        Ok(())
+    }
+
+    fn start_part(&mut self) -> Result<(), Reason> {
+        self.parts += 1;
+        if self.has_too_many() {
+            return Err(Reason::OversizedPayload);
+        }
+        Ok(())
+    }
+
+    /// Whether the payload has more readings and other parts than are looked at.
+    fn has_too_many(&self) -> bool {
+        self.parts > READINGS_PER_MESSAGE_MAX
+    }
+
+    fn count_unreadable(&mut self, reason: Reason) {
+        // There are few reasons.
+        match self.unreadable.iter_mut().find(|(held, _)| *held == reason) {
+            Some((_, count)) => *count += 1,
+            None => self.unreadable.push((reason, 1)),
+        }
     }
 
     /// Writes the text at a path into the arena. Nothing written means nothing there.

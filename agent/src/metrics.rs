@@ -5,14 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::metrics::{Counter, Reason};
+use catchment_common::metrics::Counter;
 use catchment_common::plan::PipelineId;
 use catchment_common::wire::CounterSample;
 
 /// Counters that concern the agent and no pipeline.
 pub const AGENT: PipelineId = PipelineId(0);
 
-const CODES: usize = 128;
+/// Codes are bytes.
+const CODES: usize = 256;
 
 /// The counters of one pipeline.
 #[derive(Clone, Debug)]
@@ -75,13 +76,21 @@ impl Metrics {
 
     /// Rejected readings by reason, over all pipelines; only reasons that occurred.
     pub fn reasons(&self) -> Vec<(&'static str, u64)> {
-        let count = |reason| {
-            let code = usize::from(Counter::Rejected(reason).code());
-            self.rows.iter().map(|row| row.values[code]).sum::<u64>()
+        self.over_all(|counter| matches!(counter, Counter::Rejected(_)))
+    }
+
+    /// Values that could not be used, by reason and place of their field, over all pipelines; only those that occurred.
+    pub fn unusable(&self) -> Vec<(&'static str, u64)> {
+        self.over_all(|counter| matches!(counter, Counter::Unusable(..)))
+    }
+
+    fn over_all(&self, of: impl Fn(&Counter) -> bool) -> Vec<(&'static str, u64)> {
+        let count = |counter: Counter| {
+            let code = usize::from(counter.code());
+            let count = self.rows.iter().map(|row| row.values[code]).sum::<u64>();
+            (counter.name(), count)
         };
-        let all = Reason::ALL
-            .into_iter()
-            .map(|reason| (reason.name(), count(reason)));
+        let all = Counter::all().filter(of).map(count);
         all.filter(|(_, count)| *count > 0).collect()
     }
 
@@ -173,6 +182,8 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use catchment_common::metrics::Reason;
+
     use super::*;
 
     #[test]

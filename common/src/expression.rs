@@ -153,14 +153,11 @@ pub enum Outcome {
 
 /// Where the operands of one reading come from.
 pub trait Operands {
-    /// Why a reading is refused whatever the expression: an operand of the wrong type, say.
-    type Refusal;
-
     /// The number at the n-th of [`Expression::operands`]; none when it is absent.
-    fn number(&mut self, operand: usize) -> Result<Option<Value>, Self::Refusal>;
+    fn number(&mut self, operand: usize) -> Option<Value>;
 
     /// Whether the n-th of [`Expression::tests`] holds; none when the text is absent.
-    fn matches(&mut self, test: usize) -> Result<Option<bool>, Self::Refusal>;
+    fn matches(&mut self, test: usize) -> Option<bool>;
 }
 
 /// One place of the stack. Truth is 0 or 1.
@@ -198,10 +195,10 @@ impl Expression {
         self.kind
     }
 
-    /// Runs it for one reading. Every operand is looked at, needed or not, so that whether a reading is refused does
-    /// not depend on the values of others.
+    /// Runs it for one reading. Every operand is looked at, needed or not, so that what is counted of one does not
+    /// depend on the values of others.
     #[inline]
-    pub fn evaluate<O: Operands>(&self, operands: &mut O) -> Result<Outcome, O::Refusal> {
+    pub fn evaluate<O: Operands>(&self, operands: &mut O) -> Outcome {
         let mut stack = [Slot::Absent; STACK_MAX];
         let mut top = 0;
         for op in &self.parts.ops {
@@ -209,20 +206,20 @@ impl Expression {
             top -= taken;
             let inputs = &stack[top..top + taken];
             stack[top] = match *op {
-                Op::Load(index) => Slot::of(operands.number(usize::from(index))?.map(Value::units)),
-                Op::Matches(index) => Slot::of(operands.matches(usize::from(index))?.map(i128::from)),
+                Op::Load(index) => Slot::of(operands.number(usize::from(index)).map(Value::units)),
+                Op::Matches(index) => Slot::of(operands.matches(usize::from(index)).map(i128::from)),
                 op => apply(op, inputs),
             };
             top += 1;
         }
-        Ok(match (stack[0], self.kind) {
+        match (stack[0], self.kind) {
             (Slot::Absent, _) => Outcome::Absent,
             (Slot::Fault(fault), _) => Outcome::Fault(fault),
             (Slot::Is(truth), Kind::Truth) => Outcome::Truth(truth != 0),
             (Slot::Is(units), Kind::Number) => {
                 Value::from_units(units).map_or(Outcome::Fault(Fault::OutOfRange), Outcome::Number)
             }
-        })
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! Counters are cumulative within an epoch, per pipeline or (pipeline 0) for the agent as a whole. Their codes are on
 //! the wire: they are only ever appended. Their names are columns of `catchment_counter` and labels of metrics.
 
+use crate::limits::FIELDS_MAX;
+
 /// Why a reading (or a message, when it could not be taken apart) does not count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
@@ -12,13 +14,14 @@ pub enum Reason {
     MalformedJson = 0,
     /// The payload is not UTF-8.
     InvalidUtf8 = 1,
-    /// A field, tag or time is there and has another type than it must.
+    /// A tag or time is there and has another type than it must, or none of the pipeline's fields can be used and the
+    /// first one has.
     WrongType = 2,
     /// None of the pipeline's fields is there, or a tag or the time is missing.
     MissingField = 3,
-    /// NaN or an infinity.
+    /// NaN or an infinity as a time, or as the first of a pipeline's fields of which none can be used.
     NotFinite = 4,
-    /// A value of 10¹⁸ or more in magnitude.
+    /// None of the pipeline's fields can be used, and the first one is 10¹⁸ or more in magnitude.
     OutOfRange = 5,
     /// No bytes at all.
     EmptyPayload = 6,
@@ -114,6 +117,47 @@ impl Reason {
     }
 }
 
+/// Why a value cannot be used. Its field is absent, and the reading counts with its other fields.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Unusable {
+    /// It is no number.
+    WrongType = 0,
+    /// NaN or an infinity.
+    NotFinite = 1,
+    /// It is 10¹⁸ or more in magnitude.
+    OutOfRange = 2,
+}
+
+impl Unusable {
+    /// Every reason, by code.
+    pub const ALL: [Self; 3] = [Self::WrongType, Self::NotFinite, Self::OutOfRange];
+
+    /// The reason under which a reading is rejected that has no usable field.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::WrongType => Reason::WrongType,
+            Self::NotFinite => Reason::NotFinite,
+            Self::OutOfRange => Reason::OutOfRange,
+        }
+    }
+}
+
+/// The same text with each number of a field at its end.
+macro_rules! of_fields {
+    ($prefix:literal, $($field:literal)*) => { [$(concat!($prefix, $field)),*] };
+    ($prefix:literal) => {
+        of_fields!($prefix, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31)
+    };
+}
+
+/// The names of [`Counter::Unusable`].
+const UNUSABLE: [[&str; FIELDS_MAX]; 3] = [
+    of_fields!("unusable_wrong_type_"),
+    of_fields!("unusable_not_finite_"),
+    of_fields!("unusable_out_of_range_"),
+];
+
 /// A thing that is counted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Counter {
@@ -121,7 +165,7 @@ pub enum Counter {
     Messages,
     /// Their payload bytes.
     RawBytes,
-    /// Readings taken out of messages, and messages that no reading could be taken out of.
+    /// Readings taken out of messages, and messages and parts of them that no reading could be taken out of.
     Received,
     /// Readings lifted into panes.
     Accepted,
@@ -175,10 +219,17 @@ pub enum Counter {
     CutShort,
     /// A reading that does not count.
     Rejected(Reason),
+    /// A value of a lifted reading that cannot be used. Its field, which is counted as absent too, by its place in the
+    /// pipeline, below [`FIELDS_MAX`].
+    Unusable(Unusable, u8),
 }
 
 /// Codes of reasons start here; below are the plain counters.
 const REASON_CODE: u8 = 64;
+/// Codes of unusable values start here: [`FIELDS_MAX`] for each reason.
+const UNUSABLE_CODE: u8 = 128;
+const _: () = assert!(UNUSABLE_CODE as usize + Unusable::ALL.len() * FIELDS_MAX <= 256);
+const _: () = assert!(REASON_CODE as usize + Reason::ALL.len() <= UNUSABLE_CODE as usize);
 
 impl Counter {
     /// The counters that are not rejections, by code.
@@ -214,15 +265,18 @@ impl Counter {
 
     /// Every counter.
     pub fn all() -> impl Iterator<Item = Self> {
+        let unusable = |why| (0..FIELDS_MAX as u8).map(move |field| Self::Unusable(why, field));
         Self::PLAIN
             .into_iter()
             .chain(Reason::ALL.into_iter().map(Self::Rejected))
+            .chain(Unusable::ALL.into_iter().flat_map(unusable))
     }
 
     /// The code on the wire.
     pub fn code(self) -> u8 {
         match self {
             Self::Rejected(reason) => REASON_CODE + reason as u8,
+            Self::Unusable(why, field) => UNUSABLE_CODE + why as u8 * FIELDS_MAX as u8 + in_range(field),
             plain => Self::PLAIN
                 .iter()
                 .position(|&other| other == plain)
@@ -232,6 +286,11 @@ impl Counter {
 
     /// The counter with this code, if it is known here.
     pub fn from_code(code: u8) -> Option<Self> {
+        if let Some(unusable) = code.checked_sub(UNUSABLE_CODE) {
+            let (why, field) = (unusable / FIELDS_MAX as u8, unusable % FIELDS_MAX as u8);
+            let why = Unusable::ALL.get(usize::from(why));
+            return why.map(|why| Self::Unusable(*why, field));
+        }
         match code.checked_sub(REASON_CODE) {
             Some(reason) => Reason::ALL.get(usize::from(reason)).copied().map(Self::Rejected),
             None => Self::PLAIN.get(usize::from(code)).copied(),
@@ -269,8 +328,15 @@ impl Counter {
             Self::RebirthRequests => "rebirth_requests",
             Self::CutShort => "cut_short",
             Self::Rejected(reason) => reason.name(),
+            Self::Unusable(why, field) => UNUSABLE[why as usize][usize::from(in_range(field))],
         }
     }
+}
+
+/// A field's place, which is below the most that there can be.
+const fn in_range(field: u8) -> u8 {
+    const LAST: u8 = FIELDS_MAX as u8 - 1;
+    if field < LAST { field } else { LAST }
 }
 
 #[cfg(test)]
@@ -292,5 +358,9 @@ mod tests {
         }
         assert_eq!(Counter::from_code(63), None);
         assert_eq!(Counter::from_code(255), None);
+        assert_eq!(
+            Counter::Unusable(Unusable::NotFinite, 31).name(),
+            "unusable_not_finite_31"
+        );
     }
 }

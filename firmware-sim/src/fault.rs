@@ -90,7 +90,8 @@ impl FaultLine {
     }
 }
 
-/// A kind of bad message, named by the reason that the agent must count it under.
+/// A kind of bad message, named by the reason that the agent must count it under. What is bad about values is bad about
+/// both of them: one good value is a reading.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Bad {
     /// Not JSON.
@@ -185,7 +186,10 @@ impl Bad {
             Self::MalformedJson => format!(r#"{{"ts":{ts},"temp":21.3"#).into_bytes(),
             Self::WrongType => reading(ts, r#""warm""#, "[45]"),
             Self::MissingField => br#"{"battery":3.1}"#.to_vec(),
-            Self::NotFinite => reading(ts, if ts % 2 == 0 { "NaN" } else { "-Infinity" }, "45.2"),
+            Self::NotFinite => {
+                let (temp, hum) = [("NaN", "nan"), ("-Infinity", "\"inf\"")][usize::from(ts % 2 == 0)];
+                reading(ts, temp, hum)
+            }
             Self::OutOfRange => reading(ts, "1e300", "-1000000000000000000"),
             Self::InvalidUtf8 => {
                 let mut payload = reading(ts, "21.3", "45.2");

@@ -35,7 +35,7 @@ use catchment_common::plan::{self, Plan, Query, TimeSource};
 
 use crate::truth::Entry;
 
-use reading::{Message, Reader, Reading};
+use reading::{Message, Reader, Reading, quoted};
 use window::Contents;
 
 /// What the truth says about each query of a plan.
@@ -134,7 +134,8 @@ impl Oracle {
             Entry::Bad { bad, .. } => queries.for_each(|expected| expected.metrics.reject(bad.name())),
             Entry::Good { topic, payload } => {
                 self.payload_bytes += payload.len() as u64;
-                let message = Message::parse(topic, payload);
+                let payload = quoted(payload);
+                let message = Message::parse(topic, &payload);
                 queries.for_each(|expected| expected.handle(agent, &message));
             }
         }
@@ -249,6 +250,10 @@ impl Expected {
             Err(reason) => return self.metrics.reject(short_name(*reason)),
         };
         for object in &message.objects {
+            let Some(object) = object else {
+                self.metrics.reject(short_name(Reason::MalformedJson));
+                continue;
+            };
             match self.reader.read(message.topic, object) {
                 Err(reason) => self.metrics.reject(short_name(reason)),
                 Ok(reading) if self.is_repeated(message.topic, &reading) => self.metrics.repeated += 1,

@@ -26,7 +26,7 @@ use crate::aggregate::count_windows::CountWindows;
 use crate::aggregate::key_cap::KeyCap;
 use crate::aggregate::panes::{OpenPanes, Place as PanePlace};
 use crate::aggregate::watermark::Watermark;
-use crate::decode::{self, Births, Command, Context, Decoded, Decoder};
+use crate::decode::{self, Births, Body, Command, Context, Decoded, Decoder};
 use crate::log::journal::Journal;
 use crate::metrics::{AGENT, Metrics, Place};
 use crate::settings::READINGS_PER_MESSAGE_MAX;
@@ -285,8 +285,7 @@ impl Intake {
                 .and_then(|payload| decoder.decode(payload, Context { topic, now }, births, decoded));
             for &index in &source.views {
                 let view = &mut views[index];
-                let text = decoding.map(|body| decoded.text(body));
-                let Ok(text) = text.map_err(|reason| reject(metrics, view.place, reason)) else {
+                let Some(text) = readable(decoding, decoded, metrics, view.place) else {
                     continue;
                 };
                 for reading in 0..decoded.readings() {
@@ -302,7 +301,7 @@ impl Intake {
                     let read = match view.read_new(seen, pipeline, now, numbers, journal) {
                         Ok(read) => read,
                         Err(reason) => {
-                            reject(metrics, view.place, reason);
+                            reject(metrics, view.place, reason, 1);
                             continue;
                         }
                     };
@@ -310,7 +309,7 @@ impl Intake {
                         // It tells how far event time has come all the same.
                         view.watermark.observe(read.at, now);
                         closable.on_time |= view.watermark.value() >= view.next_close;
-                        reject(metrics, view.place, reason);
+                        reject(metrics, view.place, reason, 1);
                         continue;
                     }
                     let (at, late) = view.count(&read, now, metrics);
@@ -444,9 +443,26 @@ pub struct Limits<'a> {
     pub seed: u64,
 }
 
-fn reject(metrics: &mut Metrics, place: Place, reason: Reason) {
-    metrics.add(place, Counter::Received, 1);
-    metrics.add(place, Counter::Rejected(reason), 1);
+/// The text of a payload as far as it can be read. What of it cannot is counted.
+#[inline]
+fn readable<'t>(
+    decoding: Result<Body<'t>, Reason>,
+    decoded: &'t Decoded,
+    metrics: &mut Metrics,
+    place: Place,
+) -> Option<&'t str> {
+    let body = decoding
+        .map_err(|reason| reject(metrics, place, reason, 1))
+        .ok()?;
+    for &(reason, parts) in decoded.unreadable() {
+        reject(metrics, place, reason, parts);
+    }
+    Some(decoded.text(body))
+}
+
+fn reject(metrics: &mut Metrics, place: Place, reason: Reason, count: u64) {
+    metrics.add(place, Counter::Received, count);
+    metrics.add(place, Counter::Rejected(reason), count);
 }
 
 /// The end of the pane that `watermark` lies in.

@@ -1,5 +1,6 @@
 //! CSV: a reading for each line, a path for each column.
 
+use catchment_common::limits::COLUMNS_MAX;
 use catchment_common::metrics::Reason;
 use catchment_common::plan::Csv;
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
@@ -7,22 +8,24 @@ use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
 use super::text;
 use super::{Decoded, PathTree};
 
+/// First room for a cell. It doubles until the longest cell of a payload fits.
+const CELL_BYTES: usize = 64;
+
 /// Takes lines apart. Names of columns come from the plan or the first line; a line may have fewer cells than there are
-/// columns, but not more.
+/// columns. A line with more cells is given up, and no other line with it.
 pub(super) fn decode(out: &mut Decoded, tree: &PathTree, payload: &str, csv: &Csv) -> Result<(), Reason> {
     let mut cells = Cells {
         reader: ReaderBuilder::new().delimiter(csv.delimiter).build(),
         rest: payload.as_bytes(),
         cell: std::mem::take(&mut out.scratch),
+        length: 0,
     };
     let mut columns = std::mem::take(&mut out.columns);
     columns.clear();
-    let mut count = 0;
     if let Some(names) = &csv.columns {
         columns.extend(names.iter().map(|name| tree.named(name)));
-        count = names.len();
     }
-    let done = read(out, tree, &mut cells, &mut columns, count, csv.columns.is_none());
+    let done = read(out, tree, &mut cells, &mut columns, csv.columns.is_none());
     out.scratch = cells.cell;
     out.columns = columns;
     done
@@ -33,19 +36,18 @@ fn read(
     tree: &PathTree,
     cells: &mut Cells<'_>,
     columns: &mut Vec<Option<usize>>,
-    mut count: usize,
-    mut is_header: bool,
+    has_header: bool,
 ) -> Result<(), Reason> {
+    if has_header {
+        header(tree, cells, columns)?;
+    }
     while let Some(mut is_last) = cells.next()? {
-        let row = if is_header { 0 } else { out.start_reading()? };
+        let row = out.start_reading()?;
         let mut column = 0;
         loop {
-            let cell = cells.text()?;
-            if is_header {
-                columns.push(tree.named(cell.trim()));
-            } else if column >= count {
-                return Err(Reason::MalformedPayload);
-            } else if let Some(path) = columns[column] {
+            // Cells without a name: the whole line is passed over, and given up at its end.
+            if let Some(path) = columns.get(column).copied().flatten() {
+                let cell = cells.text()?;
                 out.put(row, path, |arena| text::cell(arena, cell))?;
             }
             column += 1;
@@ -54,8 +56,22 @@ fn read(
             }
             is_last = cells.next()?.ok_or(Reason::MalformedPayload)?;
         }
-        if std::mem::take(&mut is_header) {
-            count = columns.len();
+        if column > columns.len() {
+            out.give_up_reading(Reason::MalformedPayload);
+        }
+    }
+    Ok(())
+}
+
+/// The first line: for each column the path that it is, if it is looked for.
+fn header(tree: &PathTree, cells: &mut Cells<'_>, columns: &mut Vec<Option<usize>>) -> Result<(), Reason> {
+    while let Some(is_last) = cells.next()? {
+        if columns.len() == COLUMNS_MAX {
+            return Err(Reason::OversizedPayload);
+        }
+        columns.push(tree.named(cells.text()?.trim()));
+        if is_last {
+            break;
         }
     }
     Ok(())
@@ -65,31 +81,31 @@ fn read(
 struct Cells<'p> {
     reader: Reader,
     rest: &'p [u8],
+    /// Room for a cell, and how much of it the current one takes.
     cell: Vec<u8>,
+    length: usize,
 }
 
 impl Cells<'_> {
     /// Reads the next cell; returns whether it is the last of its line, or none at the end.
     fn next(&mut self) -> Result<Option<bool>, Reason> {
-        self.cell.clear();
+        self.length = 0;
         loop {
-            let length = self.cell.len();
-            // A cell is never longer than what is left of the payload.
-            self.cell.resize(length + self.rest.len().max(1), 0);
-            let (result, read, written) = self.reader.read_field(self.rest, &mut self.cell[length..]);
+            let (result, read, written) = self.reader.read_field(self.rest, &mut self.cell[self.length..]);
             self.rest = &self.rest[read..];
-            self.cell.truncate(length + written);
+            self.length += written;
             match result {
                 ReadFieldResult::Field { record_end } => return Ok(Some(record_end)),
                 ReadFieldResult::End => return Ok(None),
                 // With nothing left to read, the next call ends the cell.
-                ReadFieldResult::InputEmpty | ReadFieldResult::OutputFull => {}
+                ReadFieldResult::InputEmpty => {}
+                ReadFieldResult::OutputFull => self.cell.resize(CELL_BYTES.max(2 * self.cell.len()), 0),
             }
         }
     }
 
     fn text(&self) -> Result<&str, Reason> {
         // A cell of valid UTF-8 is valid: quotes and delimiters are ASCII.
-        std::str::from_utf8(&self.cell).map_err(|_| Reason::InvalidUtf8)
+        std::str::from_utf8(&self.cell[..self.length]).map_err(|_| Reason::InvalidUtf8)
     }
 }

@@ -1,7 +1,8 @@
 //! The InfluxDB line protocol: `measurement,tag=a field=1.5,other="text" 1700000000000000000`.
 //!
 //! A parser of our own, because the crates there are hand out binary floats, and `21.370000000000000001` must stay what
-//! it is. Each line is a reading. Its paths are `measurement`, `tags.NAME`, `fields.NAME` and `time`.
+//! it is. Each line is a reading, and one that is none takes no other along. The paths of a line are `measurement`,
+//! `tags.NAME`, `fields.NAME` and `time`.
 
 use catchment_common::metrics::Reason;
 use catchment_common::number::decimal::{Value, ValueFault};
@@ -19,40 +20,47 @@ pub(super) fn decode(out: &mut Decoded, tree: &PathTree, payload: &str) -> Resul
             rest = rest.find('\n').map_or("", |end| &rest[end..]);
             continue;
         }
-        rest = line(out, tree, rest).ok_or(Reason::MalformedPayload)??;
+        let row = out.start_reading()?;
+        let mut put = Put {
+            out,
+            tree,
+            row,
+            full: false,
+        };
+        let is_line = line(&mut put, &mut rest).is_some();
+        if put.full {
+            return Err(Reason::OversizedPayload);
+        }
+        if !is_line {
+            out.give_up_reading(Reason::MalformedPayload);
+            rest = rest.find('\n').map_or("", |end| &rest[end..]);
+        }
     }
 }
 
-/// One line; returns what is behind it. None for a line that is none.
-fn line<'p>(out: &mut Decoded, tree: &PathTree, text: &'p str) -> Option<Result<&'p str, Reason>> {
-    let row = match out.start_reading() {
-        Ok(row) => row,
-        Err(reason) => return Some(Err(reason)),
-    };
-    let mut put = Put {
-        out,
-        tree,
-        row,
-        full: false,
-    };
-    let (measurement, mut rest) = token(text, &[',', ' '])?;
+/// One line; leaves what is behind it in `rest`. None for a line that is none: `rest` then begins with the part that is
+/// not what it must be, and the line ends with the first end of a line from there on.
+fn line(put: &mut Put<'_, '_>, rest: &mut &str) -> Option<()> {
+    let measurement = token(rest, &[',', ' '])?;
     put.word("measurement", "", measurement);
     while let Some(tags) = rest.strip_prefix(',') {
-        let (key, value) = token(tags, &['='])?;
-        let (value, after) = token(value.strip_prefix('=')?, &[',', ' '])?;
+        *rest = tags;
+        let key = token(rest, &['='])?;
+        *rest = rest.strip_prefix('=')?;
+        let value = token(rest, &[',', ' '])?;
         put.word("tags", key, value);
-        rest = after;
     }
-    rest = rest.strip_prefix(' ')?.trim_start_matches(' ');
+    *rest = rest.strip_prefix(' ')?.trim_start_matches(' ');
     loop {
-        let (key, value) = token(rest, &['='])?;
-        rest = put.field(key, value.strip_prefix('=')?)?;
+        let key = token(rest, &['='])?;
+        *rest = rest.strip_prefix('=')?;
+        *rest = put.field(key, rest)?;
         match rest.strip_prefix(',') {
-            Some(more) => rest = more,
+            Some(more) => *rest = more,
             None => break,
         }
     }
-    rest = rest.trim_start_matches([' ', '\r']);
+    *rest = rest.trim_start_matches([' ', '\r']);
     let end = rest.find('\n').unwrap_or(rest.len());
     let time = rest[..end].trim_end();
     if !time.is_empty() {
@@ -62,19 +70,19 @@ fn line<'p>(out: &mut Decoded, tree: &PathTree, text: &'p str) -> Option<Result<
         }
         put.at("time", "", |arena| arena.push_str(time));
     }
-    if put.full {
-        return Some(Err(Reason::OversizedPayload));
-    }
-    Some(Ok(&rest[end..]))
+    *rest = &rest[end..];
+    Some(())
 }
 
-/// What is before the first of `ends` that has no backslash before it, and the rest from there. Neither empty nor over
-/// the end of a line.
-fn token<'p>(text: &'p str, ends: &[char]) -> Option<(&'p str, &'p str)> {
+/// What is before the first of `ends` that has no backslash before it; leaves the rest from there. Neither empty nor
+/// over the end of a line.
+fn token<'p>(rest: &mut &'p str, ends: &[char]) -> Option<&'p str> {
     let mut escaped = false;
-    for (at, character) in text.char_indices() {
+    for (at, character) in rest.char_indices() {
         if !escaped && ends.contains(&character) {
-            return (at > 0).then(|| text.split_at(at));
+            let (token, behind) = rest.split_at_checked(at).filter(|_| at > 0)?;
+            *rest = behind;
+            return Some(token);
         }
         if character == '\n' {
             return None;

@@ -2,55 +2,62 @@
 //!
 //! Kept values stay where they are: nothing is copied, and a number's own text is what becomes a value.
 
+use std::fmt;
+
 use catchment_common::metrics::Reason;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Decoded, Node, PathTree};
-use crate::settings::READINGS_PER_MESSAGE_MAX;
+use super::{ARENA_BYTES_MAX, Body, Decoded, Node, PathTree, words};
 
-/// Takes an object apart, or an array of objects; returns the payload as text.
-pub(super) fn decode<'p>(out: &mut Decoded, tree: &PathTree, payload: &'p [u8]) -> Result<&'p str, Reason> {
+/// Takes an object apart, or an array of objects. An item of the array that is no object is an unreadable part.
+///
+/// A payload with bare words such as `NaN`, which are not JSON, is taken apart a second time with quotes around the
+/// words: they are then texts, unusable where a number is wanted and without harm elsewhere. Only payloads that are no
+/// JSON cost that.
+pub(super) fn decode<'p>(out: &mut Decoded, tree: &PathTree, payload: &'p [u8]) -> Result<Body<'p>, Reason> {
     let text = std::str::from_utf8(payload).map_err(|_| Reason::InvalidUtf8)?;
-    let origin = text.as_ptr() as usize;
-    let is_array = text.trim_start().starts_with('[');
-    let mut json = serde_json::Deserializer::from_str(text);
-    let extract = Extract { tree, origin, out };
-    let result = if is_array {
-        json.deserialize_seq(extract)
-    } else {
-        json.deserialize_map(extract)
+    let Err(error) = read(out, tree, text) else {
+        return Ok(Body::Payload(text));
     };
-    result
-        .and_then(|()| json.end())
-        .map_err(|error| fault(out, text, &error))?;
-    Ok(text)
+    let reason = fault(out, &error);
+    if reason != Reason::MalformedJson || !error.is_syntax() || text.len() > ARENA_BYTES_MAX {
+        return Err(reason);
+    }
+    out.clear(tree);
+    let mut quoted = std::mem::take(&mut out.arena);
+    let result = if words::quote(text, &mut quoted) {
+        read(out, tree, &quoted)
+    } else {
+        Err(error)
+    };
+    out.arena = quoted;
+    result.map(|()| Body::Arena).map_err(|error| fault(out, &error))
 }
 
-/// The reason behind serde_json's error. NaN and infinities are not JSON; who wrote them should be told so.
-fn fault(out: &Decoded, text: &str, error: &serde_json::Error) -> Reason {
-    if out.readings > READINGS_PER_MESSAGE_MAX {
-        return Reason::OversizedPayload;
+fn read(out: &mut Decoded, tree: &PathTree, text: &str) -> Result<(), serde_json::Error> {
+    let origin = text.as_ptr() as usize;
+    let mut json = serde_json::Deserializer::from_str(text);
+    let extract = Extract { tree, origin, out };
+    if text.trim_start().starts_with('[') {
+        json.deserialize_seq(extract)?;
+    } else {
+        json.deserialize_map(extract)?;
     }
-    if !error.is_syntax() {
-        return Reason::MalformedJson;
-    }
-    let line = text
-        .lines()
-        .nth(error.line().saturating_sub(1))
-        .unwrap_or_default();
-    let around = error.column().saturating_sub(3)..=error.column();
-    let words = ["NaN", "nan", "Infinity", "inf"];
-    let is_word = |start| {
-        line.get(start..)
-            .is_some_and(|rest| words.iter().any(|word| rest.starts_with(word)))
-    };
-    if around.into_iter().any(is_word) {
-        Reason::NotFinite
+    json.end()
+}
+
+/// The reason behind serde_json's error.
+fn fault(out: &Decoded, error: &serde_json::Error) -> Reason {
+    if error.is_data() && out.has_too_many() {
+        Reason::OversizedPayload
     } else {
         Reason::MalformedJson
     }
 }
+
+/// What serde_json is told of a payload with too many readings. It is not shown to anybody.
+const TOO_MANY: &str = "too many readings";
 
 /// Reads the whole payload: one object, or a sequence of them.
 struct Extract<'t, 'd> {
@@ -62,15 +69,12 @@ struct Extract<'t, 'd> {
 impl<'de> Visitor<'de> for Extract<'_, '_> {
     type Value = ();
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object or an array of objects")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        let row = self
-            .out
-            .start_reading()
-            .map_err(|_| A::Error::custom("too many readings"))?;
+        let row = self.out.start_reading().map_err(|_| A::Error::custom(TOO_MANY))?;
         let object = Object {
             tree: self.tree,
             origin: self.origin,
@@ -82,26 +86,71 @@ impl<'de> Visitor<'de> for Extract<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq
-            .next_element_seed(Element(Extract {
-                tree: self.tree,
-                origin: self.origin,
-                out: self.out,
-            }))?
-            .is_some()
-        {}
-        Ok(())
+        let Self { tree, origin, out } = self;
+        loop {
+            let out = &mut *out;
+            let extract = Extract { tree, origin, out };
+            let Some(is_object) = seq.next_element_seed(Element(extract))? else {
+                return Ok(());
+            };
+            if !is_object {
+                out.give_up_part(Reason::MalformedJson)
+                    .map_err(|_| A::Error::custom(TOO_MANY))?;
+            }
+        }
     }
 }
 
-/// One element of an array of readings: must be an object.
+/// One item of an array of readings; whether it is an object, as it must be.
 struct Element<'t, 'd>(Extract<'t, 'd>);
 
 impl<'de> DeserializeSeed<'de> for Element<'_, '_> {
-    type Value = ();
+    type Value = bool;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self.0)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Element<'_, '_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    #[inline]
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<bool, A::Error> {
+        self.0.visit_map(map).map(|()| true)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(false)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
     }
 }
 
@@ -209,7 +258,7 @@ impl<'de> DeserializeSeed<'de> for Object<'_, '_> {
 impl<'de> Visitor<'de> for Object<'_, '_> {
     type Value = ();
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
@@ -289,7 +338,7 @@ impl<'de> DeserializeSeed<'de> for KeyOf<'_> {
 impl Visitor<'_> for KeyOf<'_> {
     type Value = Option<usize>;
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
@@ -308,23 +357,21 @@ mod tests {
     use catchment_common::plan::{Format, Path};
     use catchment_common::time::{Instant, Now, Timestamp};
 
-    use super::super::{Births, Body, Context, Decoder, Raw};
+    use super::super::{Births, Context, Decoder, Raw};
     use super::*;
+    use crate::settings::READINGS_PER_MESSAGE_MAX;
 
     fn decode_json<'p>(
         decoder: &mut Decoder,
         payload: &'p [u8],
         out: &mut Decoded,
-    ) -> Result<&'p str, Reason> {
+    ) -> Result<Body<'p>, Reason> {
         let now = Now {
             monotonic: Instant::from_micros(0),
             wall: Timestamp::clamped(0),
         };
         let context = Context { topic: "t", now };
-        match decoder.decode(payload, context, &mut Births::default(), out)? {
-            Body::Payload(text) => Ok(text),
-            Body::Arena => Ok(""),
-        }
+        decoder.decode(payload, context, &mut Births::default(), out)
     }
 
     const PATHS: [&str; 4] = ["temp", "data.hum", "data.deep.x", "data"];
@@ -337,7 +384,8 @@ mod tests {
         let mut decoder = Decoder::new(Format::Json);
         decoder.tree = tree;
         let mut decoded = Decoded::default();
-        let result = decode_json(&mut decoder, payload.as_bytes(), &mut decoded).map(|text| {
+        let result = decode_json(&mut decoder, payload.as_bytes(), &mut decoded).map(|body| {
+            let text = decoded.text(body);
             let row = |reading| {
                 (0..paths.len())
                     .map(|path| match decoded.raw(text, reading, path) {
@@ -415,26 +463,53 @@ mod tests {
     }
 
     #[test]
+    fn an_item_that_is_no_object_takes_no_other_along() {
+        let paths = &PATHS[..1];
+        let payload = r#"[{"temp":1},null,7,-7,0.5,true,"x",[{"temp":9}],{"temp":2}]"#;
+        check(payload, paths, Ok(&[&[Some("1")], &[Some("2")]]));
+        let mut decoded = Decoded::default();
+        for (payload, unreadable) in [(payload, 7), ("[1]", 1)] {
+            decode_json(&mut Decoder::new(Format::Json), payload.as_bytes(), &mut decoded).unwrap();
+            assert_eq!(decoded.unreadable(), [(Reason::MalformedJson, unreadable)]);
+        }
+        let many = format!("[{}1]", "1,".repeat(READINGS_PER_MESSAGE_MAX));
+        check(&many, paths, Err(Reason::OversizedPayload));
+    }
+
+    #[test]
+    fn bare_words_are_texts_and_spoil_nothing_else() {
+        let text = r#"{"x":{"y":nan},"temp":21.5,"z":"nan, \\"}"#;
+        check(text, &PATHS[..1], Ok(&[&[Some("21.5")]]));
+        for text in [
+            r#"{"temp":NaN}"#,
+            r#"{"temp":-Infinity}"#,
+            r#"{"temp": Infinity }"#,
+            r#"{"x":1,"temp":-nan}"#,
+        ] {
+            check(text, &PATHS[..1], Ok(&[&[Some("\"NaN\"")]]));
+        }
+        check(
+            r#"{"data":nan,"temp":1}"#,
+            &PATHS[..2],
+            Ok(&[&[Some("1"), Some("!")]]),
+        );
+    }
+
+    #[test]
     fn bad_payloads_have_a_reason() {
         for text in [
             "{",
             "nonsense",
             "7",
             "\"x\"",
-            "[1]",
             r#"{"temp":1}x"#,
             r#"{"temp":}"#,
             r#"[{"temp":1},"#,
         ] {
             check(text, &PATHS[..1], Err(Reason::MalformedJson));
         }
-        for text in [
-            r#"{"temp":NaN}"#,
-            r#"{"temp":-Infinity}"#,
-            r#"{"temp": Infinity }"#,
-            r#"{"x":1,"temp":nan}"#,
-        ] {
-            check(text, &PATHS[..1], Err(Reason::NotFinite));
+        for text in ["NaN", r#"{"temp":NaN"#, r#"{"temp":NaN,}"#] {
+            check(text, &PATHS[..1], Err(Reason::MalformedJson));
         }
         check("", &PATHS[..1], Err(Reason::EmptyPayload));
         let deep = format!("{}{}", r#"{"data":"#.repeat(500), "}".repeat(500));

@@ -112,15 +112,27 @@ impl Senml {
             walk::decode(records, &self.tree, cbor::Items::new(payload))?;
             super::Body::Arena
         } else {
-            super::Body::Payload(json::decode(records, &self.tree, payload)?)
+            json::decode(records, &self.tree, payload)?
         };
+        for &(reason, count) in records.unreadable() {
+            (0..count).try_for_each(|_| out.give_up_part(reason))?;
+        }
         let text = records.text(body);
-        let mut base = Base::default();
+        let mut base = Ok(Base::default());
         for nth in 0..records.readings() {
             let record = Record { records, text, nth };
-            record.rebase(&mut base)?;
-            if record.is_reading() {
-                record.resolve(&base, out, tree, context)?;
+            record.check_version()?;
+            base = base.and_then(|base| record.rebase(base));
+            if base.is_ok() && !record.is_reading() {
+                continue;
+            }
+            let begun = out.readings();
+            let resolved = base.and_then(|base| record.resolve(&base, out, tree, context));
+            match resolved {
+                Ok(()) => {}
+                Err(Reason::OversizedPayload) => return Err(Reason::OversizedPayload),
+                Err(reason) if out.readings() > begun => out.give_up_reading(reason),
+                Err(reason) => out.give_up_part(reason)?,
             }
         }
         Ok(())
@@ -141,7 +153,10 @@ impl<'p> Record<'p> {
     }
 
     fn number(self, label: usize) -> Result<Option<Value>, Reason> {
-        Ok(convert::value(self.raw(label), None)?.map(|(value, _)| value))
+        match convert::value(self.raw(label), None) {
+            Ok(value) => Ok(value.map(|(value, _)| value)),
+            Err(why) => Err(why.reason()),
+        }
     }
 
     /// A text between its quotes.
@@ -163,16 +178,23 @@ impl<'p> Record<'p> {
             .any(|label| self.raw(label) != Raw::Absent)
     }
 
-    fn rebase(self, base: &mut Base<'p>) -> Result<(), Reason> {
-        if self.number(BVER)?.is_some_and(|version| version > VERSION_MAX) {
-            return Err(Reason::MalformedPayload);
+    /// A pack of a version that this is not written for cannot be read at all.
+    fn check_version(self) -> Result<(), Reason> {
+        match self.number(BVER)? {
+            Some(version) if version > VERSION_MAX => Err(Reason::MalformedPayload),
+            _ => Ok(()),
         }
-        base.name = self.string(BN)?.unwrap_or(base.name);
-        base.unit = self.string(BU)?.or(base.unit);
-        base.time = self.number(BT)?.unwrap_or(base.time);
-        base.value = self.number(BV)?.or(base.value);
-        base.sum = self.number(BS)?.or(base.sum);
-        Ok(())
+    }
+
+    /// The base values from this record on. Where one cannot be read, no record from here on can be resolved.
+    fn rebase(self, base: Base<'p>) -> Result<Base<'p>, Reason> {
+        Ok(Base {
+            name: self.string(BN)?.unwrap_or(base.name),
+            unit: self.string(BU)?.or(base.unit),
+            time: self.number(BT)?.unwrap_or(base.time),
+            value: self.number(BV)?.or(base.value),
+            sum: self.number(BS)?.or(base.sum),
+        })
     }
 
     fn resolve(

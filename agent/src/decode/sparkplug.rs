@@ -2,7 +2,7 @@
 //!
 //! Births (NBIRTH, DBIRTH) say which name an alias stands for, and bring first values. Data (NDATA, DDATA) may use
 //! aliases alone; without the birth there is no telling what it means, so it is refused and the edge node is asked for
-//! its births ([`Births::poll_command`]). Deaths take the births away. Metrics of a message that have the same time are
+//! its births ([`Births::poll_command`]). A metric that its birth does not have is refused alone. Deaths take the births away. Metrics of a message that have the same time are
 //! one reading, with the paths `metrics.NAME`, `timestamp` (ms), `seq`, and `group`, `type`, `edge` and `device` of the
 //! topic.
 
@@ -81,10 +81,12 @@ pub(super) fn decode(
             readings(out, tree, topic, &payload)?;
         }
         _ => {
-            if !births.complete(source, &mut payload.metrics, context.now) {
+            let unknown = births.complete(source, &mut payload.metrics, context.now);
+            if unknown != Some(0) {
                 births.ask(source, context.now);
-                return Err(Reason::NoBirth);
             }
+            let unknown = unknown.ok_or(Reason::NoBirth)?;
+            (0..unknown).try_for_each(|_| out.give_up_part(Reason::NoBirth))?;
             readings(out, tree, topic, &payload)?;
         }
     }

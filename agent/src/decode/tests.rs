@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use catchment_common::limits::COLUMNS_MAX;
 use catchment_common::plan::Csv;
 use catchment_common::time::{Instant, Timestamp};
 use flate2::Compression as Level;
@@ -24,7 +25,7 @@ pub(super) fn context(topic: &str) -> Context<'_> {
     }
 }
 
-/// What is found at paths, for each reading: `-` for nothing, `!` for out of reach.
+/// What is found at paths, for each reading: `-` for nothing, `!` for out of reach. Then the unreadable parts.
 pub(super) fn found(
     format: Format,
     payload: &[u8],
@@ -49,7 +50,11 @@ pub(super) fn found(
             .collect();
         all.join(" ")
     };
-    Ok((0..decoded.readings()).map(row).collect())
+    let unreadable = decoded.unreadable().iter().map(|(reason, count)| {
+        let name = reason.name();
+        format!("{count} {}", name.strip_prefix("rejected_").unwrap_or(name))
+    });
+    Ok((0..decoded.readings()).map(row).chain(unreadable).collect())
 }
 
 fn check(format: &Format, payload: impl AsRef<[u8]>, paths: &[&str], expected: Result<&[&str], Reason>) {
@@ -123,11 +128,39 @@ fn csv_has_a_path_for_each_column() {
         Ok(&["\"1,5\" \"a\" -", "2 \"b\" -"]),
     );
     check(&csv(None, b','), "temp,site", paths, Ok(&[]));
-    refused(&columns, &[b"a,1,2,3", b"a,1\nb,1,2,3"], Reason::MalformedPayload);
+    check(
+        &columns,
+        "a,1,2,3\nb,2\n1,2,3,4\nc,3",
+        paths,
+        Ok(&["2 \"b\" -", "3 \"c\" -", "2 malformed_payload"]),
+    );
     refused(&columns, &[b""], Reason::EmptyPayload);
     refused(&columns, &[b"a,\xff"], Reason::InvalidUtf8);
     let many = "1\n".repeat(READINGS_PER_MESSAGE_MAX + 1);
     refused(&columns, &[many.as_bytes()], Reason::OversizedPayload);
+}
+
+#[test]
+fn csv_takes_memory_by_its_longest_cell_and_a_bounded_number_of_columns() {
+    let mut decoder = Decoder::new(csv(None, b','));
+    decoder.tree.add(&Path::parse("temp"));
+    let mut decoded = Decoded::default();
+    let mut decode = |payload: &str| {
+        let done = decoder.decode(
+            payload.as_bytes(),
+            context(TOPIC),
+            &mut Births::default(),
+            &mut decoded,
+        );
+        (done.map(|_| ()), decoded.scratch.len(), decoded.columns.len())
+    };
+    let commas = ",".repeat(1 << 20);
+    assert_eq!(decode(&commas), (Err(Reason::OversizedPayload), 64, COLUMNS_MAX));
+    // One line of as many cells as there were bytes: each costs its own length.
+    assert_eq!(decode(&format!("temp\n{commas}")), (Ok(()), 64, 1));
+    assert_eq!(decode(&format!("temp\n{}", "1".repeat(100))), (Ok(()), 128, 1));
+    let widest = vec!["x"; COLUMNS_MAX].join(",");
+    assert_eq!(decode(&widest).0, Ok(()));
 }
 
 #[test]
@@ -153,28 +186,29 @@ fn lines_of_influx_have_measurement_tags_fields_and_time() {
         Ok(&["\"a\\\"b, =\\u000ac\" \"\\\\q\" true"]),
     );
     check(&format, "a temp=NaN", paths, Ok(&["\"a\" - \"NaN\" -"]));
-    refused(
-        &format,
-        &[
-            b"cpu",
-            b"cpu ",
-            b"cpu temp",
-            b"cpu temp=",
-            b"cpu temp=x",
-            b"cpu temp=1x",
-            b"cpu temp=1,",
-            b"cpu temp=1 soon",
-            b"cpu temp=1 1 1",
-            b"cpu, temp=1",
-            b"cpu,host temp=1",
-            b"cpu,host= temp=1",
-            b"cpu temp=\"open",
-            b",host=a temp=1",
-            b"a temp=1\nb",
-            b"cpu\ntemp=1",
-        ],
-        Reason::MalformedPayload,
-    );
+    for line in [
+        "cpu",
+        "cpu ",
+        "cpu temp",
+        "cpu temp=",
+        "cpu temp=x",
+        "cpu temp=1x",
+        "cpu temp=1,",
+        "cpu temp=1 soon",
+        "cpu temp=1 1 1",
+        "cpu, temp=1",
+        "cpu,host temp=1",
+        "cpu,host= temp=1",
+        "cpu temp=\"open",
+        ",host=a temp=1",
+        "cpu text=\"a\nb\",temp=x",
+    ] {
+        let lines = format!("a temp=1\n{line}\nb temp=2");
+        let bad = ["\"a\" - 1 -", "\"b\" - 2 -", "1 malformed_payload"];
+        check(&format, lines, paths, Ok(&bad));
+    }
+    let many = "a\n".repeat(READINGS_PER_MESSAGE_MAX + 1);
+    refused(&format, &[many.as_bytes()], Reason::OversizedPayload);
     refused(&format, &[b"cpu temp=\xff"], Reason::InvalidUtf8);
 }
 
@@ -205,11 +239,24 @@ fn records_of_senml_are_resolved() {
         ]),
     );
     check(&format, "[]", paths, Ok(&[]));
-    refused(&format, &[b"[{\"v\":1}]"], Reason::MissingField);
-    refused(
+    check(
         &format,
-        &[b"[{\"n\":1,\"v\":1}]", b"[{\"n\":\"a\",\"v\":\"1\"}]"],
-        Reason::WrongType,
+        r#"[{"v":1},{"n":1,"v":1},{"n":"a","v":"1"},{"n":"a","v":2,"t":"now"},3,{"n":"b","v":nan},{"n":"c","v":4}]"#,
+        &["n", "v"],
+        Ok(&[
+            "\"c\" 4",
+            "1 malformed_json",
+            "1 missing_field",
+            "3 wrong_type",
+            "1 not_finite",
+        ]),
+    );
+    // What comes behind base values that cannot be read cannot be resolved.
+    check(
+        &format,
+        r#"[{"n":"a","v":1},{"bn":7,"n":"b","v":2},{"bn":"x","n":"c","v":3}]"#,
+        &["n", "v"],
+        Ok(&["\"a\" 1", "2 wrong_type"]),
     );
     refused(
         &format,
@@ -365,7 +412,6 @@ fn what_is_no_cbor_is_refused() {
         &format,
         &[
             b"\x01",
-            b"\x81\x01",
             b"\xa1",
             b"\xa1\x64temp",
             b"\xa1\x64temp\x01\x01",
@@ -383,6 +429,13 @@ fn what_is_no_cbor_is_refused() {
         Reason::MalformedPayload,
     );
     refused(&format, &[b""], Reason::EmptyPayload);
+    // A number, a list with a map in it and a text take no map along.
+    check(
+        &format,
+        b"\x85\x01\xa1\x64temp\x02\x81\xa1\x64temp\x03\x61a\xa1\x64temp\x04",
+        &["temp"],
+        Ok(&["2", "4", "3 malformed_payload"]),
+    );
     let many = [vec![0x9f], vec![0xa0; READINGS_PER_MESSAGE_MAX + 1], vec![0xff]].concat();
     refused(&format, &[&many], Reason::OversizedPayload);
 }
@@ -415,7 +468,6 @@ fn msgpack_is_walked_like_json() {
         &format,
         &[
             b"\x01",
-            b"\x91\x01",
             b"\x81",
             b"\x81\xa4temp",
             b"\x81\xa4temp\x01\x01",
@@ -428,6 +480,12 @@ fn msgpack_is_walked_like_json() {
             &deep,
         ],
         Reason::MalformedPayload,
+    );
+    check(
+        &format,
+        b"\x93\xc0\x81\xa4temp\x02\x91\x07",
+        &["temp"],
+        Ok(&["2", "2 malformed_payload"]),
     );
     refused(&format, &[b""], Reason::EmptyPayload);
 }

@@ -32,7 +32,7 @@ pub(super) trait Items<'p> {
     fn is_done(&self) -> bool;
 }
 
-/// Takes a map apart, or a list of maps.
+/// Takes a map apart, or a list of maps. An item of the list that is no map is an unreadable part.
 pub(super) fn decode<'p>(
     out: &mut Decoded,
     tree: &PathTree,
@@ -43,10 +43,14 @@ pub(super) fn decode<'p>(
         Item::List(length) => {
             let mut left = length;
             while let Some(item) = entry(&mut items, &mut left)? {
-                let Item::Map(length) = item else {
-                    return Err(Reason::MalformedPayload);
-                };
-                reading(out, tree, &mut items, length)?;
+                match item {
+                    Item::Map(length) => reading(out, tree, &mut items, length)?,
+                    other => {
+                        out.give_up_part(Reason::MalformedPayload)?;
+                        let mut walk = Walk { out, tree, row: 0 };
+                        walk.value(&mut items, other, None, 1)?;
+                    }
+                }
             }
         }
         _ => return Err(Reason::MalformedPayload),

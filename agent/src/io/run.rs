@@ -393,10 +393,11 @@ impl Shell {
     }
 }
 
-/// Tells the operator about rejected readings, at a limited rate.
+/// Tells the operator about rejected readings and values that could not be used, at a limited rate.
 #[derive(Default)]
 struct RejectLog {
-    told: u64,
+    rejected: u64,
+    unusable: u64,
     last: Option<tokio::time::Instant>,
 }
 
@@ -405,12 +406,24 @@ impl RejectLog {
         // What a condition keeps out is no fault.
         let is_fault = |(name, _): &(&str, u64)| *name != Reason::Filtered.name();
         let reasons: Vec<_> = agent.metrics().reasons().into_iter().filter(is_fault).collect();
-        let rejected = reasons.iter().map(|(_, count)| count).sum();
-        if rejected == self.told || self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
+        let fields = agent.metrics().unusable();
+        let sum = |counts: &[(&str, u64)]| counts.iter().map(|(_, count)| count).sum::<u64>();
+        let (rejected, unusable) = (sum(&reasons), sum(&fields));
+        let is_old = (rejected, unusable) == (self.rejected, self.unusable);
+        if is_old || self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
             return;
         }
-        warn!(new = rejected - self.told, ?reasons, "readings were rejected");
-        self.told = rejected;
+        if rejected > self.rejected {
+            warn!(new = rejected - self.rejected, ?reasons, "readings were rejected");
+        }
+        if unusable > self.unusable {
+            warn!(
+                new = unusable - self.unusable,
+                ?fields,
+                "values could not be used; their readings count without them"
+            );
+        }
+        (self.rejected, self.unusable) = (rejected, unusable);
         self.last = Some(tokio::time::Instant::now());
     }
 }

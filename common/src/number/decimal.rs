@@ -77,6 +77,28 @@ impl Value {
         })
     }
 
+    /// The same, but digits finer than 10⁻¹⁸ are cut off toward minus infinity: of a time, toward the past.
+    pub fn parse_floor(text: &[u8]) -> Result<Self, ValueFault> {
+        let parsed = Self::parse(text)?;
+        if !parsed.rounded {
+            return Ok(parsed.value);
+        }
+        let (negative, digits) = match text {
+            [b'-', rest @ ..] => (true, rest),
+            [b'+', rest @ ..] => (false, rest),
+            _ => (false, text),
+        };
+        let Scan {
+            mantissa, exponent, ..
+        } = scan_digits(digits)?;
+        // Something was rounded away and the value is in range, so its last digit is finer than a unit.
+        let shift = u32::try_from(-(exponent + i64::from(DECIMALS))).unwrap_or(u32::MAX);
+        let whole = 10_u128.checked_pow(shift).map_or(0, |power| mantissa / power);
+        let whole = i128::try_from(whole).map_err(|_| ValueFault::OutOfRange)?;
+        let units = if negative { -whole - 1 } else { whole };
+        Self::from_units(units).ok_or(ValueFault::OutOfRange)
+    }
+
     /// The value of the shortest decimal that reads back as `float`.
     pub fn from_f64(float: f64) -> Result<Parsed, ValueFault> {
         if !float.is_finite() {
@@ -354,6 +376,33 @@ mod tests {
         );
         check("1e-200", Ok(("0", true)));
         check("0e-200", Ok(("0", false)));
+    }
+
+    #[test]
+    fn finer_digits_can_be_cut_off_downward() {
+        for (text, units) in [
+            (
+                "1790000000.9999999999999999999",
+                1_790_000_000_999_999_999_999_999_999,
+            ),
+            ("0.0000000000000000019", 1),
+            ("-0.0000000000000000011", -2),
+            ("-0.0000000000000000010", -1),
+            ("1e-200", 0),
+            ("-1e-200", -1),
+            ("-0e-200", 0),
+            ("0.00000000000000000150000000000000000000000000000001", 1),
+            ("-0.00000000000000000150000000000000000000000000000001", -2),
+            ("1.5", 15 * 10_i128.pow(17)),
+        ] {
+            assert_eq!(
+                Value::parse_floor(text.as_bytes()).map(Value::units),
+                Ok(units),
+                "{text}"
+            );
+        }
+        assert_eq!(Value::parse_floor(b"1e18"), Err(ValueFault::OutOfRange));
+        assert_eq!(Value::parse_floor(b"x"), Err(ValueFault::NotANumber));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use catchment_common::metrics::Reason;
 use num_bigint::BigInt;
 use num_integer::Integer;
-use num_traits::{Signed, Zero};
+use num_traits::{One, Signed, Zero};
 
 /// Digits after the decimal point that a value keeps.
 const DECIMALS: i64 = 18;
@@ -22,6 +22,73 @@ pub fn power_of_ten(exponent: u32) -> BigInt {
 
 /// Reads a JSON number. Digits finer than 10⁻¹⁸ are rounded half to even; 10¹⁸ or more is out of range.
 pub fn parse(text: &str) -> Result<BigInt, Reason> {
+    let Some(Scan {
+        negative,
+        digits,
+        exponent,
+    }) = scan(text)?
+    else {
+        return Ok(BigInt::zero());
+    };
+    let length = digits.len() as i64;
+    if length + exponent > WHOLE_DIGITS {
+        return Err(Reason::OutOfRange);
+    }
+    if length + exponent < -DECIMALS {
+        return Ok(BigInt::zero());
+    }
+    // Both bounds above hold here, so the shift is at most as long as the text.
+    let number = whole(&digits)?;
+    let shift = exponent + DECIMALS;
+    let power = power_of_ten(shift.unsigned_abs() as u32);
+    let units = if shift >= 0 {
+        number * power
+    } else {
+        divide_half_even(&number, &power)
+    };
+    if units >= power_of_ten((WHOLE_DIGITS + DECIMALS) as u32) {
+        return Err(Reason::OutOfRange);
+    }
+    Ok(if negative { -units } else { units })
+}
+
+/// The largest whole number of parts that is not above a JSON number, where 10^`decimals` parts are 1.
+pub fn floor(text: &str, decimals: u32) -> Result<BigInt, Reason> {
+    let Some(Scan {
+        negative,
+        digits,
+        exponent,
+    }) = scan(text)?
+    else {
+        return Ok(BigInt::zero());
+    };
+    let shift = exponent + i64::from(decimals);
+    let length = digits.len() as i64;
+    if length + shift > 100 {
+        return Err(Reason::OutOfRange);
+    }
+    if length + shift < 0 {
+        return Ok(if negative { -BigInt::one() } else { BigInt::zero() });
+    }
+    let magnitude = whole(&digits)?;
+    let number = if negative { -magnitude } else { magnitude };
+    let power = power_of_ten(shift.unsigned_abs() as u32);
+    Ok(if shift >= 0 {
+        number * power
+    } else {
+        number.div_floor(&power)
+    })
+}
+
+/// A number other than zero: `digits` · 10^`exponent`.
+struct Scan {
+    negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+/// A JSON number's parts; none for zero.
+fn scan(text: &str) -> Result<Option<Scan>, Reason> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -40,34 +107,20 @@ pub fn parse(text: &str) -> Result<BigInt, Reason> {
         return Err(Reason::WrongType);
     }
     let digits = format!("{whole}{fraction}");
-    let digits = digits.trim_start_matches('0');
-    if digits.is_empty() {
-        return Ok(BigInt::zero());
-    }
+    let digits = digits.trim_start_matches('0').to_owned();
     let exponent = exponent - fraction.len() as i64;
-    let length = digits.len() as i64;
-    if length + exponent > WHOLE_DIGITS {
-        return Err(Reason::OutOfRange);
+    Ok((!digits.is_empty()).then_some(Scan {
+        negative,
+        digits,
+        exponent,
+    }))
+}
+
+fn whole(digits: &str) -> Result<BigInt, Reason> {
+    match digits.parse::<u64>() {
+        Ok(small) => Ok(small.into()),
+        Err(_) => digits.parse().map_err(|_| Reason::WrongType),
     }
-    if length + exponent < -DECIMALS {
-        return Ok(BigInt::zero());
-    }
-    // Both bounds above hold here, so the shift is at most as long as the text.
-    let number: BigInt = match digits.parse::<u64>() {
-        Ok(small) => small.into(),
-        Err(_) => digits.parse().map_err(|_| Reason::WrongType)?,
-    };
-    let shift = exponent + DECIMALS;
-    let power = power_of_ten(shift.unsigned_abs() as u32);
-    let units = if shift >= 0 {
-        number * power
-    } else {
-        divide_half_even(&number, &power)
-    };
-    if units >= power_of_ten((WHOLE_DIGITS + DECIMALS) as u32) {
-        return Err(Reason::OutOfRange);
-    }
-    Ok(if negative { -units } else { units })
 }
 
 fn parse_exponent(text: &str) -> Result<i64, Reason> {
@@ -142,6 +195,21 @@ mod tests {
         for text in ["", "-", "x", "1e", "1e+", "1.2.3", ".5", "\"1\"", "true", "--1"] {
             check(text, Err(Reason::WrongType));
         }
+    }
+
+    #[test]
+    fn floors_by_hand() {
+        for (text, decimals, expected) in [
+            ("1.99999999999999999999999", 6, 1_999_999),
+            ("-1.00000000000000000000001", 6, -1_000_001),
+            ("-1e-999999999999", 6, -1),
+            ("1e-999999999999", 6, 0),
+            ("-0.0", 6, 0),
+            ("12e3", 3, 12_000_000),
+        ] {
+            assert_eq!(floor(text, decimals), Ok(expected.into()), "{text}");
+        }
+        assert_eq!(floor("1e99999", 0), Err(Reason::OutOfRange));
     }
 
     #[test]

@@ -21,29 +21,66 @@ use super::expression::{Answer, Tree};
 pub struct Message<'m> {
     /// Where it was published.
     pub topic: &'m str,
-    /// One object for each reading.
-    pub objects: Vec<Object<'m>>,
+    /// One object for each reading; none for an item of the array that is no object.
+    pub objects: Vec<Option<Object<'m>>>,
 }
 
 /// A JSON object: the texts of its values.
 pub type Object<'m> = BTreeMap<String, &'m RawValue>;
 
 impl<'m> Message<'m> {
-    /// Takes a payload apart: an object, or an array of objects.
+    /// Takes a payload apart: an object, or an array of objects. Bare words must be [`quoted`].
     pub fn parse(topic: &'m str, payload: &'m str) -> Result<Self, Reason> {
         if payload.is_empty() {
             return Err(Reason::EmptyPayload);
         }
+        let malformed = |_| Reason::MalformedJson;
         let objects = if payload.trim_start().starts_with('[') {
-            serde_json::from_str(payload)
+            let items: Vec<&RawValue> = serde_json::from_str(payload).map_err(malformed)?;
+            let object = |item: &&'m RawValue| serde_json::from_str(item.get()).ok();
+            items.iter().map(object).collect()
         } else {
-            serde_json::from_str(payload).map(|object| vec![object])
+            vec![Some(serde_json::from_str(payload).map_err(malformed)?)]
         };
-        Ok(Self {
-            topic,
-            objects: objects.map_err(|_| Reason::MalformedJson)?,
-        })
+        Ok(Self { topic, objects })
     }
+}
+
+/// A payload with quotes around the bare words that stand for values which are not finite: `NaN`, `-inf`.
+pub fn quoted(payload: &str) -> String {
+    // Every second part is within quotes, where a backslash takes the next character with it.
+    let (mut out, mut word) = (String::new(), String::new());
+    let mut characters = payload.chars();
+    while let Some(character) = characters.next() {
+        if !" \t\r\n,:[]{}\"".contains(character) {
+            word.push(character);
+            continue;
+        }
+        end_word(&mut word, &mut out);
+        out.push(character);
+        if character == '"' {
+            while let Some(character) = characters.next() {
+                out.push(character);
+                match character {
+                    '"' => break,
+                    '\\' => out.extend(characters.next()),
+                    _ => {}
+                }
+            }
+        }
+    }
+    end_word(&mut word, &mut out);
+    out
+}
+
+fn end_word(word: &mut String, out: &mut String) {
+    let plain = word.trim_start_matches(['-', '+']).to_lowercase();
+    let is_signed_once = word.len() <= plain.len() + 1;
+    if is_signed_once && ["nan", "inf", "infinity"].contains(&plain.as_str()) {
+        *word = format!("\"{word}\"");
+    }
+    out.push_str(word);
+    word.clear();
 }
 
 /// One reading, as one query sees it.
@@ -116,39 +153,13 @@ impl Reader {
         let key = self.key(topic, object)?;
         if let Some(filter) = &self.query.filter {
             match self.compute(topic, object, filter)? {
-                Answer::Truth(true) => {}
-                Answer::Truth(false) => return Err(Reason::Filtered),
-                Answer::Number(_) | Answer::Absent | Answer::Fault => return Err(Reason::Undecided),
+                (Answer::Truth(true), _) => {}
+                (Answer::Truth(false), _) => return Err(Reason::Filtered),
+                (_, Some(unusable)) => return Err(unusable),
+                (Answer::Number(_) | Answer::Absent | Answer::Fault, None) => return Err(Reason::Undecided),
             }
         }
-        let mut is_uncomputed = false;
-        let mut values = Vec::with_capacity(self.query.fields.len());
-        for (field, step) in self.query.fields.iter().zip(&self.steps) {
-            let value = match &field.source {
-                FieldSource::Path(path) => match find(object, path)? {
-                    None => None,
-                    Some(raw) => Some(at_step(number(raw)?, step.as_ref())?),
-                },
-                FieldSource::Expression(expression) => match self.compute(topic, object, expression)? {
-                    Answer::Number(number) => at_step(units(&number), step.as_ref())
-                        .inspect_err(|_| is_uncomputed = true)
-                        .ok(),
-                    Answer::Absent => None,
-                    Answer::Truth(_) | Answer::Fault => {
-                        is_uncomputed = true;
-                        None
-                    }
-                },
-            };
-            values.push(value);
-        }
-        if !values.is_empty() && values.iter().all(Option::is_none) {
-            return Err(if is_uncomputed {
-                Reason::Uncomputed
-            } else {
-                Reason::MissingField
-            });
-        }
+        let values = self.values(topic, object)?;
         let number = match &self.query.dedupe {
             None => None,
             Some(path) => {
@@ -169,31 +180,87 @@ impl Reader {
         })
     }
 
-    /// What an expression comes to for one object. All that it looks at must be of the right type.
-    fn compute(&self, topic: &str, object: &Object<'_>, expression: &Expression) -> Result<Answer, Reason> {
+    /// For each field its value, if it has one that can be used; or why none of them does.
+    fn values(&self, topic: &str, object: &Object<'_>) -> Result<Vec<Option<BigInt>>, Reason> {
+        let (mut values, mut unusable, mut is_uncomputed) = (Vec::new(), None, false);
+        for (field, step) in self.query.fields.iter().zip(&self.steps) {
+            let value = match &field.source {
+                FieldSource::Path(path) => match find(object, path) {
+                    Ok(None) => None,
+                    Ok(Some(raw)) => number(raw)
+                        .and_then(|number| at_step(number, step.as_ref()))
+                        .map_err(|reason| unusable.get_or_insert(reason))
+                        .ok(),
+                    Err(reason) => {
+                        unusable.get_or_insert(reason);
+                        None
+                    }
+                },
+                FieldSource::Expression(expression) => {
+                    let (answer, of_operands) = self.compute(topic, object, expression)?;
+                    unusable = unusable.or(of_operands);
+                    match answer {
+                        Answer::Number(number) => at_step(units(&number), step.as_ref())
+                            .inspect_err(|_| is_uncomputed = true)
+                            .ok(),
+                        Answer::Absent => None,
+                        Answer::Truth(_) | Answer::Fault => {
+                            is_uncomputed = true;
+                            None
+                        }
+                    }
+                }
+            };
+            values.push(value);
+        }
+        if !values.is_empty() && values.iter().all(Option::is_none) {
+            return Err(match unusable {
+                Some(reason) => reason,
+                None if is_uncomputed => Reason::Uncomputed,
+                None => Reason::MissingField,
+            });
+        }
+        Ok(values)
+    }
+
+    /// What an expression comes to for one object, and the reason why the first of its operands that cannot be used
+    /// cannot be. Such operands are absent.
+    fn compute(
+        &self,
+        topic: &str,
+        object: &Object<'_>,
+        expression: &Expression,
+    ) -> Result<(Answer, Option<Reason>), Reason> {
         let captures = self.query.topic.matches(topic).ok_or(Reason::NoMatch)?;
         let mut numbers = vec![None; expression.operands().len()];
         let mut texts = vec![None; expression.tests().len()];
+        let mut unusable = None;
         for op in expression.ops() {
-            match *op {
+            let reason = match *op {
                 Op::Load(index) => {
                     let index = usize::from(index);
-                    let found = find(object, &expression.operands()[index])?;
-                    numbers[index] = found.map(number).transpose()?;
+                    let found = find(object, &expression.operands()[index]);
+                    let found = found.and_then(|found| found.map(number).transpose());
+                    found.map(|found| numbers[index] = found).err()
                 }
                 Op::Matches(index) => {
                     let index = usize::from(index);
                     let test = &expression.tests()[index];
                     let found = match &test.source {
-                        KeyPart::Capture(capture) => Some(captures[usize::from(*capture)].to_string()),
-                        KeyPart::Payload(path) => find(object, path)?.map(text).transpose()?,
+                        KeyPart::Capture(capture) => Ok(Some(captures[usize::from(*capture)].to_string())),
+                        KeyPart::Payload(path) => {
+                            find(object, path).and_then(|found| found.map(text).transpose())
+                        }
                     };
-                    texts[index] = found.map(|found| found == test.text);
+                    let found = found.map(|found| texts[index] = found.map(|found| found == test.text));
+                    found.map_err(|_| Reason::WrongType).err()
                 }
-                _ => {}
-            }
+                _ => None,
+            };
+            unusable = unusable.or(reason);
         }
-        Ok(Tree::of(expression).answer(&|index| numbers[index].clone(), &|index| texts[index]))
+        let answer = Tree::of(expression).answer(&|index| numbers[index].clone(), &|index| texts[index]);
+        Ok((answer, unusable))
     }
 
     fn key(&self, topic: &str, object: &Object<'_>) -> Result<String, Reason> {
@@ -299,9 +366,9 @@ fn time(raw: Option<&str>, unit: TimeUnit) -> Result<i64, Reason> {
             let time: jiff::Timestamp = text.parse().map_err(|_| Reason::BadTime)?;
             i64::try_from(time.as_nanosecond().div_euclid(1_000)).map_err(|_| Reason::BadTime)?
         }
-        TimeUnit::Seconds => floor_micros(raw, 12)?,
-        TimeUnit::Millis => floor_micros(raw, 15)?,
-        TimeUnit::Micros => floor_micros(raw, 18)?,
+        TimeUnit::Seconds => floor_micros(raw, 6)?,
+        TimeUnit::Millis => floor_micros(raw, 3)?,
+        TimeUnit::Micros => floor_micros(raw, 0)?,
         TimeUnit::Nanos => {
             let nanos: BigInt = raw.parse().map_err(|_| Reason::WrongType)?;
             nanos.div_floor(&1_000.into()).to_i64().ok_or(Reason::BadTime)?
@@ -312,14 +379,13 @@ fn time(raw: Option<&str>, unit: TimeUnit) -> Result<i64, Reason> {
         .ok_or(Reason::BadTime)
 }
 
-/// A number's microseconds when one of them is 10^`decimals` units of 10⁻¹⁸, cut toward the past.
+/// A number's microseconds, of which one of its units has 10^`decimals`, cut toward the past.
 fn floor_micros(raw: &str, decimals: u32) -> Result<i64, Reason> {
-    let units = match number(raw) {
-        Err(Reason::OutOfRange) => return Err(Reason::BadTime),
-        other => other?,
-    };
-    units
-        .div_floor(&decimal::power_of_ten(decimals))
-        .to_i64()
-        .ok_or(Reason::BadTime)
+    // What is out of range even as a value is no time, and a word is what it is as a value.
+    match number(raw) {
+        Ok(_) | Err(Reason::OutOfRange) => {}
+        Err(reason) => return Err(reason),
+    }
+    let micros = decimal::floor(raw, decimals).map_err(|_| Reason::BadTime)?;
+    micros.to_i64().ok_or(Reason::BadTime)
 }

@@ -242,6 +242,40 @@ fn keys_come_from_topic_and_payload() {
 }
 
 #[test]
+fn an_unusable_part_takes_no_other_along() {
+    let mut of_two = query(60, 60);
+    let mut hum = of_two.fields[0].clone();
+    hum.name = "hum".into();
+    hum.source = FieldSource::path("hum");
+    of_two.fields.push(hum);
+    let expected = expected(
+        of_two,
+        &[
+            r#"{"ts":1,"temp":1,"hum":"unavailable"}"#,
+            r#"{"ts":1,"temp":nan,"hum":2}"#,
+            r#"{"ts":1,"temp":"","hum":1e18}"#,
+            r#"{"ts":1,"temp":-Infinity,"hum":[1]}"#,
+            r#"{"ts":1,"temp":null,"hum":{}}"#,
+            r#"{"ts":1,"temp":3,"x":{"y":NaN},"z":"\"nan"}"#,
+            r#"[{"ts":1,"temp":4},null,[{"ts":1,"temp":5}],{"ts":1,"hum":6}]"#,
+            r#"{"ts":1,"temp":--nan}"#,
+            r#"{"ts":1,"temp":nano}"#,
+        ],
+    );
+    let metrics = &expected.metrics;
+    assert_eq!((metrics.published, metrics.accepted), (12, 5));
+    let rejected: Vec<(&str, u64)> = metrics
+        .rejected
+        .iter()
+        .map(|(name, count)| (*name, *count))
+        .collect();
+    assert_eq!(
+        rejected,
+        [("malformed_json", 4), ("not_finite", 1), ("wrong_type", 2)]
+    );
+}
+
+#[test]
 fn times_in_every_unit() {
     let at = |unit, text: &str| {
         let mut query = query(60, 60);
@@ -253,11 +287,12 @@ fn times_in_every_unit() {
         let payload = format!(r#"{{"ts":{text},"temp":1}}"#);
         let message = Message::parse("sensors/a/b/env", &payload).unwrap();
         Reader::new(&query)
-            .read(message.topic, &message.objects[0])
+            .read(message.topic, message.objects[0].as_ref().unwrap())
             .map(|reading| reading.at_us)
     };
     assert_eq!(at(TimeUnit::Seconds, "1.0000019"), Ok(1_000_001));
     assert_eq!(at(TimeUnit::Seconds, "-0.0000001"), Ok(-1));
+    assert_eq!(at(TimeUnit::Seconds, "1.9999999999999999999999"), Ok(1_999_999));
     assert_eq!(at(TimeUnit::Millis, "1700000000000.5"), Ok(1_700_000_000_000_500));
     assert_eq!(at(TimeUnit::Micros, "17"), Ok(17));
     assert_eq!(

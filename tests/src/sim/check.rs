@@ -202,7 +202,14 @@ impl World<'_> {
                 continue;
             };
             // Whether a condition refuses the right ones, the rows show.
-            let refused = [Reason::Filtered, Reason::Undecided].map(Counter::Rejected);
+            let refused = [
+                Reason::Filtered,
+                Reason::Undecided,
+                Reason::WrongType,
+                Reason::NotFinite,
+                Reason::OutOfRange,
+            ];
+            let refused = refused.map(Counter::Rejected);
             let lifted = std::iter::once(Counter::Accepted)
                 .chain(refused)
                 .map(|counter| agent.metrics().value(pipeline, counter))
@@ -218,9 +225,11 @@ impl World<'_> {
     }
 }
 
-/// Readings of a payload: a bad one has none.
+/// Readings of a payload that are lifted or refused for what a value is. One of the bad ones has such a value as its
+/// time, the others have no reading.
 fn readings_of(payload: &str) -> u64 {
-    payload.matches("\"watts\"").count() as u64
+    let of = |text: &str| payload.matches(text).count() as u64;
+    of("\"watts\"") + of("\"ts\":\"x\"")
 }
 
 /// Every window equals the truth, value by value.

@@ -74,6 +74,9 @@ impl Case {
     fn publish_drawn(&mut self, dice: &mut Dice) {
         let (devices, gap) = (1 + dice.below(5), 20 + dice.below(400));
         let watermark_delay = pick(dice, &[50, 1_000, 10_000]);
+        // From dice of their own, so that what is spoiled changes nothing else.
+        let mut spoiling = Dice::new(self.seed, 12);
+        let spoils = spoiling.below(2) == 0;
         for gateway in 0..self.gateways {
             let mut at = u64::from(dice.below(gap)) * MS;
             while at < self.end {
@@ -82,8 +85,12 @@ impl Case {
                 // A device may move from one gateway to another: the key is the same.
                 let topic = format!("s/site{}/d{device}/{kind}", device % 2);
                 let count = 1 + dice.below(3) * dice.below(3);
-                let readings: Vec<String> = (0..count).map(|_| reading(at, watermark_delay, dice)).collect();
-                let payload = if count > 1 {
+                let mut readings: Vec<String> =
+                    (0..count).map(|_| reading(at, watermark_delay, dice)).collect();
+                if spoils {
+                    spoil(&mut readings, &mut spoiling);
+                }
+                let payload = if readings.len() > 1 {
                     format!("[{}]", readings.join(","))
                 } else {
                     readings.concat()
@@ -132,6 +139,38 @@ fn reading(at: u64, watermark_delay: u32, dice: &mut Dice) -> String {
     }
     text.push('}');
     text
+}
+
+/// Puts values in the place of some that cannot be used, and items that are no readings between those that are: they
+/// must take nothing else along.
+fn spoil(readings: &mut Vec<String>, dice: &mut Dice) {
+    const VALUES: [&str; 12] = [
+        "\"unavailable\"",
+        "\"\"",
+        "\"21.5\"",
+        "true",
+        "{}",
+        "[7]",
+        "nan",
+        "-Infinity",
+        "\"NaN\"",
+        "1e18",
+        "-99999999999999999999",
+        "null",
+    ];
+    for reading in &mut *readings {
+        for field in ["temp", "hum", "other"] {
+            if dice.below(4) == 0 {
+                // The last of two equal names counts.
+                reading.truncate(reading.len() - 1);
+                let _ = write!(reading, ",\"{field}\":{}}}", pick(dice, &VALUES));
+            }
+        }
+    }
+    while dice.below(8) == 0 {
+        let place = dice.below(readings.len() as u32 + 1) as usize;
+        readings.insert(place, pick(dice, &VALUES).replace("[7]", "[{\"temp\":7}]"));
+    }
 }
 
 /// A number as sensors write them, now and then as large, small or long as it may be.

@@ -220,6 +220,82 @@ fn computed_fields_that_have_no_value_are_absent_and_counted() {
     );
 }
 
+/// A value that cannot be used costs its own field, counted by field and reason.
+#[test]
+fn an_unusable_value_takes_no_other_along() {
+    let lifted = [("received", 1), ("accepted", 1), ("absent", 1)];
+    let with = |more: &[(&'static str, u64)]| [&lifted[..], more].concat();
+    for (payload, computed, expected) in [
+        (
+            r#"{"ts":1699999999,"temp":21.5,"hum":"unavailable"}"#,
+            "$.hum",
+            with(&[("unusable_wrong_type_1", 1)]),
+        ),
+        (
+            r#"{"ts":1699999999,"temp":"","hum":1}"#,
+            "$.hum",
+            with(&[("unusable_wrong_type_0", 1)]),
+        ),
+        (
+            r#"{"ts":1699999999,"temp":nan,"hum":1}"#,
+            "$.hum",
+            with(&[("unusable_not_finite_0", 1)]),
+        ),
+        (
+            r#"{"ts":1699999999,"temp":1,"hum":-1e18}"#,
+            "$.hum",
+            with(&[("unusable_out_of_range_1", 1)]),
+        ),
+        // An operand that cannot be used is absent, and what can do without it has a value.
+        (
+            r#"{"ts":1699999999,"temp":1,"hum":{}}"#,
+            "$.hum / $.temp",
+            with(&[("unusable_wrong_type_1", 1)]),
+        ),
+        (
+            r#"{"ts":1699999999,"temp":1,"hum":true}"#,
+            "default($.hum, 7)",
+            vec![("received", 1), ("accepted", 1), ("unusable_wrong_type_1", 1)],
+        ),
+        // What nobody reads may be anything.
+        (
+            r#"{"ts":1699999999,"temp":1,"hum":2,"other":NaN}"#,
+            "$.hum",
+            vec![("received", 1), ("accepted", 1)],
+        ),
+        // With no usable field the reading is refused for the first one.
+        (
+            r#"{"ts":1699999999,"temp":"x","hum":NaN}"#,
+            "$.hum",
+            vec![("received", 1), ("rejected_wrong_type", 1)],
+        ),
+        (
+            r#"{"ts":1699999999,"hum":NaN}"#,
+            "$.hum",
+            vec![("received", 1), ("rejected_not_finite", 1)],
+        ),
+        // Items that are no objects.
+        (
+            r#"[7,{"ts":1699999999,"temp":1,"hum":2},null]"#,
+            "$.hum",
+            vec![("received", 3), ("accepted", 1), ("rejected_malformed_json", 2)],
+        ),
+    ] {
+        check(None, Some(computed), payload, &expected);
+    }
+    // A condition that is decided without the unusable value decides.
+    let either = Some("$.temp > 0 || $.hum > 0");
+    let payload = r#"{"ts":1699999999,"temp":1,"hum":"x"}"#;
+    check(either, None, payload, &[("received", 1), ("accepted", 1)]);
+    let payload = r#"{"ts":1699999999,"temp":-1,"hum":"x"}"#;
+    check(
+        either,
+        None,
+        payload,
+        &[("received", 1), ("rejected_wrong_type", 1)],
+    );
+}
+
 #[test]
 fn a_reading_that_is_filtered_moves_the_watermark() {
     let mut bench = Bench::new(pipeline(Some("$.temp > 0"), None));

@@ -3,7 +3,7 @@
 use catchment_common::expression::{Expression, Operands, Outcome};
 use catchment_common::key::KeyBuffer;
 use catchment_common::limits::TAGS_MAX;
-use catchment_common::metrics::{Counter, Reason};
+use catchment_common::metrics::{Counter, Reason, Unusable};
 use catchment_common::number::decimal::{DECIMALS, Parsed, Resolution, Value};
 use catchment_common::plan::{FieldSource, KeyPart, Pipeline, TimeSource, TimeUnit};
 use catchment_common::time::{Now, Timestamp};
@@ -32,6 +32,8 @@ pub(super) struct View {
     pub(super) next_close: Timestamp,
     pub(super) key_buffer: KeyBuffer,
     pub(super) values: Vec<Option<Value>>,
+    /// Fields of the reading that have a value which cannot be used, and why, in their order.
+    unusable: Vec<(u8, Unusable)>,
     watched: Vec<TextFrom>,
     pub(super) tags: TagValues,
     pub(super) key_cap: Option<KeyCap>,
@@ -140,6 +142,7 @@ impl View {
             watermark,
             key_buffer: KeyBuffer::default(),
             values: Vec::with_capacity(pipeline.fields.len()),
+            unusable: Vec::with_capacity(pipeline.fields.len()),
             watched: pipeline
                 .watched
                 .iter()
@@ -204,34 +207,49 @@ impl View {
             arrived,
         };
         if let Some(filter) = &self.filter {
-            read.unwanted = match filter.run(seen, &mut read.rounded)? {
-                Outcome::Truth(true) => None,
-                Outcome::Truth(false) => Some(Reason::Filtered),
-                Outcome::Number(_) | Outcome::Absent | Outcome::Fault(_) => Some(Reason::Undecided),
+            let (outcome, unusable) = filter.run(seen, &mut read.rounded);
+            read.unwanted = match (outcome, unusable) {
+                (Outcome::Truth(true), _) => None,
+                (Outcome::Truth(false), _) => Some(Reason::Filtered),
+                (_, Some(why)) => return Err(why.reason()),
+                (Outcome::Number(_) | Outcome::Absent | Outcome::Fault(_), None) => Some(Reason::Undecided),
             };
             if read.unwanted.is_some() {
                 return Ok(read);
             }
         }
-        self.values.clear();
-        for (from, resolution) in &self.fields {
-            let value = match from {
-                ValueFrom::Path(path) => convert::value(seen.raw(*path), *resolution)?,
-                ValueFrom::Computed(computed) => computed.value(seen, *resolution, &mut read)?,
-            };
-            read.absent += u64::from(value.is_none());
-            read.rounded += u64::from(value.is_some_and(|(_, rounded)| rounded));
-            self.values.push(value.map(|(value, _)| value));
-        }
+        self.read_fields(seen, &mut read);
         if read.absent > 0 && read.absent == self.fields.len() as u64 {
-            return Err(if read.uncomputed > 0 {
-                Reason::Uncomputed
-            } else {
-                Reason::MissingField
+            return Err(match self.unusable.first() {
+                Some((_, why)) => why.reason(),
+                None if read.uncomputed > 0 => Reason::Uncomputed,
+                None => Reason::MissingField,
             });
         }
         read.absent += self.watch(seen);
         Ok(read)
+    }
+
+    /// Reads the fields. One whose value cannot be used is absent and takes no other along.
+    #[inline]
+    fn read_fields(&mut self, seen: Seen<'_>, read: &mut Read) {
+        self.values.clear();
+        self.unusable.clear();
+        for (place, (from, resolution)) in self.fields.iter().enumerate() {
+            let (value, unusable) = match from {
+                ValueFrom::Path(path) => match convert::value(seen.raw(*path), *resolution) {
+                    Ok(value) => (value, None),
+                    Err(why) => (None, Some(why)),
+                },
+                ValueFrom::Computed(computed) => computed.value(seen, *resolution, read),
+            };
+            if let Some(why) = unusable {
+                self.unusable.push((place as u8, why));
+            }
+            read.absent += u64::from(value.is_none());
+            read.rounded += u64::from(value.is_some_and(|(_, rounded)| rounded));
+            self.values.push(value.map(|(value, _)| value));
+        }
     }
 
     /// Reads the watched tags; returns how many are not there. A tag of another type is none: readings are not told
@@ -274,6 +292,9 @@ impl View {
         metrics.add(self.place, Counter::Absent, read.absent);
         metrics.add(self.place, Counter::Uncomputed, read.uncomputed);
         metrics.add(self.place, Counter::Arrived, u64::from(read.arrived));
+        for &(field, why) in &self.unusable {
+            metrics.add(self.place, Counter::Unusable(why, field), 1);
+        }
         (read.at, late)
     }
 }
@@ -297,14 +318,18 @@ impl Computed {
         }
     }
 
-    /// Runs the expression; counts operands that were rounded.
+    /// Runs the expression; counts operands that were rounded. An operand that cannot be used is absent; the first such
+    /// is told of.
     #[inline]
-    fn run(&self, seen: Seen<'_>, rounded: &mut u64) -> Result<Outcome, Reason> {
-        self.expression.evaluate(&mut Message {
+    fn run(&self, seen: Seen<'_>, rounded: &mut u64) -> (Outcome, Option<Unusable>) {
+        let mut message = Message {
             computed: self,
             seen,
             rounded,
-        })
+            unusable: None,
+        };
+        let outcome = self.expression.evaluate(&mut message);
+        (outcome, message.unusable)
     }
 
     /// The value of a computed field. One that cannot be computed is absent, and counted.
@@ -314,14 +339,15 @@ impl Computed {
         seen: Seen<'_>,
         resolution: Option<Resolution>,
         read: &mut Read,
-    ) -> Result<Option<(Value, bool)>, Reason> {
-        let computed = match self.run(seen, &mut read.rounded)? {
-            Outcome::Absent => return Ok(None),
+    ) -> (Option<(Value, bool)>, Option<Unusable>) {
+        let (outcome, unusable) = self.run(seen, &mut read.rounded);
+        let computed = match outcome {
+            Outcome::Absent => return (None, unusable),
             Outcome::Number(value) => round(value, resolution),
             Outcome::Truth(_) | Outcome::Fault(_) => None,
         };
         read.uncomputed += u64::from(computed.is_none());
-        Ok(computed.map(|value| (value, false)))
+        (computed.map(|value| (value, false)), unusable)
     }
 }
 
@@ -341,30 +367,40 @@ struct Message<'c, 'm> {
     computed: &'c Computed,
     seen: Seen<'m>,
     rounded: &'c mut u64,
+    /// Why the first operand that cannot be used cannot be.
+    unusable: Option<Unusable>,
 }
 
 impl Operands for Message<'_, '_> {
-    type Refusal = Reason;
-
     #[inline]
-    fn number(&mut self, operand: usize) -> Result<Option<Value>, Reason> {
+    fn number(&mut self, operand: usize) -> Option<Value> {
         let raw = self.seen.raw(self.computed.operands[operand]);
-        let value = convert::value(raw, None)?;
-        *self.rounded += u64::from(value.is_some_and(|(_, rounded)| rounded));
-        Ok(value.map(|(value, _)| value))
+        match convert::value(raw, None) {
+            Ok(value) => {
+                *self.rounded += u64::from(value.is_some_and(|(_, rounded)| rounded));
+                value.map(|(value, _)| value)
+            }
+            Err(why) => {
+                self.unusable.get_or_insert(why);
+                None
+            }
+        }
     }
 
     #[inline]
-    fn matches(&mut self, test: usize) -> Result<Option<bool>, Reason> {
+    fn matches(&mut self, test: usize) -> Option<bool> {
         let wanted = &self.computed.expression.tests()[test].text;
         let path = match self.computed.tests[test] {
-            TextFrom::Capture(index) => return Ok(Some(self.seen.captures[index] == *wanted)),
+            TextFrom::Capture(index) => return Some(self.seen.captures[index] == *wanted),
             TextFrom::Path(path) => self.seen.raw(path),
         };
         match convert::tag(path) {
-            Ok(text) => Ok(Some(*text == **wanted)),
-            Err(Reason::MissingField) => Ok(None),
-            Err(reason) => Err(reason),
+            Ok(text) => Some(*text == **wanted),
+            Err(Reason::MissingField) => None,
+            Err(_) => {
+                self.unusable.get_or_insert(Unusable::WrongType);
+                None
+            }
         }
     }
 }

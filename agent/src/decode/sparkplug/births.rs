@@ -155,14 +155,18 @@ impl Births {
         }
     }
 
-    /// Gives the metrics of data the names and types of their birth. False if the source was not born, or not with all
-    /// of them.
-    pub(super) fn complete(&mut self, source: Source<'_>, metrics: &mut [Metric], now: Now) -> bool {
-        let Some(birth) = self.known.get_mut(&source.key()) else {
-            return false;
-        };
+    /// Gives the metrics of data the names and types of their birth, and takes those out that it does not have; returns
+    /// how many. None if the source was not born.
+    pub(super) fn complete(
+        &mut self,
+        source: Source<'_>,
+        metrics: &mut Vec<Metric>,
+        now: Now,
+    ) -> Option<usize> {
+        let birth = self.known.get_mut(&source.key())?;
         birth.heard = now.monotonic;
-        metrics.iter_mut().all(|metric| {
+        let all = metrics.len();
+        metrics.retain_mut(|metric| {
             let known = match (metric.alias, &metric.name) {
                 (Some(alias), _) => birth
                     .metrics
@@ -183,7 +187,8 @@ impl Births {
             }
             metric.datatype.get_or_insert(datatype);
             true
-        })
+        });
+        Some(all - metrics.len())
     }
 
     /// Asks the edge node of a source for its births, unless it was asked a moment ago.

@@ -117,10 +117,15 @@ fn data_without_its_birth_is_refused_and_asked_for_once_in_a_while() {
     assert!(!ask(&mut births, 9) && ask(&mut births, 10));
     // An alias that the birth does not have.
     send(&mut births, "spBv1.0/g/DBIRTH/e/d", &birth()).unwrap();
-    let unknown = payload(vec![metric(None, Some(9), None, Value::Float(1.0))]);
+    let unknown = payload(vec![
+        metric(None, Some(9), None, Value::Float(1.0)),
+        metric(None, Some(1), None, Value::Float(2.0)),
+        metric(None, Some(8), None, Value::Float(3.0)),
+    ]);
     assert_eq!(
-        send(&mut births, "spBv1.0/g/DDATA/e/d", &unknown),
-        Err(Reason::NoBirth)
+        send(&mut births, "spBv1.0/g/DDATA/e/d", &unknown).unwrap(),
+        ["2e0 - 1700000000000 \"e\" \"d\"", "2 no_birth"],
+        "it takes no other metric along"
     );
     assert!(send(&mut births, "spBv1.0/g/DDATA/e/d", &data).is_ok());
 }

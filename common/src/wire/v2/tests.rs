@@ -25,14 +25,12 @@ fn parse(bytes: &[u8]) -> Result<Expression, WireFault> {
 struct Ones;
 
 impl Operands for Ones {
-    type Refusal = ();
-
-    fn number(&mut self, _: usize) -> Result<Option<Value>, ()> {
-        Ok(Value::from_units(1))
+    fn number(&mut self, _: usize) -> Option<Value> {
+        Value::from_units(1)
     }
 
-    fn matches(&mut self, _: usize) -> Result<Option<bool>, ()> {
-        Ok(Some(true))
+    fn matches(&mut self, _: usize) -> Option<bool> {
+        Some(true)
     }
 }
 
