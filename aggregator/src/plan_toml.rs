@@ -3,8 +3,10 @@
 //! Parsing keeps the place of every value, so that a rule broken deep in [`Plan::validate`] is shown where it was
 //! written. All faults are reported at once, each in one line with a hint.
 
+mod duration;
 mod expression;
 mod format;
+mod path;
 mod raw;
 
 mod window;
@@ -13,12 +15,15 @@ use std::fmt;
 
 use bytesize::ByteSize;
 use catchment_common::plan::{
-    Aggregate, AggregateFault, NewKeys, Part, Path, PayloadTag, Plan, PlanFault, Query, TimeSource, TimeUnit,
+    Aggregate, AggregateFault, Format, NewKeys, Part, PayloadTag, Plan, PlanFault, Query, TimeSource,
+    TimeUnit,
 };
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
 use toml::Spanned;
 
+use self::duration::{duration, of_window};
+use self::path::path;
 use self::raw::{RawPlan, RawQuery};
 use crate::io::config::{nearest, position, unknown_key_hint};
 
@@ -142,28 +147,28 @@ fn convert(raw: &RawQuery, file: &str, faults: &mut Faults) -> Query {
         Some(rungs) => rungs
             .get_ref()
             .iter()
-            .map(|rung| duration(rung, faults))
+            .map(|rung| of_window(rung, faults))
             .collect(),
         // A step of zero is a fault of its own, and has no pane.
         None if window.longest() <= Span::ZERO || window.step() <= Span::ZERO => Vec::new(),
         None => window.default_ladder(),
     };
     let captures: Vec<String> = topic.captures().map(String::from).collect();
-    let fields = expression::fields(raw, &captures, file, faults);
+    let format = format::format(raw.format.as_ref(), faults);
+    let fields = expression::fields(raw, &captures, (&format, file), faults);
     let filter = expression::filter(raw, &captures, &fields, file, faults);
     Query {
         name: raw.name.get_ref().clone(),
         topic,
-        format: format::format(raw.format.as_ref(), faults),
         compression: format::compression(raw.compression.as_ref(), faults),
-        time: time(raw, faults),
+        time: time(raw, &format, faults),
         tags: raw
             .tags
             .0
             .iter()
-            .map(|(name, path)| PayloadTag {
+            .map(|(name, text)| PayloadTag {
                 name: name.clone(),
-                path: Path::parse(path.get_ref()),
+                path: path(text, &format, faults),
             })
             .collect(),
         key: raw
@@ -187,12 +192,13 @@ fn convert(raw: &RawQuery, file: &str, faults: &mut Faults) -> Query {
         patience: span(&raw.patience, PATIENCE_DEFAULT, faults),
         retention: raw.retention.as_ref().map(|text| duration(text, faults)),
         coarsen,
-        dedupe: raw.dedupe.as_ref().map(|path| Path::parse(path.get_ref())),
+        dedupe: raw.dedupe.as_ref().map(|text| path(text, &format, faults)),
         new_keys: raw.new_keys.as_ref().map(|cap| NewKeys {
             max: cap.get_ref().max,
             every: duration(&cap.get_ref().every, faults),
         }),
         memory: raw.memory.as_ref().and_then(|text| size(text, faults)),
+        format,
     }
 }
 
@@ -209,7 +215,7 @@ fn size(text: &Spanned<String>, faults: &mut Faults) -> Option<u64> {
     size.ok().map(|size| size.as_u64())
 }
 
-fn time(raw: &RawQuery, faults: &mut Faults) -> TimeSource {
+fn time(raw: &RawQuery, format: &Format, faults: &mut Faults) -> TimeSource {
     let Some(time) = &raw.time else {
         return TimeSource::Arrival;
     };
@@ -239,7 +245,7 @@ fn time(raw: &RawQuery, faults: &mut Faults) -> TimeSource {
         true
     });
     TimeSource::Payload {
-        path: Path::parse(time.path.get_ref()),
+        path: path(&time.path, format, faults),
         unit,
         fallback,
     }
@@ -262,26 +268,6 @@ fn aggregate(text: &Spanned<String>, faults: &mut Faults) -> Option<Aggregate> {
     };
     faults.push((text.span().start, message));
     None
-}
-
-fn duration(text: &Spanned<String>, faults: &mut Faults) -> Span {
-    let micros =
-        humantime::parse_duration(text.get_ref()).map(|duration| i64::try_from(duration.as_micros()));
-    match micros {
-        Ok(Ok(micros)) => Span::from_micros(micros),
-        Ok(Err(_)) => {
-            faults.push((text.span().start, format!("`{}` is too long", text.get_ref())));
-            Span::from_secs(1)
-        }
-        Err(error) => {
-            let message = format!(
-                "`{}` is not a duration: {error}; write 10s, 5m or 1h",
-                text.get_ref()
-            );
-            faults.push((text.span().start, message));
-            Span::from_secs(1)
-        }
-    }
 }
 
 /// Where a part of a query was written; the query's name if the part was left out.
@@ -316,7 +302,7 @@ fn place_of(query: &RawQuery, part: Part) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use catchment_common::plan::{Period, Window};
+    use catchment_common::plan::{Path, Period, Window};
 
     use super::*;
 

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use catchment_common::expression::{Expression, ExpressionFault, Hint, Kind, Scope, is_expression};
 use catchment_common::number::decimal::Value;
-use catchment_common::plan::{Field, FieldKind, FieldSource, KeyPart, Path};
+use catchment_common::plan::{Field, FieldKind, FieldSource, Format, KeyPart, Path};
 
-use super::Faults;
 use super::raw::{RawField, RawQuery, RawSource};
+use super::{Faults, path};
 use crate::io::config::nearest;
 
 /// The tags of a query that expressions can compare: what the topic captures, and `tags`.
@@ -22,7 +22,12 @@ fn tags<'q>(raw: &'q RawQuery, captures: &'q [String]) -> Vec<(&'q str, KeyPart)
 }
 
 /// The fields of a query. Fields with a path may be named in every expression, computed ones in those below them.
-pub(super) fn fields(raw: &RawQuery, captures: &[String], file: &str, faults: &mut Faults) -> Vec<Field> {
+pub(super) fn fields(
+    raw: &RawQuery,
+    captures: &[String],
+    (format, file): (&Format, &str),
+    faults: &mut Faults,
+) -> Vec<Field> {
     let tags = tags(raw, captures);
     let is_computed = |field: &RawField| match &field.source {
         RawSource::Path(_) => false,
@@ -34,12 +39,15 @@ pub(super) fn fields(raw: &RawQuery, captures: &[String], file: &str, faults: &m
     for (name, field) in &raw.fields.0 {
         let inner = field.get_ref();
         match &inner.source {
-            RawSource::Path(path) | RawSource::Either(path) if !is_computed(inner) => known.push(Field {
-                name: name.clone(),
-                source: FieldSource::path(path),
-                resolution: resolution(inner, faults),
-                kind: kind(inner, faults),
-            }),
+            RawSource::Path(path) | RawSource::Either(path) if !is_computed(inner) => {
+                path::check(path, field.span().start, format, faults);
+                known.push(Field {
+                    name: name.clone(),
+                    source: FieldSource::path(path),
+                    resolution: resolution(inner, faults),
+                    kind: kind(inner, faults),
+                });
+            }
             _ => below.push(name),
         }
     }
@@ -292,6 +300,19 @@ mod tests {
         assert_eq!(
             fault("dew = { expr = \"temp >\" }", ""),
             "p:6:28: there is no field or tag `temp`; write `$.temp` for a value of the payload that is no field"
+        );
+        assert_eq!(
+            fault("v = \"values[0].temp\"", ""),
+            "p:6:16: path `values[0].temp` is written as in another language and would match nothing; write `values.0.temp`: names \
+             and numbers with dots between them, and the first item of a list is 0"
+        );
+        assert_eq!(
+            fault("v = \"$.values[0]\"", ""),
+            "p:6:25: `[` means nothing in an expression; write `$.values.0`: an item of a list is a number between dots"
+        );
+        assert_eq!(
+            fault("v = \"$.Außen * 2\"", ""),
+            "p:6:21: `ß` means nothing in an expression; quote a name that is no plain word: `$.'Außen.°C'`"
         );
         assert_eq!(
             fault("flow = \"flow-xyz9\"", ""),

@@ -5,8 +5,9 @@ use catchment_common::plan::{Hopping, Period, Window};
 use catchment_common::time::Span;
 use toml::Spanned;
 
+use super::Faults;
+use super::duration::{aligned, of_window};
 use super::raw::RawWindow;
-use super::{Faults, duration};
 use crate::io::config::nearest;
 use crate::window::{UnknownZone, Zone};
 
@@ -53,7 +54,7 @@ pub(super) fn convert(raw: &Spanned<RawWindow>, faults: &mut Faults) -> Window {
             faults,
         );
         return Window::Session {
-            gap: duration(gap, faults),
+            gap: of_window(gap, faults),
         };
     }
     let Some(size) = &raw.size else {
@@ -71,10 +72,9 @@ pub(super) fn convert(raw: &Spanned<RawWindow>, faults: &mut Faults) -> Window {
         );
         return calendar(size, zone, faults);
     }
-    let size = duration(size, faults);
-    let mut length = |text: &Option<Spanned<String>>, default| {
-        text.as_ref().map_or(default, |text| duration(text, faults))
-    };
+    let size = aligned(size, faults);
+    let mut length =
+        |text: &Option<Spanned<String>>, default| text.as_ref().map_or(default, |text| aligned(text, faults));
     Window::Hopping(Hopping {
         size,
         every: length(&raw.every, size),

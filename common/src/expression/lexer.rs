@@ -146,6 +146,8 @@ fn unknown(character: char, at: usize) -> ExpressionFault {
     let hint = match character {
         '&' => "write `&&` for and",
         '|' => "write `||` for or",
+        '[' | ']' | '#' => "write `$.values.0`: an item of a list is a number between dots",
+        letter if !letter.is_ascii() => "quote a name that is no plain word: `$.'Außen.°C'`",
         _ => "",
     };
     ExpressionFault::new(
