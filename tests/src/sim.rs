@@ -84,6 +84,7 @@ impl Figures {
         self.counted_rows += other.counted_rows;
         self.cut_short += other.cut_short;
         self.lost += other.lost;
+        self.unpromised += other.unpromised;
         self.disk_bytes_max = self.disk_bytes_max.max(other.disk_bytes_max);
         self.disk_faults += other.disk_faults;
         self.emitted_early += other.emitted_early;

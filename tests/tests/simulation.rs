@@ -104,6 +104,13 @@ fn what_was_broken_once_stays_mended() {
     }
 }
 
+/// A backup from the beginning of a long outage is restored after the backlog has been delivered: that is more than the
+/// spool's budget lets the agent keep, so the rows need not be whole. The world has to notice it.
+#[test]
+fn a_restored_backup_that_lacks_more_than_agents_keep_is_told_apart() {
+    assert_eq!(run(1_795_840_337_663).unpromised, 1);
+}
+
 /// A gateway that sleeps for half a minute wakes up to a burst from its broker, with a slow disk and the smallest
 /// budgets: what gathers while a job is under way must not be more than the journal may take. Seeds 500082,
 /// 1795840284659, 1795840286563 and 1795840300182 had groups of a megabyte for a journal of 256 KiB.

@@ -64,6 +64,11 @@ impl Memory {
             .collect()
     }
 
+    /// The batches that were taken: for each agent and epoch ranges of seqs.
+    pub fn committed(&self) -> &BTreeMap<(String, u64), Vec<SeqRange>> {
+        &self.committed
+    }
+
     /// An older state of this store takes its place, as the `restore` command does it: numbers go on, and the newer
     /// plan is put into force again.
     pub fn restore_backup(&mut self, backup: &Self) {

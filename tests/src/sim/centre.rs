@@ -29,6 +29,9 @@ pub(super) struct Centre {
     pub(super) added: BTreeMap<String, u64>,
     /// Queries that were once taken out of the plan.
     pub(super) removed: BTreeSet<String>,
+    /// Names of batches that a restored backup does not know and that their agents have not offered again: agent, epoch
+    /// and seq.
+    pub(super) forgotten: BTreeSet<(String, u64, u64)>,
 }
 
 impl Centre {
@@ -46,6 +49,7 @@ impl Centre {
             wake: u64::MAX,
             added: BTreeMap::new(),
             removed: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
         }
     }
 
@@ -116,7 +120,46 @@ impl World<'_> {
         if self.centre.machine.is_some() {
             self.crash_centre(false, down);
         }
+        let had = names_of(&self.centre.store);
+        let has = names_of(&backup);
+        self.centre.forgotten.extend(had.difference(&has).cloned());
         self.centre.store.restore_backup(&backup);
+    }
+
+    /// An agent says what it holds. What a restored backup lacks must be there, as far as the spool's budget reaches:
+    /// beyond that nothing is promised.
+    pub(super) fn check_retention(&mut self, index: usize) {
+        let gateway = &self.gateways[index];
+        let Some(agent) = &gateway.agent else { return };
+        let name = gateway.name().to_owned();
+        let spool = agent.spool();
+        let ranges = spool.ranges(usize::MAX);
+        let held: BTreeSet<(u64, u64)> = { ranges.iter() }
+            .flat_map(|held| held.ranges.iter().map(|range| (held.epoch, *range)))
+            .flat_map(|(epoch, range)| (range.first..=range.last).map(move |seq| (epoch, seq)))
+            .collect();
+        let forgotten = std::mem::take(&mut self.centre.forgotten);
+        let (own, others): (BTreeSet<_>, BTreeSet<_>) =
+            forgotten.into_iter().partition(|(agent, _, _)| *agent == name);
+        self.centre.forgotten = others;
+        let lacking = own
+            .iter()
+            .filter(|(_, epoch, seq)| !held.contains(&(*epoch, *seq)));
+        let lacking = lacking.count();
+        if lacking == 0 {
+            return;
+        }
+        let (bytes, budget) = (spool.bytes(), self.case.spool_bytes);
+        if bytes > budget / 8 * 3 {
+            self.log(|| {
+                format!("{name} has let {lacking} acknowledged batches go: its spool has {bytes} bytes")
+            });
+            self.unpromised = true;
+        } else {
+            self.fail(format!(
+                "{name} lacks {lacking} batches that a restored backup does not know, with {bytes} bytes in a spool of {budget}"
+            ));
+        }
     }
 
     pub(super) fn apply_plan(&mut self, variant: Variant) {
@@ -264,4 +307,14 @@ pub(super) fn catalog(store: &Memory) -> Catalog {
 fn commit_to(store: &mut Memory, commit: &Commit) {
     assert_eq!(commit.set_aside, [], "all that is stored can be read");
     store.commit(commit).expect("a store in memory takes everything");
+}
+
+/// The names of all batches that a store has taken.
+fn names_of(store: &Memory) -> BTreeSet<(String, u64, u64)> {
+    let all = store.committed().iter();
+    all.flat_map(|((agent, epoch), ranges)| ranges.iter().map(move |range| (agent, *epoch, *range)))
+        .flat_map(|(agent, epoch, range)| {
+            (range.first..=range.last).map(move |seq| (agent.clone(), epoch, seq))
+        })
+        .collect()
 }

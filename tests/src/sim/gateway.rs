@@ -338,6 +338,7 @@ impl World<'_> {
             self.links.insert(id, Link::new(index));
             self.centre.handle_connected(id, gateway.settings.name.as_str());
             self.log(|| format!("gw-{index} link {id} is up"));
+            self.check_retention(index);
         } else {
             agent.handle_disconnected(now);
         }

@@ -91,6 +91,8 @@ pub struct Figures {
     pub cut_short: u64,
     /// Readings given up and reported.
     pub lost: u64,
+    /// Runs whose rows are not compared, because a restored backup lacked more than agents keep.
+    pub unpromised: u64,
     /// Most bytes that a gateway's files took.
     pub disk_bytes_max: u64,
     /// Jobs that failed.
@@ -119,6 +121,8 @@ pub(super) struct World<'c> {
     pub(super) figures: Figures,
     pub(super) trace: Option<Vec<String>>,
     pub(super) fault: Option<String>,
+    /// A restored backup lacks more than agents keep, so rows need not be whole.
+    pub(super) unpromised: bool,
     queue: BTreeMap<(u64, u64), Event>,
     serial: u64,
     settled_at: Option<u64>,
@@ -142,6 +146,7 @@ impl<'c> World<'c> {
             figures: Figures::default(),
             trace: trace.then(Vec::new),
             fault: None,
+            unpromised: false,
             queue: BTreeMap::new(),
             serial: 0,
             settled_at: None,
