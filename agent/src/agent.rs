@@ -224,7 +224,7 @@ impl Agent {
             software: SOFTWARE.into(),
             epoch: self.out.batcher.epoch(),
             plan_version: self.plan.version,
-            held: self.out.spool.ranges(RANGES_MAX - 1),
+            held: self.out.spool.ranges(RANGES_MAX),
         }));
     }
 

@@ -9,6 +9,8 @@ mod checkpoint;
 
 mod intake;
 
+mod pending;
+
 mod restart;
 
 mod sessions;
@@ -18,18 +20,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use catchment_common::limits::RANGES_MAX;
-use catchment_common::metrics::Counter;
-use catchment_common::plan::PipelineId;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::wire::{self, EpochRange, Loss, Message, SeqRange, WireFault};
 
+use self::pending::{InFlight, Pending, ranges_of};
 use self::sessions::{Session, Statement};
 use crate::agents::Agents;
 use crate::catalog::{Catalog, RunningQuery};
-use crate::commit::{AppendedBatch, Commit, CommitId, Contribution, PaneSource, SetAside, SourceFault};
-use crate::committed::Committed;
+use crate::commit::{Commit, CommitId, Contribution, PaneSource, SourceFault};
+use crate::committed::{Committed, NoRoom};
 use crate::limits::{
-    ACKS_MAX, CHECKPOINT_INTERVAL, COMMIT_BYTES_MAX, COMMIT_RETRY, JOURNAL_BYTES_MAX, LAZY_COMMIT_INTERVAL,
+    ACKS_MAX, AGENTS_MAX, CHECKPOINT_INTERVAL, COMMIT_BYTES_MAX, COMMIT_RETRY, JOURNAL_BYTES_MAX,
+    LAZY_COMMIT_INTERVAL,
 };
 use crate::merge::Panes;
 use crate::window::{Loader, QueryWindows};
@@ -62,6 +64,8 @@ pub struct Aggregator {
     sessions: BTreeMap<ConnectionId, Session>,
     /// Epochs that have greeted, for each agent, the newest first.
     epochs: BTreeMap<String, VecDeque<u64>>,
+    /// Agents that the store wants forgotten and that are: with the next commit it wants it no longer.
+    forgotten: BTreeSet<String>,
     pending: Pending,
     in_flight: Option<InFlight>,
     next_commit: CommitId,
@@ -100,45 +104,13 @@ pub enum Fault {
     /// A pane that a batch needs cannot be read.
     #[error(transparent)]
     Source(#[from] SourceFault),
+    /// No more can be remembered of this agent.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// No more agents can be remembered.
+    #[error("{AGENTS_MAX} agents are remembered already, and this one is not among them")]
+    Agents,
 }
-
-/// What gathers for the next commit.
-#[derive(Debug, Default)]
-struct Pending {
-    batches: Vec<AppendedBatch>,
-    bytes: usize,
-    /// Seqs that the committed holds and the store does not yet, by agent and epoch.
-    claimed: Claims,
-    acks: Acks,
-    /// How many seqs `acks` holds.
-    ack_count: usize,
-    losses: Vec<(String, Loss)>,
-    /// Deltas and late deltas of a pane, by pipeline, pane and agent.
-    contributions: BTreeMap<(PipelineId, Timestamp, String), (u64, u64)>,
-    /// Those that have advanced.
-    watermarks: Vec<(String, PipelineId, Timestamp)>,
-    heard: BTreeSet<String>,
-    /// Agents that have said hello.
-    returned: BTreeSet<String>,
-    counters: BTreeMap<(String, u64, PipelineId, Counter), u64>,
-    /// Stored batches that could not be merged again.
-    set_aside: Vec<SetAside>,
-    /// Something that somebody waits for.
-    urgent: bool,
-}
-
-#[derive(Debug)]
-struct InFlight {
-    commit: Option<Commit>,
-    retry_at: Option<Instant>,
-    id: CommitId,
-    acks: Acks,
-    claimed: Claims,
-    returned: BTreeSet<String>,
-}
-
-type Acks = BTreeMap<(ConnectionId, u64), Vec<u64>>;
-type Claims = BTreeMap<(String, u64), Vec<u64>>;
 
 impl Aggregator {
     /// A machine with nothing stored yet. Restore it before anything is handled.
@@ -154,6 +126,7 @@ impl Aggregator {
             first_query: 0,
             sessions: BTreeMap::new(),
             epochs: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
             pending: Pending::default(),
             in_flight: None,
             next_commit: 1,
@@ -179,6 +152,9 @@ impl Aggregator {
             return Ok(());
         };
         let agent = session.agent.clone();
+        if self.agents.standing(&agent).is_none() && self.agents.len() >= AGENTS_MAX {
+            return Err(Fault::Agents);
+        }
         self.agents.hear(&agent, now);
         self.pending.heard.insert(agent.clone());
         if wire::named(&frame) {
@@ -285,7 +261,8 @@ impl Aggregator {
 
     /// Whether frames may be handed in; when not, so much waits to be made durable that they had better wait outside.
     pub fn has_room(&self) -> bool {
-        self.pending.bytes < COMMIT_BYTES_MAX && self.pending.ack_count < ACKS_MAX
+        self.pending.bytes + self.pending.bytes_refused < COMMIT_BYTES_MAX
+            && self.pending.ack_count < ACKS_MAX
     }
 
     /// The next commit to make durable, if there is one and none is under way. When a pane that it needs cannot be
@@ -316,6 +293,7 @@ impl Aggregator {
             return Ok(None);
         }
         self.pending.ack_count = 0;
+        self.pending.bytes_refused = 0;
         self.in_flight = Some(InFlight {
             commit: None,
             retry_at: None,
@@ -379,12 +357,14 @@ impl Aggregator {
         let is_behind = self.advance_windows(now, &mut commit);
         commit.batches = std::mem::take(&mut self.pending.batches);
         self.journal_bytes += std::mem::take(&mut self.pending.bytes);
-        for (agent, epoch) in self.pending.claimed.keys() {
-            let ranges = self
+        commit.forgotten = std::mem::take(&mut self.pending.forgotten);
+        for ((agent, epoch), seqs) in &self.pending.claimed {
+            let set = self.committed.set(agent, *epoch);
+            let ranges = seqs.iter().filter_map(|&seq| set?.range_of(seq));
+            let ranges: BTreeMap<u64, SeqRange> = ranges.map(|range| (range.first, range)).collect();
+            commit
                 .committed
-                .set(agent, *epoch)
-                .map_or(Vec::new(), |set| set.ranges().collect());
-            commit.committed.push((agent.clone(), *epoch, ranges));
+                .push((agent.clone(), *epoch, ranges.into_values().collect()));
         }
         commit.losses = std::mem::take(&mut self.pending.losses);
         let contributions = std::mem::take(&mut self.pending.contributions).into_iter();
@@ -439,6 +419,7 @@ impl Aggregator {
             sessions,
             committed,
             agents,
+            catalog,
             pending,
             ..
         } = self;
@@ -456,7 +437,7 @@ impl Aggregator {
             };
             let settled = session.statements.drain(..=newest).next_back();
             for (pipeline, watermark) in settled.into_iter().flat_map(|statement| statement.watermarks) {
-                if agents.advance(agent, pipeline, watermark) {
+                if catalog.pipelines.contains_key(&pipeline) && agents.advance(agent, pipeline, watermark) {
                     pending.watermarks.push((agent.clone(), pipeline, watermark));
                 }
             }
@@ -479,22 +460,6 @@ impl Aggregator {
     pub fn connections(&self) -> usize {
         self.sessions.len()
     }
-}
-
-fn ranges_of(mut seqs: Vec<u64>) -> Vec<SeqRange> {
-    seqs.sort_unstable();
-    seqs.dedup();
-    let mut ranges: Vec<SeqRange> = Vec::new();
-    for seq in seqs {
-        match ranges.last_mut() {
-            Some(last) if last.last + 1 == seq => last.last = seq,
-            _ => ranges.push(SeqRange {
-                first: seq,
-                last: seq,
-            }),
-        }
-    }
-    ranges
 }
 
 #[cfg(test)]

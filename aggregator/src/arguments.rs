@@ -83,6 +83,10 @@ pub(crate) enum Command {
     Retire {
         /// The agent's name.
         agent: String,
+        /// Also forget which of its batches have been taken: for an agent whose state directory is gone, or that has
+        /// started too often to be remembered. What it still holds of them would count again.
+        #[arg(long)]
+        forget: bool,
         #[command(flatten)]
         place: Place,
     },

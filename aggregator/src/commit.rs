@@ -27,7 +27,10 @@ pub struct Commit {
     pub id: CommitId,
     /// Batches to append, in the order in which they were merged.
     pub batches: Vec<AppendedBatch>,
-    /// The seq sets that changed, whole: agent, epoch, ranges.
+    /// Epochs whose seqs are no longer remembered, because an operator said so.
+    pub forgotten: Vec<Forgotten>,
+    /// What became known of seqs: agent, epoch, and the ranges that changed. Each takes the place of the stored ranges
+    /// that begin within it.
     pub committed: Vec<(String, u64, Vec<SeqRange>)>,
     /// Watermarks that advanced.
     pub watermarks: Vec<(String, PipelineId, Timestamp)>,
@@ -50,6 +53,15 @@ pub struct Commit {
     pub at: Timestamp,
     /// Panes to store in place of all appended batches, this commit's included.
     pub checkpoint: Option<Checkpoint>,
+}
+
+/// An agent whose epochs an operator lets be forgotten.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Forgotten {
+    /// Its name.
+    pub agent: String,
+    /// The epochs; those that it holds batches of while it is connected stay.
+    pub epochs: Vec<u64>,
 }
 
 /// What an agent has shipped of a pane.
@@ -294,6 +306,7 @@ impl Default for Commit {
         Self {
             id: 0,
             batches: Vec::new(),
+            forgotten: Vec::new(),
             committed: Vec::new(),
             watermarks: Vec::new(),
             agents: Vec::new(),
@@ -313,6 +326,7 @@ impl Commit {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
+            && self.forgotten.is_empty()
             && self.committed.is_empty()
             && self.watermarks.is_empty()
             && self.agents.is_empty()

@@ -6,8 +6,17 @@ use catchment_common::time::Span;
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Most agents that are remembered. Forgetting one is for an operator to decide, so this is far above any fleet.
 pub const AGENTS_MAX: usize = 100_000;
-/// Most epochs remembered of one agent: one for each of its starts.
+/// Most epochs remembered of one agent: one for each of its starts that delivered something.
 pub const EPOCHS_MAX: usize = 100_000;
+/// Most ranges of one epoch's seqs. Batches come nearly in order, so an agent has two or three while its backlog drains.
+pub const EPOCH_RANGES_MAX: usize = 1 << 14;
+/// Most ranges of all epochs of one agent: each has one in the end.
+pub const AGENT_RANGES_MAX: usize = 1 << 18;
+/// Largest seq: at a thousand batches a second no epoch comes to it, and it is a number for SQLite.
+pub const SEQ_MAX: u64 = i64::MAX as u64;
+/// Largest number that an agent may say of itself, such as a counter or the size of its backlog; more counts as this
+/// much. A thousand of them can be added in 64 bits.
+pub const CLAIM_MAX: u64 = 1 << 53;
 /// Epochs of an agent that are remembered to have greeted, newest first: enough to tell a second agent with the same
 /// name from restarts of the one.
 pub const EPOCHS_GREETED_MAX: usize = 16;

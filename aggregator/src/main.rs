@@ -74,9 +74,15 @@ fn execute(command: Command) -> Result<()> {
         Command::Losses { agent, place, format } => {
             agents::losses(&place.database()?, agent.as_deref(), format, &mut stdout())
         }
-        Command::Retire { agent, place } => {
-            agents::retire(&place.database()?, &agent)?;
+        Command::Retire { agent, forget, place } => {
+            agents::retire(&place.database()?, &agent, forget)?;
             println!("{agent} is retired until its next hello");
+            if forget {
+                println!(
+                    "which of its batches have been taken is forgotten (by a running server within seconds); what it still \
+                     holds of them would count again"
+                );
+            }
             Ok(())
         }
         Command::Backup { file, force, place } => {

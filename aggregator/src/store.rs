@@ -149,6 +149,9 @@ pub trait Reads: PaneSource {
     /// The agents that an operator has retired.
     fn retired(&self) -> Result<BTreeSet<String>>;
 
+    /// The agents whose epochs an operator lets be forgotten, until a commit has done it.
+    fn to_forget(&self) -> Result<BTreeSet<String>>;
+
     /// How each agent stood when it was last heard.
     fn standings(&self) -> Result<BTreeMap<String, Standing>>;
 
@@ -182,6 +185,7 @@ pub trait Store: Reads {
     /// Makes a commit durable. On an error nothing of it is.
     fn commit(&mut self, commit: &Commit) -> Result<()>;
 
-    /// Retires an agent; returns whether there is one of that name.
-    fn retire(&mut self, agent: &str) -> Result<bool>;
+    /// Retires an agent; returns whether there is one of that name. With `forget`, the next commit also forgets which of
+    /// its batches have been taken.
+    fn retire(&mut self, agent: &str, forget: bool) -> Result<bool>;
 }

@@ -99,6 +99,8 @@ pub const BATCH_BYTES_TARGET: usize = 64 << 10;
 pub const BATCH_SECTIONS_MAX: usize = 4_096;
 /// Most seq ranges named in a `Welcome` or `Ack`.
 pub const RANGES_MAX: usize = 4_096;
+/// Most epochs of which a `Hello` names the batches that an agent holds: an epoch counts as a range more.
+pub const HELD_EPOCHS_MAX: usize = RANGES_MAX / 2;
 /// Most counters in a heartbeat.
 pub const COUNTERS_MAX: usize = 4_096;
 /// Most pipelines of a plan. A pipeline is one distinct way to cut the input; queries share them.

@@ -33,6 +33,7 @@ mod sending;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use catchment_common::limits::HELD_EPOCHS_MAX;
 use catchment_common::plan::PipelineId;
 use catchment_common::time::{Instant, Span};
 use catchment_common::wire::{EpochRange, SeqRange};
@@ -449,8 +450,9 @@ impl Spool {
         self.backlog = oldest_first.into_iter().map(|(_, name)| name).collect();
     }
 
-    /// What is there under a name, for the next hello. At most `limit` ranges; of more, the gaps between the oldest
-    /// are closed, which asks about too much and never about too little.
+    /// What is there under a name, for the next hello. At most [`HELD_EPOCHS_MAX`] epochs, and at most `limit` ranges
+    /// and epochs together; of more ranges, the gaps between the oldest of an epoch are closed, which asks about too much
+    /// and never about too little.
     pub fn ranges(&self, limit: usize) -> Vec<EpochRange> {
         let names: BTreeSet<Name> = self.held.keys().chain(self.retained.keys()).copied().collect();
         let mut epochs: Vec<EpochRange> = Vec::new();
@@ -473,8 +475,8 @@ impl Spool {
             }
         }
         // Of more epochs than that some are not asked about: their batches are sent, and found to be known.
-        epochs.truncate(limit);
-        let each = (limit / epochs.len().max(1)).max(1);
+        epochs.truncate(HELD_EPOCHS_MAX.min(limit / 2));
+        let each = (limit / epochs.len().max(1)).saturating_sub(1).max(1);
         for EpochRange { ranges, .. } in &mut epochs {
             let surplus = ranges.len().saturating_sub(each);
             if surplus > 0 {

@@ -1,6 +1,7 @@
 //! Batches and loss records: each is taken as a whole or not at all, once, under its name.
 
 use bytes::Bytes;
+use catchment_common::limits::PANE_READINGS_MAX;
 use catchment_common::wire::{self, Batch, Loss, Message, Refusal, RejectReason, WireFault};
 
 use super::{Aggregator, ConnectionId, Fault, Transmit};
@@ -25,8 +26,9 @@ impl Aggregator {
         if self.is_known(connection, &agent, epoch, seq) {
             return Ok(());
         }
+        self.check_name(connection, &agent, epoch, seq)?;
         if let Err(reason) = self.check(&agent, &batch) {
-            self.refuse(connection, &agent, (epoch, seq), reason);
+            self.refuse(connection, &agent, (epoch, seq), frame.len(), reason);
             return Ok(());
         }
         // Loading may fail, and the panes may lack room: before anything is merged.
@@ -34,7 +36,7 @@ impl Aggregator {
             let view = view.map_err(Fault::Wire)?;
             Loader::new(&mut self.panes, source, &self.catalog.pipelines).load(view.pipeline, view.pane)?;
             if let Err(refused) = self.panes.check_room(&view, nth) {
-                self.refuse(connection, &agent, (epoch, seq), refused.into());
+                self.refuse(connection, &agent, (epoch, seq), frame.len(), refused.into());
                 return Ok(());
             }
         }
@@ -92,13 +94,17 @@ impl Aggregator {
         agent: String,
         frame: &[u8],
     ) -> Result<(), Fault> {
-        let loss = match Loss::parse(frame) {
+        let mut loss = match Loss::parse(frame) {
             Ok(loss) => loss,
             Err(fault) => return self.refuse_damaged(connection, &agent, frame, fault),
         };
         // If the batch itself came once, nothing was lost.
         if self.is_known(connection, &agent, loss.epoch, loss.seq) {
             return Ok(());
+        }
+        self.check_name(connection, &agent, loss.epoch, loss.seq)?;
+        for entry in &mut loss.entries {
+            entry.readings = entry.readings.min(PANE_READINGS_MAX);
         }
         self.claim(&agent, loss.epoch, loss.seq);
         self.acknowledge(connection, loss.epoch, loss.seq);
@@ -120,9 +126,22 @@ impl Aggregator {
         known
     }
 
+    /// Whether a name may become known: an agent's hello names the epochs that it holds batches of, and how many epochs
+    /// and gaps are remembered of one agent is bounded.
+    fn check_name(&self, connection: ConnectionId, agent: &str, epoch: u64, seq: u64) -> Result<(), Fault> {
+        let session = self.sessions.get(&connection);
+        let named = session.and_then(|session| session.held.as_ref());
+        if named.is_some_and(|named| !named.contains(&epoch)) {
+            return Err(Fault::Unexpected(
+                "a batch of an epoch that the hello did not name",
+            ));
+        }
+        Ok(self.committed.room_for(agent, epoch, seq)?)
+    }
+
     /// Marks a seq as settled; durable with the next commit.
     fn claim(&mut self, agent: &str, epoch: u64, seq: u64) {
-        if self.committed.set_mut(agent, epoch).insert(seq) {
+        if self.committed.insert(agent, epoch, seq) {
             self.pending.urgent = true;
             self.pending
                 .claimed
@@ -154,21 +173,48 @@ impl Aggregator {
     ) -> Result<(), Fault> {
         let name = wire::claimed_name(frame).ok_or(Fault::Wire(WireFault::Truncated))?;
         if wire::sealed_name(frame).is_ok() {
-            self.refuse(connection, agent, name, reason_of(fault));
+            if !self.is_known(connection, agent, name.0, name.1) {
+                self.check_name(connection, agent, name.0, name.1)?;
+                self.refuse(connection, agent, name, frame.len(), reason_of(fault));
+            }
         } else {
-            self.reject(connection, name, reason_of(fault));
+            self.reject(connection, name, frame.len(), reason_of(fault));
         }
         Ok(())
     }
 
     /// Tells the agent that a batch will never be taken. Its seq counts as settled, so that watermarks need not wait
     /// for it.
-    fn refuse(&mut self, connection: ConnectionId, agent: &str, name: (u64, u64), reason: RejectReason) {
-        self.claim(agent, name.0, name.1);
-        self.reject(connection, name, reason);
+    fn refuse(
+        &mut self,
+        connection: ConnectionId,
+        agent: &str,
+        name: (u64, u64),
+        bytes: usize,
+        reason: RejectReason,
+    ) {
+        // An epoch of which nothing was taken is not remembered for what was refused of it: no statement waits for it,
+        // and the same batch would be refused again.
+        let is_own = self
+            .sessions
+            .get(&connection)
+            .is_some_and(|session| session.epoch == Some(name.0));
+        if is_own || self.committed.set(agent, name.0).is_some() {
+            self.claim(agent, name.0, name.1);
+        }
+        self.reject(connection, name, bytes, reason);
     }
 
-    fn reject(&mut self, connection: ConnectionId, (epoch, seq): (u64, u64), reason: RejectReason) {
+    /// Tells the agent. What is refused counts for the room of a commit as what is taken does: its name is written, and
+    /// its answer waits.
+    fn reject(
+        &mut self,
+        connection: ConnectionId,
+        (epoch, seq): (u64, u64),
+        bytes: usize,
+        reason: RejectReason,
+    ) {
+        self.pending.bytes_refused += bytes.max(LOSS_ENTRY_BYTES);
         let refusal = Refusal { epoch, seq, reason };
         self.transmits
             .push_back((connection, Transmit::Message(Message::Reject(refusal))));

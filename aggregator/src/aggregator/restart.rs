@@ -37,7 +37,7 @@ impl From<SourceFault> for Unmergeable {
 impl Aggregator {
     /// A stored seq range.
     pub fn restore_range(&mut self, agent: &str, epoch: u64, range: SeqRange) {
-        self.committed.set_mut(agent, epoch).insert_range(range);
+        self.committed.insert_range(agent, epoch, range);
     }
 
     /// A stored agent.

@@ -8,15 +8,15 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use catchment_common::limits::RANGES_MAX;
+use catchment_common::limits::{HELD_EPOCHS_MAX, RANGES_MAX};
 use catchment_common::metrics::Counter;
 use catchment_common::plan::PipelineId;
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::{EpochRange, Heartbeat, Hello, Message, SeqRange, Welcome};
 
 use super::{Aggregator, ConnectionId, Fault, Transmit};
-use crate::commit::AgentRow;
-use crate::limits::{AGENTS_MAX, EPOCHS_GREETED_MAX, EPOCHS_MAX, STATEMENTS_MAX};
+use crate::commit::{AgentRow, Forgotten};
+use crate::limits::{CLAIM_MAX, EPOCHS_GREETED_MAX, STATEMENTS_MAX};
 
 /// Why the older connection of a reconnecting agent is closed.
 pub(super) const REPLACED: &str =
@@ -27,6 +27,8 @@ pub(super) struct Session {
     pub(super) agent: String,
     /// The epoch of its hello, once it has greeted.
     pub(super) epoch: Option<u64>,
+    /// The epochs that it may send batches of: those that its hello named. `None` if it could not name all.
+    pub(super) held: Option<BTreeSet<u64>>,
     pub(super) statements: VecDeque<Statement>,
 }
 
@@ -44,6 +46,7 @@ impl Aggregator {
         let session = Session {
             agent: agent.to_owned(),
             epoch: None,
+            held: None,
             statements: VecDeque::new(),
         };
         self.sessions.insert(connection, session);
@@ -67,9 +70,6 @@ impl Aggregator {
         if hello.agent != agent {
             return Err(Fault::Unexpected("the hello's name is not the certificate's"));
         }
-        if self.agents.len() > AGENTS_MAX || self.committed.epochs(&agent) > EPOCHS_MAX {
-            return Err(Fault::Unexpected("too many agents or epochs are remembered"));
-        }
         if let Some(other) = self.conflict(connection, &agent, hello.epoch) {
             self.sessions.remove(&connection);
             self.agents.about_mut(&agent).conflicts += 1;
@@ -81,6 +81,8 @@ impl Aggregator {
         self.remember_epoch(&agent, hello.epoch);
         if let Some(session) = self.sessions.get_mut(&connection) {
             session.epoch = Some(hello.epoch);
+            let named = hello.held.iter().map(|held| held.epoch).chain([hello.epoch]);
+            session.held = (hello.held.len() < HELD_EPOCHS_MAX).then(|| named.collect());
             session.statements.clear();
         }
         let about = self.agents.about_mut(&agent);
@@ -124,6 +126,32 @@ impl Aggregator {
             self.sessions.remove(&id);
             self.transmits.push_back((id, Transmit::Close(REPLACED)));
         }
+    }
+
+    /// Lets the epochs of agents be forgotten, as an operator wants, once for each time that they are named; those that
+    /// a connected agent holds batches of stay.
+    pub fn handle_forgotten(&mut self, agents: &BTreeSet<String>) {
+        for agent in agents.difference(&self.forgotten) {
+            let sessions: Vec<&Session> = self
+                .sessions
+                .values()
+                .filter(|session| session.agent == *agent && session.epoch.is_some())
+                .collect();
+            let holds = |session: &&Session, epoch: u64| {
+                let held = session.held.as_ref();
+                held.is_none_or(|held| held.contains(&epoch))
+            };
+            let epochs = self.committed.forget(agent, |epoch| {
+                sessions.iter().any(|session| holds(session, epoch))
+            });
+            self.epochs.remove(agent);
+            self.pending.forgotten.push(Forgotten {
+                agent: agent.clone(),
+                epochs,
+            });
+            self.pending.urgent = true;
+        }
+        self.forgotten.clone_from(agents);
     }
 
     fn remember_epoch(&mut self, agent: &str, epoch: u64) {
@@ -174,15 +202,17 @@ impl Aggregator {
 
     pub(super) fn handle_heartbeat(&mut self, connection: ConnectionId, agent: &str, heartbeat: Heartbeat) {
         for sample in &heartbeat.counters {
-            // A newer agent may count what this aggregator has no name for.
-            if let Some(counter) = Counter::from_code(sample.counter) {
+            // A newer agent may count what this aggregator has no name for; and nobody counts for other pipelines.
+            let is_known =
+                sample.pipeline == PipelineId(0) || self.catalog.pipelines.contains_key(&sample.pipeline);
+            if let Some(counter) = Counter::from_code(sample.counter).filter(|_| is_known) {
                 let key = (agent.to_owned(), heartbeat.era, sample.pipeline, counter);
-                self.pending.counters.insert(key, sample.value);
+                self.pending.counters.insert(key, sample.value.min(CLAIM_MAX));
             }
         }
         let about = self.agents.about_mut(agent);
-        about.backlog_batches = heartbeat.backlog_batches;
-        about.backlog_bytes = heartbeat.backlog_bytes;
+        about.backlog_batches = heartbeat.backlog_batches.min(CLAIM_MAX);
+        about.backlog_bytes = heartbeat.backlog_bytes.min(CLAIM_MAX);
         let Some(session) = self.sessions.get_mut(&connection) else {
             return;
         };

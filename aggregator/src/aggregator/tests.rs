@@ -1,5 +1,7 @@
 //! The machine as stories: frames in, commits out, and what results from them. No store but a map of panes.
 
+mod bounds;
+
 mod closure;
 
 mod coarse;
@@ -11,13 +13,14 @@ mod time;
 use std::cell::RefCell;
 
 use catchment_common::limits::BATCH_DELTAS_MAX;
-use catchment_common::plan::{Path, Query};
+use catchment_common::metrics::Counter;
+use catchment_common::plan::{Path, PipelineId, Query};
 use catchment_common::stats::Lowered;
 use catchment_common::wire::{LossEntry, RejectReason};
 
 use super::sessions::REPLACED;
 use super::*;
-use crate::commit::{NoPanes, Row, StoredChunk, WindowRows};
+use crate::commit::{AppendedBatch, NoPanes, Row, StoredChunk, WindowRows};
 use crate::limits::DUE_ROWS_MAX;
 use crate::testing::{PIPELINE, at, batch, batch_of, catalog, coarsening, heartbeat, hello, now, query};
 

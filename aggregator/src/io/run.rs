@@ -26,6 +26,7 @@ use crate::io::net::reset;
 use crate::io::pki;
 use crate::io::store::lock::DatabaseLock;
 use crate::io::store::sqlite::Sqlite;
+use crate::limits::CONNECTIONS_MAX;
 use crate::plan_toml;
 use crate::store::{Reads, Store, StoreFault};
 
@@ -70,7 +71,7 @@ pub async fn serve(config: Config) -> Result<()> {
             .build()?;
         runtime.block_on(Engine::new(aggregator, reader, store, clock)?.run(events, stopped))
     })?;
-    let accepting = tokio::spawn(quic::accept(endpoint.clone(), events_in));
+    let accepting = tokio::spawn(quic::accept(endpoint.clone(), events_in, CONNECTIONS_MAX));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let ended = tokio::task::spawn_blocking(move || engine.join());
@@ -302,6 +303,7 @@ impl Engine {
 
     fn take_up(&mut self) -> Result<(), StoreFault> {
         self.aggregator.handle_retired(&self.reader.retired()?);
+        self.aggregator.handle_forgotten(&self.reader.to_forget()?);
         let version = self.reader.plan_version()?;
         if version != self.aggregator.catalog().version {
             let catalog = self.reader.catalog()?;

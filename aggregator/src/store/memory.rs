@@ -14,7 +14,7 @@ use super::{Reads, Result, ShownThrough, Store, TakeBatch, TakeChunk, TakeRange,
 use crate::agents::{About, Standing};
 use crate::catalog::{Catalog, Pipelines, keeps_its_number};
 use crate::commit::{
-    AgentRow, AppendedBatch, Checkpoint, Commit, Contribution, PaneSource, SetAside, SourceFault,
+    AgentRow, AppendedBatch, Checkpoint, Commit, Contribution, Forgotten, PaneSource, SetAside, SourceFault,
     StoredChunk, Unreadable,
 };
 
@@ -35,10 +35,12 @@ pub struct Memory {
     /// The pipeline that each query is on, and those that it has read.
     readers: BTreeMap<String, (PipelineId, BTreeSet<PipelineId>)>,
     batches: Vec<AppendedBatch>,
-    committed: BTreeMap<(String, u64), Vec<SeqRange>>,
+    /// For each agent and epoch the first seqs of ranges, with their last.
+    committed: BTreeMap<(String, u64), BTreeMap<u64, u64>>,
     watermarks: BTreeMap<(String, PipelineId), Timestamp>,
     agents: BTreeMap<String, AgentRow>,
     retired: BTreeSet<String>,
+    to_forget: BTreeSet<String>,
     /// The end of the latest lost pane, and readings given up.
     pub losses: BTreeMap<LossName, (Timestamp, u64)>,
     /// Counters by agent, era, pipeline and counter.
@@ -62,11 +64,6 @@ impl Memory {
             .copied()
             .filter(|id| is_own(id) || coarser_of.get(id).is_some_and(is_own))
             .collect()
-    }
-
-    /// The batches that were taken: for each agent and epoch ranges of seqs.
-    pub fn committed(&self) -> &BTreeMap<(String, u64), Vec<SeqRange>> {
-        &self.committed
     }
 
     /// An older state of this store takes its place, as the `restore` command does it: numbers go on, and the newer
@@ -164,8 +161,17 @@ impl Memory {
     }
 
     fn take_inputs(&mut self, commit: &Commit) {
-        for (agent, epoch, ranges) in &commit.committed {
-            self.committed.insert((agent.clone(), *epoch), ranges.clone());
+        for Forgotten { agent, epochs } in &commit.forgotten {
+            self.to_forget.remove(agent);
+            self.committed
+                .retain(|(of, epoch), _| of != agent || !epochs.contains(epoch));
+        }
+        for (agent, epoch, changed) in &commit.committed {
+            let held = self.committed.entry((agent.clone(), *epoch)).or_default();
+            for &range in changed {
+                held.retain(|&first, _| !(range.first..=range.last).contains(&first));
+                held.insert(range.first, range.last);
+            }
         }
         for (agent, pipeline, watermark) in &commit.watermarks {
             self.watermarks.insert((agent.clone(), *pipeline), *watermark);
@@ -285,10 +291,13 @@ impl Store for Memory {
         Ok(())
     }
 
-    fn retire(&mut self, agent: &str) -> Result<bool> {
+    fn retire(&mut self, agent: &str, forget: bool) -> Result<bool> {
         let is_known = self.agents.contains_key(agent);
         if is_known {
             self.retired.insert(agent.to_owned());
+        }
+        if is_known && forget {
+            self.to_forget.insert(agent.to_owned());
         }
         Ok(is_known)
     }
@@ -320,6 +329,10 @@ impl Reads for Memory {
         Ok(self.retired.clone())
     }
 
+    fn to_forget(&self) -> Result<BTreeSet<String>> {
+        Ok(self.to_forget.clone())
+    }
+
     fn standings(&self) -> Result<BTreeMap<String, Standing>> {
         let standing = |row: &AgentRow| Standing {
             heard: row.heard,
@@ -344,8 +357,8 @@ impl Reads for Memory {
 
     fn committed(&self, take: TakeRange<'_>) -> Result<()> {
         for ((agent, epoch), ranges) in &self.committed {
-            for range in ranges {
-                take(agent, *epoch, *range);
+            for (&first, &last) in ranges {
+                take(agent, *epoch, SeqRange { first, last });
             }
         }
         Ok(())

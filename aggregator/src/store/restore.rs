@@ -30,5 +30,6 @@ pub(super) fn restore(store: &impl Reads, settings: Settings, now: Now) -> Resul
         })?;
     }
     store.batches(&mut |batch| aggregator.replay(&batch, store))?;
+    aggregator.handle_forgotten(&store.to_forget()?);
     Ok(aggregator)
 }

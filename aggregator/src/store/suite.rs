@@ -44,6 +44,7 @@ macro_rules! store_suite {
             a_restarted_machine_goes_on_where_it_was,
             a_checkpoint_takes_the_place_of_batches_and_panes,
             a_retired_agent_is_back_with_its_hello,
+            epochs_are_forgotten_when_an_operator_says_so,
             what_is_set_aside_is_read_no_more,
             retention_lets_rows_and_panes_go
         }
@@ -187,13 +188,14 @@ pub(crate) fn all(store: &impl Reads) -> String {
     let queries = catalog.asked.iter();
     let shown: Vec<_> = queries.map(|query| store.shown_through(query).unwrap()).collect();
     format!(
-        "plan {} {:?} {:?}\ncurrent {:?} ladders {:?}\nretired {:?}\n{:#?}\n{committed:#?}\n{batches:?}\n{panes:?}\n{shown:#?}",
+        "plan {} {:?} {:?}\ncurrent {:?} ladders {:?}\nretired {:?} forget {:?}\n{:#?}\n{committed:#?}\n{batches:?}\n{panes:?}\n{shown:#?}",
         store.plan_version().unwrap(),
         store.plan_source().unwrap(),
         catalog.asked,
         catalog.current,
         catalog.ladders,
         store.retired().unwrap(),
+        store.to_forget().unwrap(),
         store.standings().unwrap(),
     )
 }
@@ -295,8 +297,8 @@ pub(crate) fn a_checkpoint_takes_the_place_of_batches_and_panes(store: impl Reop
 pub(crate) fn a_retired_agent_is_back_with_its_hello(store: impl Reopen) {
     let mut machine = Machine::new(store, PLAN);
     machine.settle(2);
-    assert_eq!(machine.store.retire("nobody"), Ok(false));
-    assert_eq!(machine.store.retire("a"), Ok(true));
+    assert_eq!(machine.store.retire("nobody", false), Ok(false));
+    assert_eq!(machine.store.retire("a", false), Ok(true));
     let retired = machine.store.retired().unwrap();
     assert_eq!(retired, BTreeSet::from(["a".to_owned()]));
     machine.aggregator.handle_retired(&retired);
@@ -310,6 +312,43 @@ pub(crate) fn a_retired_agent_is_back_with_its_hello(store: impl Reopen) {
     store = machine.store;
     assert!(store.retired().unwrap().is_empty());
     assert!(!store.standings().unwrap()["a"].retired);
+}
+
+/// Epoch, first and last seq of all committed ranges.
+fn known(store: &impl Reads) -> Vec<(u64, u64, u64)> {
+    let mut known = Vec::new();
+    store
+        .committed(&mut |_, epoch, range| known.push((epoch, range.first, range.last)))
+        .unwrap();
+    known
+}
+
+pub(crate) fn epochs_are_forgotten_when_an_operator_says_so(store: impl Reopen) {
+    let mut machine = Machine::new(store, PLAN);
+    for seq in [1, 2, 4, 3, 7] {
+        machine.frame(batch(seq, 100, &[("x", &[1])]));
+        machine.settle(1);
+    }
+    assert_eq!(known(&machine.store), [(1, 1, 4), (1, 7, 7)]);
+    // The agent is connected, and may send again what it has sent.
+    assert_eq!(machine.store.retire("a", true), Ok(true));
+    let names = machine.store.to_forget().unwrap();
+    assert_eq!(names, BTreeSet::from(["a".to_owned()]));
+    machine.aggregator.handle_forgotten(&names);
+    machine.settle(1);
+    assert_eq!(known(&machine.store).len(), 2);
+    assert!(machine.store.to_forget().unwrap().is_empty());
+    // With nobody connected, and the server away at first.
+    machine.aggregator.handle_disconnected(machine.connection);
+    assert_eq!(machine.store.retire("a", true), Ok(true));
+    let seconds = machine.seconds;
+    let mut machine = Machine::start(machine.store.reopen(), seconds);
+    machine.settle(1);
+    assert_eq!(known(&machine.store), []);
+    assert!(machine.store.to_forget().unwrap().is_empty());
+    machine.frame(batch(9, 100, &[("x", &[1])]));
+    machine.settle(1);
+    assert_eq!(known(&machine.store), [(1, 9, 9)]);
 }
 
 pub(crate) fn what_is_set_aside_is_read_no_more(store: impl Reopen) {

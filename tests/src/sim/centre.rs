@@ -311,10 +311,11 @@ fn commit_to(store: &mut Memory, commit: &Commit) {
 
 /// The names of all batches that a store has taken.
 fn names_of(store: &Memory) -> BTreeSet<(String, u64, u64)> {
-    let all = store.committed().iter();
-    all.flat_map(|((agent, epoch), ranges)| ranges.iter().map(move |range| (agent, *epoch, *range)))
-        .flat_map(|(agent, epoch, range)| {
-            (range.first..=range.last).map(move |seq| (agent.clone(), epoch, seq))
+    let mut names = BTreeSet::new();
+    store
+        .committed(&mut |agent, epoch, range| {
+            names.extend((range.first..=range.last).map(|seq| (agent.to_owned(), epoch, seq)));
         })
-        .collect()
+        .expect("a store in memory can be read");
+    names
 }

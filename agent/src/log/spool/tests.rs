@@ -1,10 +1,13 @@
 //! Stories of the spool, on a disk in memory, with a restart in each: what is held comes back as it was.
 
+use catchment_common::limits::RANGES_MAX;
 use catchment_common::number::decimal::Value;
 use catchment_common::plan::{Components, FieldSource, Pipeline, PipelineField};
 use catchment_common::stats::Stats;
 use catchment_common::time::Timestamp;
-use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Coarser, Loss, Section, StatsScratch};
+use catchment_common::wire::{
+    AgentPlan, Batch, BatchWriter, Coarser, Hello, Loss, Message, Section, StatsScratch,
+};
 
 use catchment_common::wire::rename;
 
@@ -192,6 +195,42 @@ fn nothing_is_sent_before_it_is_durable_and_everything_until_it_is_acknowledged(
     };
     spool.resume(&[committed], now(1));
     assert_eq!(names(&drain(&mut spool, &disk)), [1]);
+}
+
+/// Three epochs with more gaps than a hello can name, and the aggregator would have let this agent in no more.
+#[test]
+fn a_hello_is_never_too_long_for_its_reader() {
+    for (epochs, each) in [
+        (3, 1_500),
+        (2, 2_100),
+        (1, 4_200),
+        (HELD_EPOCHS_MAX as u64 + 9, 1),
+    ] {
+        let limits = Limits {
+            bytes: 16 << 20,
+            ..LIMITS
+        };
+        let (mut spool, mut disk) = (Spool::new(limits, 1), MemoryDisk::default());
+        let frame = frame(1, 1);
+        for epoch in 1..=epochs {
+            for seq in 1..=each {
+                let name = Name { epoch, seq: 2 * seq };
+                spool.push(frame.clone(), Some(name), Lane::Live);
+            }
+        }
+        commit(&mut spool, &mut disk);
+        let hello = Hello {
+            agent: "a".into(),
+            software: "test".into(),
+            epoch: 1,
+            plan_version: 1,
+            held: spool.ranges(RANGES_MAX),
+        };
+        assert_eq!(hello.held.len(), HELD_EPOCHS_MAX.min(epochs as usize));
+        assert!(hello.held.iter().all(|epoch| epoch.ranges[0].first == 2));
+        let message = Message::Hello(hello);
+        assert_eq!(Message::parse(&message.emit()), Ok(message), "{epochs} epochs");
+    }
 }
 
 #[test]

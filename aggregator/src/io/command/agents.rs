@@ -91,10 +91,10 @@ pub fn losses(
 }
 
 /// Retires an agent: no window waits for it any more, nor counts it in its coverage. Its seqs stay known, what it still
-/// sends is taken, and its next hello brings it back.
-pub fn retire(database: &Path, agent: &str) -> Result<()> {
+/// sends is taken, and its next hello brings it back. With `forget` its seqs are forgotten too.
+pub fn retire(database: &Path, agent: &str, forget: bool) -> Result<()> {
     let mut store = Sqlite::open(database)?;
-    if !store.retire(agent)? {
+    if !store.retire(agent, forget)? {
         bail!("there is no agent `{agent}`; `agents` lists those that were ever heard");
     }
     Ok(())

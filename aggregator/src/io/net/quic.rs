@@ -20,7 +20,6 @@ use tracing::{debug, info, warn};
 
 use crate::aggregator::ConnectionId;
 use crate::io::pki;
-use crate::limits::CONNECTIONS_MAX;
 
 /// What connections tell the engine.
 #[derive(Debug)]
@@ -77,11 +76,11 @@ pub fn bind(
         .context("cannot start QUIC")
 }
 
-/// Takes connections until the endpoint is closed.
-pub async fn accept(endpoint: quinn::Endpoint, events: mpsc::Sender<NetEvent>) {
+/// Takes connections until the endpoint is closed; at most `connections_max` at a time, others are refused.
+pub async fn accept(endpoint: quinn::Endpoint, events: mpsc::Sender<NetEvent>, connections_max: usize) {
     let mut next: ConnectionId = 1;
     while let Some(incoming) = endpoint.accept().await {
-        if endpoint.open_connections() >= CONNECTIONS_MAX {
+        if endpoint.open_connections() >= connections_max {
             incoming.refuse();
             continue;
         }
@@ -212,4 +211,79 @@ async fn write_frames(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use quinn::crypto::rustls::QuicClientConfig;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::pki_types::pem::PemObject;
+
+    use super::*;
+    use crate::io::config::Tls;
+
+    /// A client with the certificate of an agent.
+    fn client(folder: &Path, agent: &str) -> quinn::ClientConfig {
+        pki::issue(folder, agent, folder).unwrap();
+        let certificates = |name: String| {
+            let all = CertificateDer::pem_file_iter(folder.join(name)).unwrap();
+            all.map(Result::unwrap).collect::<Vec<_>>()
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificates("ca.pem".into()).remove(0)).unwrap();
+        let key = PrivateKeyDer::from_pem_file(folder.join(format!("{agent}.key"))).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(certificates(format!("{agent}.pem")), key)
+            .unwrap();
+        let server = pki::server(&pki_of(folder)).unwrap();
+        tls.alpn_protocols.clone_from(&server.alpn_protocols);
+        quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
+    }
+
+    fn pki_of(folder: &Path) -> Tls {
+        Tls {
+            pki: Some(folder.to_owned()),
+            ca: None,
+            certificate: None,
+            key: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_is_refused_until_another_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        pki::init(folder.path(), &["localhost".to_owned()]).unwrap();
+        let tls = pki::server(&pki_of(folder.path())).unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let server = bind(listen, tls, quinn::EndpointConfig::default()).unwrap();
+        let address = server.local_addr().unwrap();
+        let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
+        tokio::spawn(accept(server.clone(), events_in, 2));
+        let config = client(folder.path(), "gw-1");
+        let agent = quinn::Endpoint::client(listen).unwrap();
+        let connect = async || {
+            let connecting = agent.connect_with(config.clone(), address, "localhost").unwrap();
+            connecting.await
+        };
+        let first = connect().await.unwrap();
+        let _second = connect().await.unwrap();
+        for _ in 0..2 {
+            let event = events.recv().await;
+            assert!(matches!(event, Some(NetEvent::Connected(_, name, ..)) if name == "gw-1"));
+        }
+        assert!(connect().await.is_err(), "a third is refused");
+        first.close(0_u32.into(), b"");
+        assert!(matches!(events.recv().await, Some(NetEvent::Disconnected(_))));
+        // It is off the books of the endpoint a moment later.
+        while server.open_connections() > 1 {
+            tokio::task::yield_now().await;
+        }
+        connect().await.unwrap();
+    }
 }

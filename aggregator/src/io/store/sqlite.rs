@@ -141,10 +141,21 @@ impl Store for Sqlite {
         result.map_err(at(&self.path))
     }
 
-    fn retire(&mut self, agent: &str) -> Result<bool> {
-        let retire = "UPDATE catchment_agent SET retired = 1 WHERE name = ?1";
-        let count = self.connection.execute(retire, [agent]).map_err(at(&self.path))?;
-        Ok(count > 0)
+    fn retire(&mut self, agent: &str, forget: bool) -> Result<bool> {
+        let mut retire = || {
+            let transaction = self.connection.transaction()?;
+            let retire = "UPDATE catchment_agent SET retired = 1 WHERE name = ?1";
+            let is_known = transaction.execute(retire, [agent])? > 0;
+            if is_known && forget {
+                transaction.execute(
+                    "INSERT OR IGNORE INTO catchment_forget (agent) VALUES (?1)",
+                    [agent],
+                )?;
+            }
+            transaction.commit()?;
+            Ok(is_known)
+        };
+        retire().map_err(at(&self.path))
     }
 }
 

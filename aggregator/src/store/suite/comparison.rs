@@ -75,8 +75,8 @@ pub(crate) enum Step {
     Settle(i64),
     /// Another plan.
     Plan(usize),
-    /// An agent is retired.
-    Retire,
+    /// An agent is retired, and perhaps forgotten.
+    Retire(bool),
     /// The machine starts anew.
     Crash,
 }
@@ -93,7 +93,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         4 => (0_i64..200).prop_map(Step::Tell),
         6 => (0_i64..8).prop_map(Step::Settle),
         1 => (0_usize..2).prop_map(Step::Plan),
-        1 => Just(Step::Retire),
+        1 => any::<bool>().prop_map(Step::Retire),
         2 => Just(Step::Crash),
     ]
 }
@@ -150,7 +150,13 @@ impl<S: Reopen> Pair<S> {
                 let catalog = machine.store.catalog().unwrap();
                 machine.aggregator.handle_catalog(now(machine.seconds), catalog);
             }
-            Step::Retire => prop_assert_eq!(self.store.retire("a"), machine.store.retire("a")),
+            Step::Retire(forget) => {
+                let results = [self.store.retire("a", forget), machine.store.retire("a", forget)];
+                prop_assert_eq!(&results[0], &results[1]);
+                machine
+                    .aggregator
+                    .handle_forgotten(&machine.store.to_forget().unwrap());
+            }
             Step::Crash => {
                 self.store = self.store.reopen();
                 self.machine = self.machine.crash();

@@ -2,26 +2,11 @@
 
 use rusqlite::{Transaction, params};
 
-use crate::commit::{AgentRow, Commit};
+use crate::commit::{AgentRow, Commit, Forgotten};
 
 /// Writes everything of a commit that came from agents, except the batches.
 pub(super) fn write(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
-    for (agent, epoch, ranges) in &commit.committed {
-        transaction
-            .prepare_cached("DELETE FROM catchment_committed WHERE agent = ?1 AND epoch = ?2")?
-            .execute(params![agent, epoch.cast_signed()])?;
-        let mut put = transaction.prepare_cached(
-            "INSERT INTO catchment_committed (agent, epoch, first, last) VALUES (?1, ?2, ?3, ?4)",
-        )?;
-        for range in ranges {
-            put.execute(params![
-                agent,
-                epoch.cast_signed(),
-                range.first.cast_signed(),
-                range.last.cast_signed()
-            ])?;
-        }
-    }
+    write_committed(transaction, commit)?;
     for (agent, pipeline, watermark) in &commit.watermarks {
         transaction
             .prepare_cached(
@@ -39,6 +24,36 @@ pub(super) fn write(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite:
                 "INSERT OR REPLACE INTO catchment_counter (agent, era, pipeline, name, value) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
             .execute(params![agent, era.cast_signed(), pipeline.0, counter.name(), value.cast_signed()])?;
+    }
+    Ok(())
+}
+
+fn write_committed(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
+    for Forgotten { agent, epochs } in &commit.forgotten {
+        let mut forget =
+            transaction.prepare_cached("DELETE FROM catchment_committed WHERE agent = ?1 AND epoch = ?2")?;
+        for epoch in epochs {
+            forget.execute(params![agent, epoch.cast_signed()])?;
+        }
+        transaction.execute("DELETE FROM catchment_forget WHERE agent = ?1", [agent])?;
+    }
+    let mut absorb = transaction.prepare_cached(
+        "DELETE FROM catchment_committed WHERE agent = ?1 AND epoch = ?2 AND first BETWEEN ?3 AND ?4",
+    )?;
+    let mut put = transaction.prepare_cached(
+        "INSERT INTO catchment_committed (agent, epoch, first, last) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    for (agent, epoch, ranges) in &commit.committed {
+        for range in ranges {
+            let row = params![
+                agent,
+                epoch.cast_signed(),
+                range.first.cast_signed(),
+                range.last.cast_signed()
+            ];
+            absorb.execute(row)?;
+            put.execute(row)?;
+        }
     }
     Ok(())
 }

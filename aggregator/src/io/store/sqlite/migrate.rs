@@ -18,13 +18,14 @@ enum Step {
 }
 
 /// The steps that lead to the schema that this software writes; the first makes [`SCHEMA_FIRST`].
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step::Sql(include_str!("../../../../migrations/0001_initial.sql")),
     Step::Sql(include_str!("../../../../migrations/0002_slices_renumbered.sql")),
     Step::Sql(include_str!("../../../../migrations/0003_lineage.sql")),
     Step::Sql(include_str!("../../../../migrations/0004_field_words.sql")),
     Step::Sql(include_str!("../../../../migrations/0005_set_aside.sql")),
     Step::Rust(give_definitions_versions),
+    Step::Sql(include_str!("../../../../migrations/0007_forget.sql")),
 ];
 /// The oldest schema version that can be read. Version 1 was never released.
 pub(super) const SCHEMA_FIRST: i64 = 2;

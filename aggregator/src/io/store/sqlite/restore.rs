@@ -100,6 +100,11 @@ impl Reads for Sqlite {
         read().map_err(at(&self.path))
     }
 
+    fn to_forget(&self) -> Result<BTreeSet<String>> {
+        let all = self.rows("SELECT agent FROM catchment_forget", |row| row.get(0))?;
+        Ok(all.into_iter().collect())
+    }
+
     /// The newest plan with its pipelines.
     fn catalog(&self) -> Result<Catalog> {
         let plan = self.load_plan()?.unwrap_or_default();

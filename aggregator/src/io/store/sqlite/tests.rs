@@ -6,6 +6,8 @@ mod centre;
 
 mod count_windows;
 
+mod durable;
+
 mod lineage;
 
 mod recovery;
@@ -233,9 +235,9 @@ fn losses_agents_and_retirement_can_be_read() {
         show(&|out| agents::losses(&path, Some("b"), csv, out).unwrap()),
         "agent,queries,from,to,readings,epoch,seq\n"
     );
-    agents::retire(&path, "a").unwrap();
+    agents::retire(&path, "a", false).unwrap();
     assert!(
-        agents::retire(&path, "b")
+        agents::retire(&path, "b", false)
             .unwrap_err()
             .to_string()
             .contains("no agent `b`")
