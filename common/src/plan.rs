@@ -38,7 +38,7 @@ pub use crate::path::{KeyPart, Path};
 pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
 pub use check::cost::{PipelineCost, PlanCost, SERIES_POINT_BYTES};
 pub use check::validate::{Part, PlanFault, Problem};
-pub use field::{Field, FieldKind, FieldSource};
+pub use field::{CounterRules, Field, FieldKind, FieldSource};
 pub use format::{Compression, Csv, Format};
 pub use new_keys::NewKeys;
 pub use pipeline::{Pipeline, PipelineField, PipelineId, PlannedPipelines};

@@ -18,6 +18,10 @@
 
 mod buckets;
 
+mod counter;
+
+mod course;
+
 mod distinct;
 
 pub mod logarithm;
@@ -31,8 +35,9 @@ mod top;
 use alloc::vec::Vec;
 
 pub use buckets::{Bucket, Buckets, Divider, Shape};
+pub use course::Course;
 pub use distinct::{REGISTERS, Registers, mark_of};
-pub use series::{Course, Series, SeriesPoint};
+pub use series::{Series, SeriesPoint};
 pub use top::{Counter, Counters};
 
 /// The hash behind distinct counts and top lists: XXH64 with seed 0, on every platform and for ever. It is not keyed,

@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use catchment_common::expression::{Expression, ExpressionFault, Hint, Kind, Scope, is_expression};
 use catchment_common::number::decimal::Value;
-use catchment_common::plan::{Field, FieldKind, FieldSource, Format, KeyPart, Path};
+use catchment_common::plan::{CounterRules, Field, FieldKind, FieldSource, Format, KeyPart, Path};
 
 use super::raw::{RawField, RawQuery, RawSource};
 use super::{Faults, path};
 use crate::io::config::nearest;
+use toml::Spanned;
 
 /// The tags of a query that expressions can compare: what the topic captures, and `tags`.
 fn tags<'q>(raw: &'q RawQuery, captures: &'q [String]) -> Vec<(&'q str, KeyPart)> {
@@ -113,28 +114,42 @@ pub(super) fn filter(
 }
 
 fn resolution(raw: &RawField, faults: &mut Faults) -> Option<i128> {
-    let step = raw.resolution.as_ref()?;
-    let parsed = Value::from_f64(*step.get_ref());
+    decimal("resolution", raw.resolution.as_ref(), faults)
+}
+
+/// A number of a field, in units of 10⁻¹⁸.
+fn decimal(name: &str, number: Option<&Spanned<f64>>, faults: &mut Faults) -> Option<i128> {
+    let number = number?;
+    let parsed = Value::from_f64(*number.get_ref());
     if parsed.is_err() {
-        let message = format!("resolution {} is not a number in range", step.get_ref());
-        faults.push((step.span().start, message));
+        let message = format!("{name} {} is not a number in range", number.get_ref());
+        faults.push((number.span().start, message));
     }
     parsed.ok().map(|parsed| parsed.value.units())
 }
 
 fn kind(raw: &RawField, faults: &mut Faults) -> FieldKind {
-    let Some(word) = &raw.kind else {
-        return FieldKind::default();
-    };
-    match word.get_ref().as_str() {
-        "gauge" => FieldKind::Gauge,
-        "counter" => FieldKind::Counter,
-        other => {
+    let kind = match raw.kind.as_ref().map(|word| (word, word.get_ref().as_str())) {
+        None | Some((_, "gauge")) => FieldKind::Gauge,
+        Some((_, "counter")) => {
+            return FieldKind::Counter(CounterRules {
+                wraps_at: decimal("wraps_at", raw.wraps_at.as_ref(), faults),
+                tolerance: decimal("tolerance", raw.tolerance.as_ref(), faults).unwrap_or(0),
+            });
+        }
+        Some((word, other)) => {
             let message = format!("kind `{other}` is not known; write \"gauge\" or \"counter\"");
             faults.push((word.span().start, message));
-            FieldKind::default()
+            return FieldKind::Gauge;
+        }
+    };
+    for (name, number) in [("wraps_at", &raw.wraps_at), ("tolerance", &raw.tolerance)] {
+        if let Some(number) = number {
+            let message = format!("`{name}` is of counters; add `kind = \"counter\"`, or drop it");
+            faults.push((number.span().start, message));
         }
     }
+    kind
 }
 
 fn show(fault: &ExpressionFault) -> String {
@@ -273,6 +288,44 @@ mod tests {
         assert_eq!(pipelines("where = \"temp>1\"", "where = '( temp > 1.0 )'"), 1);
         assert_eq!(pipelines("where = \"temp > 1\"", "where = \"temp > 2\""), 2);
         assert_eq!(pipelines("where = \"temp > 1\"", ""), 2);
+    }
+
+    #[test]
+    fn rules_of_counters_are_read_and_each_fault_has_its_place() {
+        let kind = |field: &str| {
+            let plan = plan(&format!("kwh = {{ path = \"kwh\", {field} }}"), "");
+            plan.map(|plan| plan.queries[0].fields[0].kind)
+                .map_err(|errors| errors.to_string())
+        };
+        const ONE: i128 = catchment_common::number::decimal::ONE;
+        let rules = CounterRules {
+            wraps_at: Some(65_536 * ONE),
+            tolerance: ONE / 2,
+        };
+        assert_eq!(
+            kind("kind = \"counter\", wraps_at = 65536, tolerance = 0.5"),
+            Ok(FieldKind::Counter(rules))
+        );
+        assert_eq!(kind("kind = \"counter\""), Ok(FieldKind::COUNTER));
+        assert_eq!(
+            kind("tolerance = 0.5").unwrap_err(),
+            "p:6:46: `tolerance` is of counters; add `kind = \"counter\"`, or drop it"
+        );
+        assert!(
+            kind("kind = \"counter\", wraps_at = 0")
+                .unwrap_err()
+                .contains("`wraps_at` of `kwh` must be")
+        );
+        assert!(
+            kind("kind = \"counter\", wraps_at = 256, tolerance = 64")
+                .unwrap_err()
+                .contains("a quarter of `wraps_at`")
+        );
+        assert!(
+            kind("kind = \"counter\", wraps_at = 1e18")
+                .unwrap_err()
+                .contains("not a number in range")
+        );
     }
 
     #[test]

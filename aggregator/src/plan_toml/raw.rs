@@ -81,6 +81,8 @@ pub(super) struct RawField {
     pub(super) source: RawSource,
     pub(super) resolution: Option<Spanned<f64>>,
     pub(super) kind: Option<Spanned<String>>,
+    pub(super) wraps_at: Option<Spanned<f64>>,
+    pub(super) tolerance: Option<Spanned<f64>>,
 }
 
 /// Where a field's value comes from, as far as it is said.
@@ -102,6 +104,8 @@ impl<'de> Deserialize<'de> for RawField {
             expr: Option<Spanned<String>>,
             resolution: Option<Spanned<f64>>,
             kind: Option<Spanned<String>>,
+            wraps_at: Option<Spanned<f64>>,
+            tolerance: Option<Spanned<f64>>,
         }
         struct Either;
         impl<'de> Visitor<'de> for Either {
@@ -116,6 +120,8 @@ impl<'de> Deserialize<'de> for RawField {
                     source: RawSource::Either(text.to_owned()),
                     resolution: None,
                     kind: None,
+                    wraps_at: None,
+                    tolerance: None,
                 })
             }
 
@@ -125,6 +131,8 @@ impl<'de> Deserialize<'de> for RawField {
                     expr,
                     resolution,
                     kind,
+                    wraps_at,
+                    tolerance,
                 } = Long::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
                 let source = match (path, expr) {
                     (Some(path), None) => RawSource::Path(path),
@@ -142,6 +150,8 @@ impl<'de> Deserialize<'de> for RawField {
                     source,
                     resolution,
                     kind,
+                    wraps_at,
+                    tolerance,
                 })
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use catchment_common::limits::WINDOW_STEP_MIN;
 use catchment_common::lower::{self, lower};
-use catchment_common::plan::{Column, PipelineId};
+use catchment_common::plan::{Column, PipelineId, Query};
 use catchment_common::sketch::{Course, Series, Sketch, SketchKind, empty_row};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
@@ -171,7 +171,7 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
         let mut readings = 0_u64;
         let mut stats = vec![Stats::IDENTITY; query.fields.len()];
         let mut sketches = empty_row(kinds.iter().copied());
-        let mut courses = Courses::new(series);
+        let mut courses = Courses::new(query, series);
         for reader in cut.readers(self.query) {
             let Some(pipeline) = self.panes.pipeline(reader.pipeline) else {
                 continue;
@@ -229,6 +229,7 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
 ///
 /// Their panes are not merged: a window may have far more points than a pane, and needs them once.
 struct Courses<'p> {
+    query: &'p Query,
     /// For each series its place among the sketches, and the field that it is of.
     series: &'p [(usize, usize)],
     /// For each its panes; none if one of them has values whose points were not kept.
@@ -236,8 +237,9 @@ struct Courses<'p> {
 }
 
 impl<'p> Courses<'p> {
-    fn new(series: &'p [(usize, usize)]) -> Self {
+    fn new(query: &'p Query, series: &'p [(usize, usize)]) -> Self {
         Self {
+            query,
             series,
             panes: vec![Some(Vec::new()); series.len()],
         }
@@ -262,8 +264,9 @@ impl<'p> Courses<'p> {
     /// The courses, at the places of their sketches.
     fn through(self, sketches: usize) -> Vec<Option<Course>> {
         let mut courses = vec![None; if self.series.is_empty() { 0 } else { sketches }];
-        for (&(place, _), panes) in self.series.iter().zip(self.panes) {
-            courses[place] = panes.and_then(Course::through);
+        for (&(place, field), panes) in self.series.iter().zip(self.panes) {
+            let rules = self.query.fields[field].kind.rules();
+            courses[place] = panes.and_then(|panes| Course::through(panes, rules));
         }
         courses
     }

@@ -346,7 +346,13 @@ fn what_numbers_functions_and_texts_must_be_is_said() {
         "only a tag or a value of the payload can be compared with a text",
         "write `site == 'berlin'` or `$.state == 'on'`",
     );
-    number("é", 0, "`é` means nothing in an expression", "");
+    number(
+        "é",
+        0,
+        "`é` means nothing in an expression",
+        "quote a name that is no plain word: `$.'Außen.°C'`",
+    );
+    number("~", 0, "`~` means nothing in an expression", "");
 }
 
 #[test]

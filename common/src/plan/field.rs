@@ -26,7 +26,37 @@ pub enum FieldKind {
     Gauge,
     /// A count of something since some beginning, such as an energy meter's: it goes up, and falls when it begins again
     /// at 0.
-    Counter,
+    Counter(CounterRules),
+}
+
+/// What may make a counter fall, besides beginning again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CounterRules {
+    /// The end of its range, in units of 10⁻¹⁸: it goes on from 0 when it gets there. `None` has no end.
+    pub wraps_at: Option<i128>,
+    /// A fall of no more than this, in units of 10⁻¹⁸, is noise.
+    pub tolerance: i128,
+}
+
+impl FieldKind {
+    /// A counter without an end and without noise.
+    pub const COUNTER: Self = Self::Counter(CounterRules {
+        wraps_at: None,
+        tolerance: 0,
+    });
+
+    /// Whether it is a counter.
+    pub const fn is_counter(self) -> bool {
+        matches!(self, Self::Counter(_))
+    }
+
+    /// The rules of a counter; of a gauge those of one without any.
+    pub fn rules(self) -> CounterRules {
+        match self {
+            Self::Gauge => CounterRules::default(),
+            Self::Counter(rules) => rules,
+        }
+    }
 }
 
 /// Where a field's value comes from.

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Aggregate, Field, FieldKind, Part, Plan, PlanFault, Problem, Query};
+use super::{Aggregate, Field, Part, Plan, PlanFault, Problem, Query};
 use crate::limits::{PANES_PER_WINDOW_MAX, WINDOW_STEP_MIN};
 use crate::time::Span;
 
@@ -18,7 +18,7 @@ impl Aggregate {
     pub fn is_of_points(&self, field: &Field) -> bool {
         match self {
             Self::Increase | Self::TimeWeightedMean => true,
-            Self::Rate => field.kind == FieldKind::Counter,
+            Self::Rate => field.kind.is_counter(),
             _ => false,
         }
     }
@@ -101,7 +101,7 @@ fn left_out(query: &Query) -> Option<(String, String)> {
 mod tests {
     use super::*;
     use crate::plan::pipeline::tests::query;
-    use crate::plan::{FieldSource, Window};
+    use crate::plan::{FieldKind, FieldSource, Window};
     use crate::topic::TopicTemplate;
 
     fn counting(size: i64) -> Query {
@@ -112,7 +112,7 @@ mod tests {
             name: "kwh".into(),
             source: FieldSource::path("kwh"),
             resolution: None,
-            kind: FieldKind::Counter,
+            kind: FieldKind::COUNTER,
         }];
         query
     }

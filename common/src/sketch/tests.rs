@@ -9,6 +9,7 @@ use super::pool::{Block, Point, Pool, blocks_to_open};
 use super::*;
 use crate::limits::{BUCKETS_MAX, SERIES_POINTS_MAX, TOP_VALUES_MAX};
 use crate::number::decimal::Value;
+use crate::plan::CounterRules;
 use crate::sketch::pool::Use;
 use crate::stats::End;
 use crate::time::Timestamp;
@@ -366,6 +367,12 @@ fn a_series_is_too_long_by_its_different_points_alone() {
     }
 }
 
+/// A counter without an end and without noise.
+const PLAIN: CounterRules = CounterRules {
+    wraps_at: None,
+    tolerance: 0,
+};
+
 /// Once too long, always: whatever comes later, and through the way back into an open pane.
 #[test]
 fn a_series_that_is_too_long_stays_so() {
@@ -375,7 +382,7 @@ fn a_series_that_is_too_long_stays_so() {
     let mut other = Series::from_unsorted(alloc::vec![point(1, 1)]);
     other.merge(&series);
     assert_eq!(other, Series::TOO_LONG);
-    assert_eq!(Course::through(alloc::vec![&series, &Series::EMPTY]), None);
+    assert_eq!(Course::through(alloc::vec![&series, &Series::EMPTY], PLAIN), None);
     let mut pool = Pool::new(alloc::vec![Block::VACANT; 8]);
     let first = pool.open(2).unwrap();
     pool.absorb_too_long(first, 1);
@@ -399,7 +406,7 @@ fn courses_by_hand() {
     let second = 1_000_000;
     let course = |points: &[(i64, i128)]| {
         let points = points.iter().map(|&(at, cents)| point(at * second, cents * CENT));
-        Course::through(alloc::vec![&Series::from_unsorted(points.collect())])
+        Course::through(alloc::vec![&Series::from_unsorted(points.collect())], PLAIN)
     };
     let all = |points: &[(i64, i128)]| {
         let course = course(points).unwrap();
@@ -443,7 +450,7 @@ proptest! {
         if covered {
             parts.push(&whole);
         }
-        prop_assert_eq!(Course::through(parts), Course::through(alloc::vec![&whole]));
+        prop_assert_eq!(Course::through(parts, PLAIN), Course::through(alloc::vec![&whole], PLAIN));
     }
 
     /// The widest values and times there are go through the pool and the sums.

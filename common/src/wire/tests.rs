@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::limits::{BUCKETS_MAX, SERIES_POINTS_MAX};
 use crate::number::decimal::Value;
-use crate::plan::{Components, PipelineId};
+use crate::plan::{Components, CounterRules, PipelineId};
 use crate::sketch::{Course, Series, Shape, Sketch, SketchKind, empty_row, hash, logarithm, merge_rows};
 use crate::stats::{End, Stats};
 use crate::time::Timestamp;
@@ -197,7 +197,7 @@ proptest! {
                 }
                 if let Sketch::Series(series) = sketch {
                     prop_assert!(series.points().len() <= SERIES_POINTS_MAX);
-                    prop_assert!(Course::through(alloc::vec![series]).is_none_or(|course| course.increase() >= 0.0));
+                    prop_assert!(Course::through(alloc::vec![series], CounterRules::default()).is_none_or(|course| course.increase() >= 0.0));
                 }
                 if let Sketch::Distinct(registers) = sketch {
                     prop_assert!(registers.estimate() >= 0.0);

@@ -1,11 +1,12 @@
 //! What a counter's increase and rate, and a mean over time, must say, from all the points that there were.
 //!
-//! The definitions are those of the documentation, summed in another way than the pipeline does: an increase is what
-//! lies between the ends and what each fall hides, and an area is cut into layers of value instead of pipelines of
-//! time.
+//! The definitions are those of the documentation, summed in another way than the pipeline does: an increase is the sum
+//! over a counter's lives, each from where it begins to its highest reading, and an area is cut into layers of value
+//! instead of slices of time.
 
 use std::collections::BTreeSet;
 
+use catchment_common::plan::CounterRules;
 use num_bigint::BigInt;
 use num_traits::{Signed, Zero};
 
@@ -19,16 +20,16 @@ pub type Points = BTreeSet<(i64, BigInt)>;
 const POINTS_MAX: usize = 4_096;
 
 /// What a counter has gone up.
-pub fn increase(points: &Points) -> Answer {
-    let Some(units) = increase_units(points) else {
+pub fn increase(points: &Points, rules: CounterRules) -> Answer {
+    let Some(units) = increase_units(points, rules) else {
         return Answer::None;
     };
     answer(points, units, power_of_ten(18))
 }
 
 /// The same for each second between the first and the last point.
-pub fn rate(points: &Points) -> Answer {
-    let Some(units) = increase_units(points) else {
+pub fn rate(points: &Points, rules: CounterRules) -> Answer {
+    let Some(units) = increase_units(points, rules) else {
         return Answer::None;
     };
     let micros = micros(points);
@@ -55,22 +56,56 @@ pub fn time_weighted_mean(points: &Points) -> Answer {
     answer(points, area, power_of_ten(18) * micros)
 }
 
-/// What lies between the ends, and for each fall what it took away and the way from 0 to where it ended.
-fn increase_units(points: &Points) -> Option<BigInt> {
-    let between = &points.last()?.1 - &points.first()?.1;
-    let pairs = points.iter().zip(points.iter().skip(1));
-    let falls = pairs.filter(|(before, after)| after.1 < before.1);
-    let hidden: BigInt = falls
-        .map(|(before, after)| {
-            let above_zero = if after.1.is_negative() {
-                BigInt::zero()
-            } else {
-                after.1.clone()
-            };
-            &before.1 - &after.1 + above_zero
-        })
-        .sum();
-    Some(between + hidden)
+/// A counter from one beginning to the next: its first and its highest reading.
+struct Life {
+    start: BigInt,
+    peak: BigInt,
+}
+
+/// What a counter has gone up: within each of its lives, and from 0 or the end of its range into each but the first.
+fn increase_units(points: &Points, rules: CounterRules) -> Option<BigInt> {
+    points.first()?;
+    let end = rules.wraps_at.map(BigInt::from);
+    let lives = lives(points, end.as_ref(), &rules.tolerance.into());
+    let within: BigInt = lives.iter().map(|life| &life.peak - &life.start).sum();
+    let into = lives.iter().zip(lives.iter().skip(1)).map(|(before, after)| {
+        let is_wrap = end.as_ref().filter(|end| before.peak >= *end - *end / 4);
+        match is_wrap {
+            Some(end) => end - &before.peak + &after.start,
+            None => after.start.clone().max(BigInt::zero()),
+        }
+    });
+    Some(within + into.sum::<BigInt>())
+}
+
+fn lives(points: &Points, end: Option<&BigInt>, tolerance: &BigInt) -> Vec<Life> {
+    let mut lives: Vec<Life> = Vec::new();
+    for (_, value) in points {
+        if end.is_some_and(|end| value.is_negative() || value >= end) {
+            continue;
+        }
+        if value > tolerance {
+            // Lives that never left 0 were none, if the one before them goes on.
+            let lasting = 1 + lives
+                .iter()
+                .skip(1)
+                .rposition(|life| life.peak > *tolerance)
+                .map_or(0, |at| at + 1);
+            if lives.len() > lasting && *value >= &lives[lasting - 1].peak - tolerance {
+                lives.truncate(lasting);
+            }
+        }
+        match lives.last_mut() {
+            Some(life) if *value >= &life.peak - tolerance => {
+                life.peak = life.peak.clone().max(value.clone());
+            }
+            _ => lives.push(Life {
+                start: value.clone(),
+                peak: value.clone(),
+            }),
+        }
+    }
+    lives
 }
 
 fn micros(points: &Points) -> BigInt {
@@ -107,7 +142,8 @@ mod tests {
     fn counters_by_hand() {
         let of = |of: &[(i64, i64)]| {
             let points = points(of);
-            (shown(&increase(&points)), shown(&rate(&points)))
+            let rules = CounterRules::default();
+            (shown(&increase(&points, rules)), shown(&rate(&points, rules)))
         };
         let text = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(of(&[]), text("NULL", "NULL"));
@@ -116,6 +152,32 @@ mod tests {
         // 5 → 9, a reset to 0 → 3, → 4.
         assert_eq!(of(&[(0, 5), (10, 9), (20, 3), (40, 4)]), text("8", "0.2"));
         assert_eq!(of(&[(0, 5), (10, -9), (20, 1)]), text("10", "0.5"));
+    }
+
+    #[test]
+    fn falls_by_hand() {
+        let of = |wraps_at: Option<i128>, tolerance: i128, values: &[i64]| {
+            let timed: Vec<(i64, i64)> = (0..).zip(values.iter().copied()).collect();
+            let one = catchment_common::number::decimal::ONE;
+            let rules = CounterRules {
+                wraps_at: wraps_at.map(|end| end * one),
+                tolerance: tolerance * one,
+            };
+            shown(&increase(&points(&timed), rules))
+        };
+        let trembling = [2_156, 2_156, 2_157, 2_156, 2_156, 2_157, 2_156];
+        assert_eq!(of(None, 0, &trembling), "4314");
+        assert_eq!(of(None, 1, &trembling), "1");
+        assert_eq!(of(None, 3, &[100, 99, 98, 97, 101]), "1");
+        assert_eq!(of(Some(65_536), 0, &[65_530, 5]), "11");
+        assert_eq!(of(Some(65_536), 0, &[40_000, 5]), "5");
+        assert_eq!(of(Some(65_536), 0, &[65_530, 70_000, -1, 65_531]), "1");
+        assert_eq!(of(None, 0, &[100, 0, 101]), "1");
+        assert_eq!(of(None, 0, &[100, 0, -1, 0, 101]), "1");
+        assert_eq!(of(None, 0, &[100, 0, 99, 100]), "100");
+        assert_eq!(of(None, 0, &[100, 0, 5, 101]), "101");
+        assert_eq!(of(None, 0, &[0, -1, 7]), "7");
+        assert_eq!(of(None, 0, &[100, 7]), "7");
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Contents {
             let of_values = matches!(aggregate, Aggregate::Histogram(_) | Aggregate::Distinct(_));
             of_values || aggregate.quantile().is_some()
         };
-        let has_counter = query.fields.iter().any(|field| field.kind == FieldKind::Counter);
+        let has_counter = query.fields.iter().any(|field| field.kind.is_counter());
         let needs_points = |aggregate: &Aggregate| match aggregate {
             Aggregate::Increase | Aggregate::TimeWeightedMean => true,
             Aggregate::Rate => has_counter,
@@ -199,8 +199,8 @@ impl Contents {
             .and_then(|values| values.points.as_ref())
             .unwrap_or(&no_points);
         match (aggregate, kind) {
-            (Aggregate::Increase, _) => return series::increase(points),
-            (Aggregate::Rate, FieldKind::Counter) => return series::rate(points),
+            (Aggregate::Increase, _) => return series::increase(points, kind.rules()),
+            (Aggregate::Rate, FieldKind::Counter(rules)) => return series::rate(points, rules),
             (Aggregate::TimeWeightedMean, _) => return series::time_weighted_mean(points),
             _ => {}
         }

@@ -221,7 +221,15 @@ impl Shape {
         let counts = dice.below(4) == 0;
         let counter = |dice: &mut Dice| {
             if counts || dice.below(4) == 0 {
-                ", kind = \"counter\""
+                pick(
+                    dice,
+                    &[
+                        ", kind = \"counter\"",
+                        ", kind = \"counter\", tolerance = 20.5",
+                        ", kind = \"counter\", wraps_at = 200",
+                        ", kind = \"counter\", wraps_at = 250, tolerance = 3",
+                    ],
+                )
             } else {
                 ""
             }

@@ -186,7 +186,7 @@ fn push_points(section: &mut Section, key: &str, points: std::ops::Range<usize>)
 #[test]
 fn a_pane_that_shrinks_leaves_no_chunk_behind() {
     let mut meter = query("q", 10, 10);
-    meter.fields[0].kind = FieldKind::Counter;
+    meter.fields[0].kind = FieldKind::COUNTER;
     meter.aggregates = vec![Aggregate::Increase];
     let mut world = World::new(vec![meter]);
     world.greet(1, "a", Vec::new());

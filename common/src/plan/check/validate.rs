@@ -17,7 +17,7 @@ use crate::limits::{
 };
 use crate::number::decimal::Value;
 use crate::plan::pipeline::key_part;
-use crate::plan::{Aggregate, FieldSource, NewKeys, Path, Plan, Query, TimeSource};
+use crate::plan::{Aggregate, CounterRules, Field, FieldSource, NewKeys, Path, Plan, Query, TimeSource};
 use crate::topic::is_name;
 
 /// The columns that every result table has; tags and values must not take their names.
@@ -333,9 +333,7 @@ impl Check<'_> {
                     "write `if(condition, 1, 0)`",
                 );
             }
-            let same = |other: &crate::plan::Field| {
-                (&other.source, other.resolution) == (&field.source, field.resolution)
-            };
+            let same = |other: &Field| (&other.source, other.resolution) == (&field.source, field.resolution);
             if query.fields[..index].iter().any(same) {
                 self.fault(
                     Part::Field(index),
@@ -356,6 +354,27 @@ impl Check<'_> {
                     "give the sensor's step, such as 0.01",
                 );
             }
+            self.counter(index, field);
+        }
+    }
+
+    fn counter(&mut self, index: usize, field: &Field) {
+        let CounterRules { wraps_at, tolerance } = field.kind.rules();
+        if wraps_at.is_some_and(|end| end <= 0 || end >= Value::LIMIT) {
+            self.fault(
+                Part::Field(index),
+                format!("`wraps_at` of `{}` must be above 0 and below 10^18", field.name),
+                "give the value that the counter never shows, such as 65536 for 16 bits",
+            );
+        } else if tolerance < 0 || tolerance >= wraps_at.map_or(Value::LIMIT, |end| end / 4) {
+            self.fault(
+                Part::Field(index),
+                format!(
+                    "the tolerance of `{}` must not be below 0, and must be below 10^18 and a quarter of `wraps_at`",
+                    field.name
+                ),
+                "give what its readings tremble by, such as 0.1",
+            );
         }
     }
 

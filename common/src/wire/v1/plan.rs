@@ -122,7 +122,7 @@ impl TryFrom<Field> for program::Field {
             resolution: field.resolution,
             kind: match field.kind {
                 FieldKind::Gauge => program::FieldKind::Gauge,
-                FieldKind::Counter => program::FieldKind::Counter,
+                FieldKind::Counter => program::FieldKind::COUNTER,
             },
         })
     }

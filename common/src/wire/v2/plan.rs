@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::language::{Compression, Expression, FieldSource, Format, NewKeys, Path, TimeSource, Topic};
 use super::{all, try_all};
-use crate::plan as program;
+use crate::plan::{self as program, CounterRules};
 use crate::time::Span;
 use crate::wire::WireFault;
 
@@ -180,7 +180,7 @@ struct Field {
 #[derive(Serialize, Deserialize)]
 enum FieldKind {
     Gauge,
-    Counter,
+    Counter { wraps_at: Option<i128>, tolerance: i128 },
 }
 
 impl From<&program::Field> for Field {
@@ -197,7 +197,9 @@ impl From<&program::Field> for Field {
             resolution: *resolution,
             kind: match *kind {
                 program::FieldKind::Gauge => FieldKind::Gauge,
-                program::FieldKind::Counter => FieldKind::Counter,
+                program::FieldKind::Counter(CounterRules { wraps_at, tolerance }) => {
+                    FieldKind::Counter { wraps_at, tolerance }
+                }
             },
         }
     }
@@ -213,7 +215,9 @@ impl TryFrom<Field> for program::Field {
             resolution: field.resolution,
             kind: match field.kind {
                 FieldKind::Gauge => program::FieldKind::Gauge,
-                FieldKind::Counter => program::FieldKind::Counter,
+                FieldKind::Counter { wraps_at, tolerance } => {
+                    program::FieldKind::Counter(CounterRules { wraps_at, tolerance })
+                }
             },
         })
     }

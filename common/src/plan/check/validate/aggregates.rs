@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::{Check, Part, quoted};
 use crate::limits::{AGGREGATES_MAX, SERIES_MAX, SKETCHES_MAX, TOPS_MAX, WATCHED_MAX};
 use crate::plan::sketch::Named;
-use crate::plan::{Aggregate, FieldKind, PipelineSketch, Query};
+use crate::plan::{Aggregate, PipelineSketch, Query};
 
 impl Check<'_> {
     pub(super) fn aggregates(&mut self, query: &Query) {
@@ -68,7 +68,7 @@ impl Check<'_> {
     }
 
     fn increase(&mut self, part: Part, query: &Query) {
-        let gauge = query.fields.iter().find(|field| field.kind == FieldKind::Gauge);
+        let gauge = query.fields.iter().find(|field| !field.kind.is_counter());
         if let Some(gauge) = gauge {
             let name = &gauge.name;
             self.fault(
