@@ -23,34 +23,38 @@
 //! assert_eq!(agent.poll_acknowledgement(), None, "not before it is durable");
 //! let job = agent.poll_job(now, &disk).unwrap();
 //! disk.execute(&job);
-//! agent.handle_job_done(job.id);
+//! agent.handle_job_done(now, job.id);
 //! assert_eq!(agent.poll_acknowledgement(), Some(1));
 //! ```
 
 mod admission;
 mod durable;
+mod greeting;
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use catchment_common::limits::{COUNTERS_MAX, RANGES_MAX};
+use catchment_common::limits::COUNTERS_MAX;
 use catchment_common::metrics::{Counter, Reason};
 use catchment_common::time::{Instant, Now, Timestamp};
-use catchment_common::wire::{AgentPlan, Heartbeat, Hello, Message, Refusal, Section};
+use catchment_common::wire::{AgentPlan, Heartbeat, Message, Section};
 
 use crate::aggregate::intake::{Closable, Intake, Limits};
+use crate::ancestry::Ancestry;
 use crate::decode::Command;
 use crate::log::batcher::Batcher;
 use crate::log::commit::Commits;
 use crate::log::disk::Disk;
 use crate::log::journal::Journal;
-use crate::log::spool::{Lane, Name, Spool};
+use crate::log::spool::{Lane, Spool};
 use crate::metrics::{AGENT, Metrics};
 use crate::settings::{COUNT_SEAL_DELAY, IDLE_CHECK, LATE_SEAL_DELAY, Settings};
 use crate::source::in_flight::{Packet, Tail};
 use crate::uplink::Uplink;
 
 pub use self::durable::Started;
+use self::greeting::Greeting;
+pub use self::greeting::{KeptPlan, Outcome};
 
 /// Name and version, as a hello gives them.
 pub const SOFTWARE: &str = concat!("catchment-agent ", env!("CARGO_PKG_VERSION"));
@@ -61,6 +65,9 @@ pub struct Agent {
     settings: Settings,
     seed: u64,
     plan: AgentPlan,
+    ancestry: Ancestry,
+    /// The last seq that the journal was told of.
+    told_seq: u64,
     /// The era of the counters.
     era: u64,
     intake: Intake,
@@ -82,7 +89,7 @@ pub struct Agent {
     spooled: u64,
     out: Out,
     uplink: Uplink,
-    replies: Vec<Message>,
+    greeting: Greeting,
     close_now: bool,
     close_late_at: Option<Instant>,
     idle_check_at: Instant,
@@ -96,17 +103,6 @@ struct Out {
     spool: Spool,
     metrics: Metrics,
     lane: Lane,
-}
-
-/// What the caller must do after a message from the aggregator.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// Nothing.
-    Done,
-    /// A new plan runs: keep it on disk and renew the subscriptions.
-    PlanChanged(AgentPlan),
-    /// The aggregator does not want this link any more: close it.
-    Drain,
 }
 
 impl Agent {
@@ -199,7 +195,7 @@ impl Agent {
         *intake = Intake::new(plan, Some(intake), limits, now, &mut out.metrics);
         out.spool.add_ladders(plan);
         self.plan = plan.clone();
-        self.begin_journal_of_plan();
+        self.begin_journal_segment();
         self.uplink.tell_news();
     }
 
@@ -210,68 +206,6 @@ impl Agent {
         intake.close_all(journal, |section| out.push(section));
         out.finish();
         self.trim = true;
-    }
-
-    /// The link is up and its hello can be sent.
-    pub fn handle_connected(&mut self) {
-        self.uplink.handle_connected();
-        self.link_bytes_noted = 0;
-        self.out.spool.handle_disconnected();
-        self.out.metrics.report_all();
-        self.replies.clear();
-        self.replies.push(Message::Hello(Hello {
-            agent: self.settings.name.clone(),
-            software: SOFTWARE.into(),
-            epoch: self.out.batcher.epoch(),
-            plan_version: self.plan.version,
-            held: self.out.spool.ranges(RANGES_MAX),
-        }));
-    }
-
-    /// The link broke, or could not be made.
-    pub fn handle_disconnected(&mut self, now: Now) {
-        self.uplink.handle_disconnected(now);
-        self.out.lane = Lane::Backlog;
-        self.replies.clear();
-    }
-
-    /// A message came from the aggregator.
-    pub fn handle_message(&mut self, now: Now, message: Message, disk: &impl Disk) -> Outcome {
-        match message {
-            Message::Welcome(welcome) => {
-                self.out.count(Counter::Connects, 1);
-                self.out.spool.resume(&welcome.committed, now.monotonic);
-                self.seal();
-                self.out.lane = Lane::Live;
-                self.uplink.handle_welcome(now, welcome.heartbeat);
-                welcome.plan.map_or(Outcome::Done, |plan| self.adopt(now, plan))
-            }
-            Message::Ack(ack) => {
-                let count = self.out.spool.acknowledge(ack.epoch, &ack.ranges, now.monotonic);
-                self.out.count(Counter::Acknowledged, count as u64);
-                self.trim = true;
-                Outcome::Done
-            }
-            Message::Reject(refusal) => {
-                let Refusal { epoch, seq, .. } = refusal;
-                for (pipeline, readings) in self.out.spool.refuse(Name { epoch, seq }, disk) {
-                    let place = self.out.metrics.place(pipeline);
-                    self.out
-                        .metrics
-                        .add(place, Counter::Rejected(Reason::BatchRefused), readings);
-                }
-                Outcome::Done
-            }
-            Message::Plan(plan) => self.adopt(now, plan),
-            Message::Drain => Outcome::Drain,
-            // Not for an agent.
-            Message::Hello(_) | Message::Heartbeat(_) => Outcome::Done,
-        }
-    }
-
-    fn adopt(&mut self, now: Now, plan: AgentPlan) -> Outcome {
-        self.handle_plan(now, &plan);
-        Outcome::PlanChanged(plan)
     }
 
     /// Time has passed: closes what is due.
@@ -336,8 +270,8 @@ impl Agent {
 
     /// The next message for the control stream.
     pub fn poll_message(&mut self, now: Now) -> Option<Message> {
-        if let Some(reply) = self.replies.pop() {
-            return Some(reply);
+        if let Some(hello) = self.poll_hello() {
+            return Some(hello);
         }
         if !self.uplink.poll_heartbeat(now) {
             return None;
@@ -355,6 +289,8 @@ impl Agent {
             backlog_batches: spool.len() as u64,
             backlog_bytes: spool.held_bytes(),
             counters: self.out.metrics.report(COUNTERS_MAX),
+            sources: Vec::new(),
+            clock: None,
         }))
     }
 

@@ -17,6 +17,8 @@ pub mod settings;
 
 pub mod metrics;
 
+pub mod ancestry;
+
 pub mod decode;
 
 pub mod source;

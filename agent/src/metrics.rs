@@ -22,6 +22,8 @@ struct Row {
     reported: [u64; CODES],
     /// As of the journal's last group.
     journalled: [u64; CODES],
+    /// As of the start.
+    recovered: [u64; CODES],
 }
 
 /// All counters of an agent, cumulative over its restarts as long as its journal is kept. Pipelines that a plan no
@@ -46,6 +48,7 @@ impl Metrics {
                 values: [0; CODES],
                 reported: [0; CODES],
                 journalled: [0; CODES],
+                recovered: [0; CODES],
             });
         }
         Place(place)
@@ -169,6 +172,57 @@ impl Metrics {
             let row = &mut self.rows[place.0];
             row.values[code] += sample.value;
             row.journalled[code] = row.values[code];
+        }
+    }
+
+    /// Puts the counters of a snapshot in the place of all that was counted.
+    pub fn replace(&mut self, samples: &[CounterSample]) {
+        for row in &mut self.rows {
+            row.values = [0; CODES];
+            row.journalled = [0; CODES];
+        }
+        self.restore(samples);
+    }
+
+    /// All that is counted so far comes from before the start.
+    pub fn note_recovered(&mut self) {
+        for row in &mut self.rows {
+            row.recovered = row.values;
+        }
+    }
+
+    /// Forgets what was counted before the start: another era begins.
+    pub fn forget_recovered(&mut self) {
+        for row in &mut self.rows {
+            for (value, before) in row.values.iter_mut().zip(row.recovered) {
+                *value = value.saturating_sub(before);
+            }
+            row.recovered = [0; CODES];
+            row.journalled = row.values;
+        }
+        self.report_all();
+    }
+
+    /// Forgets all that was counted: another era begins.
+    pub fn forget_all(&mut self) {
+        self.note_recovered();
+        self.forget_recovered();
+    }
+
+    /// Pipelines are called otherwise from now on.
+    pub fn rename(&mut self, ids: &BTreeMap<PipelineId, PipelineId>) {
+        for (before, &after) in ids {
+            let Some(from) = self.places.remove(before) else {
+                continue;
+            };
+            let Some(&into) = self.places.get(&after) else {
+                self.places.insert(after, from);
+                continue;
+            };
+            let values = self.rows[from].values;
+            for (value, more) in self.rows[into].values.iter_mut().zip(values) {
+                *value += more;
+            }
         }
     }
 

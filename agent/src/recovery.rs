@@ -17,6 +17,7 @@ use crate::aggregate::count_windows::{Window, identify};
 use crate::aggregate::intake::{Intake, Limits};
 use crate::aggregate::panes::{Measured, Partial, fill};
 use crate::aggregate::sketches::TagValues;
+use crate::ancestry::Ancestry;
 use crate::log::disk::{Disk, DiskFault};
 use crate::log::journal::record::Record;
 use crate::log::journal::{Replayed, Segments};
@@ -38,6 +39,8 @@ pub(crate) struct Recovery<'a> {
     /// The era of the counters, if a journal was there.
     pub(crate) era: Option<u64>,
     pub(crate) plan: AgentPlan,
+    /// Where the state comes from; none if no journal was there, or one of version 1.
+    pub(crate) ancestry: Option<Ancestry>,
     pub(crate) replayed: Replayed,
     pub(crate) segments: Segments,
     pub(crate) readings: u64,
@@ -64,6 +67,7 @@ impl<'a> Recovery<'a> {
             metrics,
             era: None,
             plan: AgentPlan::default(),
+            ancestry: None,
             replayed: Replayed::default(),
             segments: Segments::find(disk)?,
             readings: 0,
@@ -83,11 +87,11 @@ impl<'a> Recovery<'a> {
         names.enter(segment);
         match record {
             Record::Snapshot(snapshot) => {
-                if self.era != Some(snapshot.era) {
-                    // The first snapshot has all that was counted before it; those that follow repeat it.
-                    self.era = Some(snapshot.era);
-                    self.metrics.restore(&snapshot.counts);
-                }
+                let snapshot = *snapshot;
+                // It has all that was counted before it.
+                self.era = Some(snapshot.era);
+                self.metrics.replace(&snapshot.counts);
+                self.ancestry = snapshot.ancestry;
                 if self.plan != snapshot.plan {
                     self.plan = snapshot.plan;
                     let Self {
@@ -118,9 +122,9 @@ impl<'a> Recovery<'a> {
                 }
             }
             Record::Window { id, window, bytes } => {
-                names.windows.insert(bytes.into(), window);
-                names.window_ids.insert(id, bytes.into());
-                self.restore_count((bytes, window), segment);
+                names.windows.insert(bytes[..].into(), window);
+                names.window_ids.insert(id, bytes[..].into());
+                self.restore_count((&bytes, window), segment);
             }
             Record::Next { id, number } => {
                 if let Some(identity) = names.window_ids.get(&id) {
@@ -128,10 +132,10 @@ impl<'a> Recovery<'a> {
                     names.windows.insert(identity.clone(), window);
                 }
             }
-            Record::Gone(identity) => self.intake.count_windows().replay_gone(identity),
+            Record::Gone(identity) => self.intake.count_windows().replay_gone(&identity),
             Record::Floor(number) => self.intake.count_windows().restore_floor(number, segment),
-            Record::Message { id, hash } => self.tail.restore(id, hash, segment),
-            Record::Session => self.tail.clear(),
+            Record::Message { id, hash, .. } => self.tail.restore(id, hash, segment),
+            Record::Session { .. } => self.tail.clear(),
             reading @ Record::Reading { .. } => self.take_reading(segment, plan, reading, names),
             Record::Closed { pipeline, watermark } => {
                 let width = plan.pipelines[usize::from(pipeline)].1.pane;
@@ -150,7 +154,13 @@ impl<'a> Recovery<'a> {
                 }
             }
             Record::Counts(samples) => self.metrics.restore(&samples),
-            Record::Spooled(_) => {}
+            Record::Sealed(seq) => {
+                if let Some(ancestry) = &mut self.ancestry {
+                    ancestry.sealed = seq.max(ancestry.sealed);
+                }
+            }
+            // There is no source yet that is read from a position.
+            Record::Spooled(_) | Record::Position { .. } => {}
         }
     }
 

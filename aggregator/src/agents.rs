@@ -44,6 +44,8 @@ pub struct About {
     pub backlog_bytes: u64,
     /// How often another agent of the same name was found alive.
     pub conflicts: u64,
+    /// How often an older copy of its state greeted.
+    pub forks: u64,
 }
 
 impl Agents {

@@ -7,6 +7,8 @@
 
 mod checkpoint;
 
+mod foreign;
+
 mod intake;
 
 mod pending;
@@ -21,10 +23,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use catchment_common::limits::RANGES_MAX;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
+use catchment_common::wire::lineage::DatabaseId;
 use catchment_common::wire::{self, EpochRange, Loss, Message, SeqRange, WireFault};
 
 use self::pending::{InFlight, Pending, ranges_of};
-use self::sessions::{Session, Statement};
+use self::sessions::Session;
 use crate::agents::Agents;
 use crate::catalog::{Catalog, RunningQuery};
 use crate::commit::{Commit, CommitId, Contribution, PaneSource, SourceFault};
@@ -33,6 +36,7 @@ use crate::limits::{
     ACKS_MAX, AGENTS_MAX, CHECKPOINT_INTERVAL, COMMIT_BYTES_MAX, COMMIT_RETRY, JOURNAL_BYTES_MAX,
     LAZY_COMMIT_INTERVAL,
 };
+use crate::lineages::Lineages;
 use crate::merge::Panes;
 use crate::window::{Loader, QueryWindows};
 
@@ -66,6 +70,9 @@ pub struct Aggregator {
     epochs: BTreeMap<String, VecDeque<u64>>,
     /// Agents that the store wants forgotten and that are: with the next commit it wants it no longer.
     forgotten: BTreeSet<String>,
+    lineages: Lineages,
+    /// Which database this is.
+    database: DatabaseId,
     pending: Pending,
     in_flight: Option<InFlight>,
     next_commit: CommitId,
@@ -113,8 +120,8 @@ pub enum Fault {
 }
 
 impl Aggregator {
-    /// A machine with nothing stored yet. Restore it before anything is handled.
-    pub fn new(settings: Settings, catalog: Catalog, now: Now) -> Self {
+    /// A machine of a database with nothing stored yet. Restore it before anything is handled.
+    pub fn new(settings: Settings, database: DatabaseId, catalog: Catalog, now: Now) -> Self {
         let windows = catalog.queries.iter().map(QueryWindows::new).collect();
         Self {
             settings,
@@ -127,6 +134,8 @@ impl Aggregator {
             sessions: BTreeMap::new(),
             epochs: BTreeMap::new(),
             forgotten: BTreeSet::new(),
+            lineages: Lineages::default(),
+            database,
             pending: Pending::default(),
             in_flight: None,
             next_commit: 1,
@@ -215,7 +224,7 @@ impl Aggregator {
             .filter(|(_, session)| session.epoch.is_some())
         {
             self.agents.about_mut(&session.agent).plan_version = self.catalog.version;
-            let plan = Message::Plan(self.catalog.agent_plan());
+            let plan = Message::Plan(self.catalog.plan_for(session.version));
             self.transmits.push_back((connection, Transmit::Message(plan)));
         }
         self.pending.urgent = true;
@@ -380,6 +389,7 @@ impl Aggregator {
         commit.set_aside = std::mem::take(&mut self.pending.set_aside);
         commit.set_aside.extend(self.panes.take_set_aside());
         commit.agents = self.heard_agents();
+        commit.lineages = std::mem::take(&mut self.pending.lineages);
         let counters = std::mem::take(&mut self.pending.counters);
         commit.counters = counters
             .into_iter()
@@ -411,37 +421,6 @@ impl Aggregator {
             }
         }
         is_behind
-    }
-
-    /// Applies the statements that hold now; the newest that does says all that those before it say.
-    fn settle_statements(&mut self) {
-        let Self {
-            sessions,
-            committed,
-            agents,
-            catalog,
-            pending,
-            ..
-        } = self;
-        for session in sessions.values_mut() {
-            let agent = &session.agent;
-            let holds = |statement: &Statement| {
-                let SeqRange { first, last } = statement.seqs;
-                first > last
-                    || committed
-                        .set(agent, statement.epoch)
-                        .is_some_and(|set| set.covers(first, last))
-            };
-            let Some(newest) = session.statements.iter().rposition(holds) else {
-                continue;
-            };
-            let settled = session.statements.drain(..=newest).next_back();
-            for (pipeline, watermark) in settled.into_iter().flat_map(|statement| statement.watermarks) {
-                if catalog.pipelines.contains_key(&pipeline) && agents.advance(agent, pipeline, watermark) {
-                    pending.watermarks.push((agent.clone(), pipeline, watermark));
-                }
-            }
-        }
     }
 
     // How it is.

@@ -4,7 +4,7 @@
 //! exactly one plan, so the panes of old and new pipeline together hold each reading once, and a change of plan tears
 //! no window apart.
 //!
-//! Each pipeline has a coarsening ladder of *coarser pipelines* with numbers of their own: an agent whose spool runs
+//! Each pipeline has a coarsening ladder of *coarser pipelines* with ids of their own: an agent whose spool runs
 //! full ships old readings under those. A query also reads the coarser ones of all its pipelines: where their panes fit
 //! its windows they are as good as any, and where not, they give rows of their own.
 
@@ -14,8 +14,9 @@ use std::sync::Arc;
 use catchment_common::plan::{Column, Pipeline, PipelineId, PipelineSketch, Plan, Query};
 use catchment_common::sketch::SketchKind;
 use catchment_common::time::Span;
-use catchment_common::wire::{AgentPlan, Coarser};
+use catchment_common::wire::{AgentPlan, Coarser, SectionView, v1};
 
+use crate::pipelines::Pipelines;
 use crate::window::Aligned;
 
 /// The plan in force with its pipelines.
@@ -33,15 +34,10 @@ pub struct Catalog {
     pub current: Vec<PipelineId>,
     /// The ladders in force.
     pub ladders: Vec<Coarser>,
-}
-
-/// Pipelines and what is known of their numbers.
-#[derive(Clone, Debug, Default)]
-pub struct Pipelines {
-    /// Every pipeline that was ever given out, coarser ones included.
-    pub all: BTreeMap<PipelineId, Pipeline>,
-    /// Of the coarser ones: which pipeline each is a rung of.
-    pub coarser_of: BTreeMap<PipelineId, PipelineId>,
+    /// What agents of version 1 call the pipelines.
+    pub numbers: BTreeMap<u32, PipelineId>,
+    /// See [`Pipelines::uncertain`].
+    pub uncertain: BTreeSet<PipelineId>,
 }
 
 /// A query and what it reads.
@@ -77,10 +73,11 @@ pub struct Reader {
 }
 
 impl RunningQuery {
-    /// A query on its own pipeline, on the earlier ones among `before`, and on the coarser ones of all of them.
-    pub fn new(query: Query, own: PipelineId, before: &[PipelineId], pipelines: &Pipelines) -> Self {
+    /// A query on its own pipeline, on the earlier ones that it has read, and on the coarser ones of all of them.
+    pub fn new(query: Query, own: PipelineId, pipelines: &Pipelines) -> Self {
+        let read = pipelines.readers.get(&query.name).into_iter().flatten();
         let fine: Vec<PipelineId> = std::iter::once(own)
-            .chain(before.iter().copied().filter(|&id| id != own))
+            .chain(read.copied().filter(|&id| id != own))
             .collect();
         let coarser = pipelines
             .coarser_of
@@ -167,77 +164,88 @@ impl Catalog {
         }
     }
 
-    /// Puts `plan` into force. `own` is the pipeline of each query and `before` what each read under earlier plans,
-    /// both in the plan's order.
-    pub fn new(plan: Plan, pipelines: Pipelines, own: &[PipelineId], before: &[Vec<PipelineId>]) -> Self {
+    /// What an agent that speaks this version of the wire is to run.
+    pub fn plan_for(&self, version: u8) -> AgentPlan {
+        if version == v1::VERSION {
+            self.agent_plan_v1().0
+        } else {
+            self.agent_plan()
+        }
+    }
+
+    /// What agents of version 1 are to run, with numbers in the place of ids, and how many pipelines are left out because
+    /// version 1 cannot express them. Its version is a fingerprint, so that it is the same in no other database.
+    pub fn agent_plan_v1(&self) -> (AgentPlan, usize) {
+        let number_of: BTreeMap<PipelineId, u32> =
+            self.numbers.iter().map(|(&number, &id)| (id, number)).collect();
+        let number = |id: &PipelineId| Some(PipelineId::from(*number_of.get(id)?));
+        let current = { self.current.iter() }.filter_map(|id| {
+            let pipeline = self.pipelines.get(id)?;
+            v1::emit_pipeline(pipeline).ok()?;
+            Some((number(id)?, pipeline.clone()))
+        });
+        let mut plan = AgentPlan {
+            version: 0,
+            pipelines: current.collect(),
+            coarser: Vec::new(),
+        };
+        plan.coarser = { self.ladders.iter() }
+            .filter_map(|rung| {
+                Some(Coarser {
+                    of: number(&rung.of).filter(|of| plan.pipelines.iter().any(|(id, _)| id == of))?,
+                    pipeline: number(&rung.pipeline)?,
+                    pane: rung.pane,
+                })
+            })
+            .collect();
+        plan.version = plan.fingerprint();
+        let left_out = self.current.len() - plan.pipelines.len();
+        (plan, left_out)
+    }
+
+    /// The pipeline that is meant: numbers of version 1 are those of this database. None for a number that it has not
+    /// given out.
+    pub fn resolve(&self, id: PipelineId) -> Option<PipelineId> {
+        match id.number() {
+            None | Some(0) => Some(id),
+            Some(number) => self.numbers.get(&number).copied(),
+        }
+    }
+
+    /// A section of a batch, as one of the pipeline that is meant; see [`Catalog::resolve`].
+    pub fn resolved<'b>(&self, mut view: SectionView<'b>) -> Option<SectionView<'b>> {
+        view.pipeline = self.resolve(view.pipeline)?;
+        Some(view)
+    }
+
+    /// Puts `plan` into force. `own` is the pipeline of each query, in the plan's order.
+    pub fn new(plan: Plan, pipelines: Pipelines, own: &[PipelineId]) -> Self {
         let mut current = own.to_vec();
         current.sort_unstable();
         current.dedup();
         let ladders = ladders(&plan, &pipelines, own);
         let asked = plan.queries.iter().cloned().collect();
-        let queries = plan
-            .queries
-            .into_iter()
-            .zip(own)
-            .zip(before)
-            .map(|((query, &own), before)| RunningQuery::new(query, own, before, &pipelines))
-            .collect();
+        let running = |(query, &own): (Query, &PipelineId)| RunningQuery::new(query, own, &pipelines);
+        let queries = plan.queries.into_iter().zip(own).map(running).collect();
         Self {
             version: plan.version,
-            pipelines: pipelines.all,
             queries,
             asked,
             current,
             ladders,
+            uncertain: pipelines.uncertain(),
+            pipelines: pipelines.all,
+            numbers: pipelines.numbers,
         }
     }
 
-    /// Puts a first plan into force, numbering its pipelines from 1 in their order and the coarser ones after them.
+    /// Puts a first plan into force, in a database of its own.
     pub fn first(plan: Plan) -> Self {
-        let planned = plan.pipelines();
         let mut pipelines = Pipelines::default();
-        let mut next = 0;
-        let mut number = |pipeline: Pipeline, pipelines: &mut Pipelines| {
-            next += 1;
-            pipelines.all.insert(PipelineId(next), pipeline);
-            PipelineId(next)
-        };
-        let numbers: Vec<PipelineId> = planned
-            .pipelines
-            .iter()
-            .map(|pipeline| number(pipeline.clone(), &mut pipelines))
-            .collect();
-        for ((&of, pipeline), ladder) in numbers.iter().zip(&planned.pipelines).zip(&planned.ladders) {
-            for &pane in ladder {
-                let id = number(
-                    Pipeline {
-                        pane,
-                        ..pipeline.clone()
-                    },
-                    &mut pipelines,
-                );
-                pipelines.coarser_of.insert(id, of);
-            }
-        }
-        let own: Vec<PipelineId> = planned.readers.iter().map(|(index, _)| numbers[*index]).collect();
-        let before: Vec<Vec<PipelineId>> = own.iter().map(|&id| vec![id]).collect();
-        Self::new(plan, pipelines, &own, &before)
+        // There is nothing yet that a generation could be told apart from.
+        let (own, _) = pipelines.assign(&plan, || 0);
+        Self::new(plan, pipelines, &own)
     }
-}
-
-/// Whether a pipeline may go on under its number in a new plan. `queries` are those of the plan: whether each is on the
-/// pipeline, and which pipelines it has read.
-///
-/// A query reads all pipelines that it was ever on, and each reading must be in one of them. So no query may leave a
-/// pipeline that others go on to fill, and none that was elsewhere may join one that was filled meanwhile. In both
-/// cases the pipeline goes on under another number, and what it holds so far stays readable under the old one.
-pub fn keeps_its_number<'q>(
-    pipeline: PipelineId,
-    queries: impl IntoIterator<Item = (bool, &'q [PipelineId])>,
-) -> bool {
-    queries
-        .into_iter()
-        .all(|(is_on_it, read)| read.is_empty() || read.contains(&pipeline) == is_on_it)
 }
 
 /// The ladders of a plan's pipelines, whose coarser pipelines must have their numbers.

@@ -17,6 +17,8 @@ use catchment_common::stats::Lowered;
 use catchment_common::time::Timestamp;
 use catchment_common::wire::{Loss, SeqRange};
 
+use crate::lineages::Newest;
+
 /// Names a commit.
 pub type CommitId = u64;
 
@@ -36,6 +38,8 @@ pub struct Commit {
     pub watermarks: Vec<(String, PipelineId, Timestamp)>,
     /// Agents that were heard.
     pub agents: Vec<AgentRow>,
+    /// The epochs that greeted in lineages of agents.
+    pub lineages: Vec<(String, Newest)>,
     /// What agents had to give up: agent and record.
     pub losses: Vec<(String, Loss)>,
     /// Counters that agents reported: agent, era, pipeline, counter, value.
@@ -143,6 +147,8 @@ pub struct AgentRow {
     pub backlog_bytes: u64,
     /// How often another agent of the same name was found alive.
     pub conflicts: u64,
+    /// How often an older copy of its state greeted.
+    pub forks: u64,
     /// It said hello: if it was retired, it is no longer.
     pub returned: bool,
 }
@@ -310,6 +316,7 @@ impl Default for Commit {
             committed: Vec::new(),
             watermarks: Vec::new(),
             agents: Vec::new(),
+            lineages: Vec::new(),
             losses: Vec::new(),
             counters: Vec::new(),
             queries: Arc::default(),
@@ -330,6 +337,7 @@ impl Commit {
             && self.committed.is_empty()
             && self.watermarks.is_empty()
             && self.agents.is_empty()
+            && self.lineages.is_empty()
             && self.losses.is_empty()
             && self.counters.is_empty()
             && self.results.is_empty()

@@ -95,6 +95,11 @@ impl SeqSet {
             && !self.covers(seq.saturating_add(1), seq.saturating_add(1))
     }
 
+    /// The largest number.
+    pub fn last(&self) -> Option<u64> {
+        self.ranges.last_key_value().map(|(_, &last)| last)
+    }
+
     /// The ranges in order.
     pub fn ranges(&self) -> impl Iterator<Item = SeqRange> {
         self.ranges.iter().map(|(&first, &last)| SeqRange { first, last })

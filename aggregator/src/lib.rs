@@ -15,9 +15,13 @@ pub mod limits;
 
 pub mod plan_toml;
 
+pub mod pipelines;
+
 pub mod catalog;
 
 pub mod committed;
+
+pub mod lineages;
 
 pub mod merge;
 

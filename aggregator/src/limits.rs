@@ -20,6 +20,9 @@ pub const CLAIM_MAX: u64 = 1 << 53;
 /// Epochs of an agent that are remembered to have greeted, newest first: enough to tell a second agent with the same
 /// name from restarts of the one.
 pub const EPOCHS_GREETED_MAX: usize = 16;
+/// Lineages of an agent's state that are remembered, the newest first: one for each time that its state was new, or an
+/// older copy was told to begin anew.
+pub const LINEAGES_MAX: usize = 64;
 /// Acknowledgements gathered for one commit: duplicates cost no journal, and must not cost unbounded memory either.
 pub const ACKS_MAX: usize = 1 << 20;
 /// Bytes that a loss record counts for towards [`COMMIT_BYTES_MAX`], for each entry.

@@ -18,11 +18,13 @@ use std::path::PathBuf;
 use catchment_common::plan::{PipelineId, Plan, Query};
 use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::SeqRange;
+use catchment_common::wire::lineage::DatabaseId;
 
 use crate::agents::Standing;
 use crate::aggregator::{Aggregator, Settings};
 use crate::catalog::Catalog;
 use crate::commit::{AppendedBatch, Commit, PaneSource, SourceFault, StoredChunk};
+use crate::lineages::Newest;
 use crate::window::Provisional;
 
 /// What a store gives back.
@@ -67,6 +69,20 @@ pub enum StoreFault {
         path.display()
     )]
     Newer {
+        /// The database file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// The file was written by older software, and this command does not write.
+    #[error(
+        "{}: the database has schema version {found}, and this command reads version {known}; `serve` brings it up to \
+         date when it starts (make a backup before)",
+        path.display()
+    )]
+    Behind {
         /// The database file.
         path: PathBuf,
         /// Its version.
@@ -142,6 +158,12 @@ pub trait Reads: PaneSource {
 
     /// The plan in force with its pipelines.
     fn catalog(&self) -> Result<Catalog>;
+
+    /// Which database this is.
+    fn database(&self) -> Result<DatabaseId>;
+
+    /// The newest epoch of each lineage of an agent that has greeted, with the agent's name, the newest first.
+    fn lineages(&self) -> Result<Vec<(String, Newest)>>;
 
     /// The text of the plan in force.
     fn plan_source(&self) -> Result<Option<String>>;

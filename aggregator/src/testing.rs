@@ -6,11 +6,16 @@ use catchment_common::number::decimal::Value;
 use catchment_common::plan::{Aggregate, Components, Field, FieldSource, PipelineId, Plan, Query, Window};
 use catchment_common::stats::Stats;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
-use catchment_common::wire::{BatchWriter, EpochRange, Heartbeat, Hello, Message, Section};
+use catchment_common::wire::lineage::DatabaseId;
+use catchment_common::wire::{BatchWriter, EpochRange, Heartbeat, HeldEpoch, Hello, Message, Section};
 
 use crate::catalog::Catalog;
 
-/// The pipeline of the first query.
+/// The database of machines in tests.
+pub(crate) const DATABASE: DatabaseId = DatabaseId(1);
+
+/// The pipeline of the first query, by its number: tests give pipelines numbers from 1, as version 1 did, and name them
+/// so.
 pub(crate) const PIPELINE: PipelineId = PipelineId(1);
 
 pub(crate) fn at(seconds: i64) -> Timestamp {
@@ -53,7 +58,20 @@ pub(crate) fn coarsening(name: &str, size: i64, every: i64, coarsen: &[i64]) -> 
 pub(crate) fn catalog(version: u64, queries: Vec<Query>) -> Catalog {
     let plan = Plan { version, queries };
     assert_eq!(plan.validate(), []);
-    Catalog::first(plan)
+    let mut catalog = Catalog::first(plan);
+    let own = { catalog.queries.iter() }.map(|query| query.readers[0].pipeline);
+    let mut ids: Vec<PipelineId> = Vec::new();
+    own.for_each(|id| {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    });
+    for base in ids.clone() {
+        let ladder = catalog.ladders.iter().filter(|rung| rung.of == base);
+        ids.extend(ladder.map(|rung| rung.pipeline));
+    }
+    catalog.numbers = (1..).zip(ids).collect();
+    catalog
 }
 
 /// A batch of one pane: for each key one value per reading.
@@ -147,23 +165,36 @@ pub(crate) fn hello(agent: &str, epoch: u64, held: Vec<EpochRange>) -> Vec<u8> {
         agent: agent.into(),
         software: "test".into(),
         epoch,
-        plan_version: 0,
-        held,
+        plan: 0,
+        database: None,
+        lineage: None,
+        held: { held.into_iter() }
+            .map(|batches| HeldEpoch {
+                batches,
+                database: None,
+            })
+            .collect(),
     };
     Message::Hello(hello).emit()
 }
 
 /// A heartbeat of epoch 1 that holds once every seq from `oldest` to `seq` is committed.
 pub(crate) fn heartbeat(oldest: u64, seq: u64, watermark: i64) -> Vec<u8> {
+    heartbeat_of(PIPELINE, oldest, seq, watermark)
+}
+
+pub(crate) fn heartbeat_of(pipeline: PipelineId, oldest: u64, seq: u64, watermark: i64) -> Vec<u8> {
     let heartbeat = Heartbeat {
         epoch: 1,
         era: 1,
         seq,
         oldest,
-        watermarks: vec![(PIPELINE, at(watermark))],
+        watermarks: vec![(pipeline, at(watermark))],
         counters: Vec::new(),
         backlog_batches: 0,
         backlog_bytes: 0,
+        sources: Vec::new(),
+        clock: None,
     };
     Message::Heartbeat(heartbeat).emit()
 }

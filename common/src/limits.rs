@@ -97,6 +97,8 @@ pub const FRAME_BYTES_MAX: usize = 4 << 20;
 pub const BATCH_BYTES_TARGET: usize = 64 << 10;
 /// Most sections (one per pipeline and pane) in one batch.
 pub const BATCH_SECTIONS_MAX: usize = 4_096;
+/// Bytes of a pipeline's id. A frame names each of its pipelines once.
+pub const PIPELINE_ID_BYTES: usize = 8;
 /// Most seq ranges named in a `Welcome` or `Ack`.
 pub const RANGES_MAX: usize = 4_096;
 /// Most epochs of which a `Hello` names the batches that an agent holds: an epoch counts as a range more.
@@ -111,6 +113,13 @@ pub const LADDER_MAX: usize = 35;
 pub const LOSSES_MAX: usize = BATCH_DELTAS_MAX;
 /// Most extensions at the end of a message: what a later version adds for readers that may ignore it.
 pub const EXTENSIONS_MAX: usize = 32;
+/// Most epochs of a lineage that a hello names: those since the last welcome, which is one for each start of an agent
+/// that crashes again and again. If older ones are left out, an older copy may pass unseen; nothing is refused for it.
+pub const ANCESTORS_MAX: usize = 32;
+/// Most pipelines whose numbers of version 1 an agent is told: with a plan of the largest size they fit a frame.
+pub const NUMBERS_MAX: usize = 1 << 15;
+/// Most sources of messages of one agent.
+pub const SOURCES_MAX: usize = 64;
 /// Longest agent name.
 pub const AGENT_NAME_BYTES_MAX: usize = 64;
 
@@ -135,7 +144,10 @@ const SKETCHES_BYTES_MAX: usize = TOPS_MAX * TOP_BYTES_MAX
     + SERIES_MAX * SERIES_POINTS_MAX * POINT_BYTES_MAX
     + (SKETCHES_MAX - TOPS_MAX - SERIES_MAX) * BUCKETS_MAX * SKETCH_BYTES_MAX
     + SECTION_WEIGHT_TARGET * SKETCH_BYTES_MAX;
-const _: () = assert!(DELTA_BYTES_MAX + SKETCHES_BYTES_MAX + BATCH_BYTES_TARGET < FRAME_BYTES_MAX);
+const _: () = assert!(
+    DELTA_BYTES_MAX + SKETCHES_BYTES_MAX + BATCH_BYTES_TARGET + PIPELINE_ID_BYTES * BATCH_SECTIONS_MAX
+        < FRAME_BYTES_MAX
+);
 const _: () = assert!(
     SECTION_WEIGHT_TARGET + SKETCHES_MAX * 2 * BUCKETS_MAX + SERIES_MAX * SERIES_POINTS_MAX
         < SECTION_ENTRIES_MAX

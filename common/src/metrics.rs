@@ -57,11 +57,13 @@ pub enum Reason {
     NoBirth = 21,
     /// The wall clock of the gateway is not set, and time is needed.
     ClockUnset = 22,
+    /// The batch that held it was gathered for another database, and the aggregator refused it. It had been accepted.
+    OtherDatabase = 23,
 }
 
 impl Reason {
     /// Every reason, by code.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::MalformedJson,
         Self::InvalidUtf8,
         Self::WrongType,
@@ -85,6 +87,7 @@ impl Reason {
         Self::MalformedPayload,
         Self::NoBirth,
         Self::ClockUnset,
+        Self::OtherDatabase,
     ];
 
     /// The counter's name.
@@ -113,6 +116,7 @@ impl Reason {
             Self::MalformedPayload => "rejected_malformed_payload",
             Self::NoBirth => "rejected_no_birth",
             Self::ClockUnset => "rejected_clock_unset",
+            Self::OtherDatabase => "rejected_other_database",
         }
     }
 }

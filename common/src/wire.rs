@@ -14,6 +14,8 @@ mod column;
 
 pub mod cursor;
 
+pub mod lineage;
+
 mod loss;
 
 mod message;
@@ -42,13 +44,13 @@ use serde::{Deserialize, Serialize};
 pub use batch::{Batch, BatchWriter};
 pub use loss::{Loss, LossEntry};
 pub use message::{
-    AgentPlan, Coarser, CounterSample, EpochRange, Heartbeat, Hello, Message, Refusal, RejectReason,
-    SeqRange, Welcome,
+    AgentPlan, ClockState, Coarser, CounterSample, EpochRange, Heartbeat, HeldEpoch, Hello, Message, Refusal,
+    RejectReason, SeqRange, SourceState, Welcome,
 };
 pub use named::{claimed_name, named, rename, sealed_name};
 pub use section::{KeyList, Section, SectionView};
 pub use stats::StatsScratch;
-pub use versions::{emit_pipeline, emit_plan, parse_pipeline, parse_plan};
+pub use versions::{emit_pipeline, emit_plan, fingerprint, parse_pipeline, parse_plan};
 
 /// The version of messages and stored forms that this code writes. It reads the one before, too.
 pub const VERSION: u8 = v2::VERSION;

@@ -18,7 +18,7 @@ use catchment_aggregator::limits::DUE_ROWS_MAX;
 use catchment_aggregator::plan_toml;
 use catchment_aggregator::store::{Reads, Store};
 use catchment_common::time::Now;
-use catchment_common::wire::{Heartbeat, Hello, Message};
+use catchment_common::wire::{Heartbeat, Hello, Message, VERSION};
 use support::partials::{keys, seal, section};
 use support::{at, seconds, thread_cpu, timestamp};
 
@@ -88,12 +88,14 @@ impl Centre {
     fn greet(&mut self, now: Now) -> Result<()> {
         for agent in 0..AGENTS {
             let name = format!("agent-{agent}");
-            self.aggregator.handle_connected(agent, &name);
+            self.aggregator.handle_connected(agent, &name, VERSION);
             let hello = Hello {
                 agent: name,
                 software: "bench".into(),
                 epoch: 1,
-                plan_version: 1,
+                plan: 0,
+                database: None,
+                lineage: None,
                 held: Vec::new(),
             };
             self.handle(now, agent, Message::Hello(hello).emit().into())?;
@@ -131,12 +133,13 @@ fn commit(held: bool) -> Result<()> {
     const PANES_PER_COMMIT: i64 = 8;
     let folder = tempfile::tempdir()?;
     let mut centre = Centre::open(folder.path(), PLAN, at(0))?;
+    let id = centre.aggregator.catalog().current[0];
     centre.greet(at(0))?;
     let all = keys(KEYS_PER_AGENT * AGENTS as usize);
     let frames: Vec<Bytes> = (0..PANES)
         .flat_map(|pane| {
             all.chunks(KEYS_PER_AGENT)
-                .map(move |keys| seal(&[&section(keys, pane * 10_000_000, 5)], pane as u64 + 1).into())
+                .map(move |keys| seal(&[&section(id, keys, pane * 10_000_000, 5)], pane as u64 + 1).into())
         })
         .collect();
     let partials = PANES as usize * KEYS_PER_AGENT * AGENTS as usize;
@@ -157,10 +160,12 @@ fn commit(held: bool) -> Result<()> {
                 era: 1,
                 seq: pane as u64 + 1,
                 oldest: pane as u64 + 1,
-                watermarks: vec![(catchment_common::plan::PipelineId(1), passed)],
+                watermarks: vec![(id, passed)],
                 counters: Vec::new(),
                 backlog_batches: 0,
                 backlog_bytes: 0,
+                sources: Vec::new(),
+                clock: None,
             };
             centre.handle(now, agent as u64, Message::Heartbeat(heartbeat).emit().into())?;
         }
@@ -239,11 +244,12 @@ fn restart() -> Result<()> {
     let plan = PLAN.replace("{ size = \"10s\" }", "{ size = \"1h\", every = \"10s\" }");
     // The wall clock of the restarted process is the real one, and the lease must not have run out.
     let mut centre = Centre::open(folder.path(), &plan, at(0))?;
+    let id = centre.aggregator.catalog().current[0];
     centre.greet(at(0))?;
     let all = keys(KEYS_PER_AGENT * AGENTS as usize);
     for pane in 0..PANES {
         for (agent, keys) in all.chunks(KEYS_PER_AGENT).enumerate() {
-            let frame = seal(&[&section(keys, pane * 10_000_000, 5)], pane as u64 + 1);
+            let frame = seal(&[&section(id, keys, pane * 10_000_000, 5)], pane as u64 + 1);
             centre.handle(at(pane * 1_000_000), agent as u64, frame.into())?;
         }
         centre.commit(at(pane * 1_000_000))?;

@@ -243,7 +243,7 @@ fn decode(criterion: &mut Criterion<CpuTime>) {
 
 fn wire(criterion: &mut Criterion<CpuTime>) {
     const KEYS: usize = 1_000;
-    let section = section(&keys(KEYS), 0, 3);
+    let section = section(PipelineId(1), &keys(KEYS), 0, 3);
     let frame = seal(&[&section], 1);
     let raw: usize = (0..KEYS * 10)
         .map(|index| fleet::topic(index % KEYS).len() + 100)
@@ -300,7 +300,7 @@ const AGENTS: usize = 8;
 
 fn incoming(pane: i64) -> Incoming {
     let all = keys(KEYS_PER_AGENT * AGENTS);
-    let frame = |keys: &[Vec<u8>]| seal(&[&section(keys, pane, 5)], 1);
+    let frame = |keys: &[Vec<u8>]| seal(&[&section(PipelineId(1), keys, pane, 5)], 1);
     Incoming {
         names: (0..AGENTS).map(|agent| format!("agent-{agent}")).collect(),
         frames: all.chunks(KEYS_PER_AGENT).map(frame).collect(),

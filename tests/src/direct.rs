@@ -12,6 +12,8 @@ use catchment_aggregator::store::{Reads, Store};
 use catchment_common::plan::{Plan, Query};
 use catchment_common::stats::Lowered;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
+use catchment_common::wire::VERSION;
+use catchment_common::wire::lineage::DatabaseId;
 use catchment_firmware_sim::verify::{Cell, Row, format_time};
 
 /// Rounds of messages to and fro until all is said.
@@ -39,7 +41,7 @@ impl Direct {
             monotonic: Instant::from_micros(0),
             wall,
         };
-        let mut store = Memory::default();
+        let mut store = Memory::new(DatabaseId(1));
         store
             .apply_plan(Plan { version: 0, queries }, "", wall)
             .expect("a first plan is taken");
@@ -135,12 +137,13 @@ impl Direct {
         let mut busy = false;
         while let Some(job) = agent.poll_job(now, disk) {
             disk.execute(&job);
-            agent.handle_job_done(job.id);
+            agent.handle_job_done(now, job.id);
             busy = true;
         }
         if agent.poll_connect(now) {
-            agent.handle_connected();
-            self.aggregator.handle_connected(connection, &name(connection));
+            agent.handle_connected(connection);
+            self.aggregator
+                .handle_connected(connection, &name(connection), VERSION);
             busy = true;
         }
         let mut frames: Vec<Bytes> = Vec::new();
@@ -222,7 +225,7 @@ impl Direct {
     pub fn revised(&self, query: &Query) -> usize {
         let table = &self.store.tables[&query.name];
         let counted = table.counted.values().filter(|(_, revision)| *revision > 1);
-        let rows = table.rows.values().filter(|stored| stored.revision > 1);
+        let rows = table.rows.values().filter(|stored| stored.writes > 1);
         rows.count() + counted.count()
     }
 }

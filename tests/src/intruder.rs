@@ -76,7 +76,9 @@ impl Intruder {
             agent: self.agent.clone(),
             software: SOFTWARE.into(),
             epoch: 7,
-            plan_version: 0,
+            plan: 0,
+            database: None,
+            lineage: None,
             held: Vec::new(),
         })
     }

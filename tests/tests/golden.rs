@@ -21,9 +21,11 @@ use catchment_common::sketch::{
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
+use catchment_common::wire::lineage::{Ancestor, DatabaseId, Forked, Lineage};
 use catchment_common::wire::{
-    self, AgentPlan, Batch, BatchWriter, Coarser, CounterSample, EpochRange, Heartbeat, Hello, Loss,
-    LossEntry, Message, Refusal, RejectReason, Section, SeqRange, StatsScratch, Welcome, WireFault, v1,
+    self, AgentPlan, Batch, BatchWriter, ClockState, Coarser, CounterSample, EpochRange, Heartbeat,
+    HeldEpoch, Hello, Loss, LossEntry, Message, Refusal, RejectReason, Section, SectionView, SeqRange,
+    SourceState, StatsScratch, Welcome, WireFault, v1,
 };
 
 const EPOCH: u64 = 0x0123_4567_89ab_cdef;
@@ -131,15 +133,24 @@ fn expression(text: &str, kind: Kind) -> Expression {
     Expression::parse(text, &scope, kind).unwrap()
 }
 
-fn agent_plan() -> AgentPlan {
+/// The n-th pipeline: a number in version 1, and since then eight bytes.
+fn id(version: u8, number: u64) -> PipelineId {
+    PipelineId(if version == 1 {
+        number
+    } else {
+        0xfedc_ba98_7654_3200 + number
+    })
+}
+
+fn agent_plan(version: u8) -> AgentPlan {
     let rung = |pipeline, seconds| Coarser {
-        of: PipelineId(1),
-        pipeline: PipelineId(pipeline),
+        of: id(version, 1),
+        pipeline: id(version, pipeline),
         pane: Span::from_secs(seconds),
     };
     AgentPlan {
         version: 3,
-        pipelines: vec![(PipelineId(1), pipeline())],
+        pipelines: vec![(id(version, 1), pipeline())],
         coarser: vec![rung(2, 60), rung(3, 600)],
     }
 }
@@ -152,27 +163,50 @@ fn epochs() -> Vec<EpochRange> {
     }]
 }
 
-fn messages() -> Vec<(&'static str, Message)> {
+/// A message of each kind, with all that this version has.
+fn messages(version: u8) -> Vec<(&'static str, Message)> {
+    let is_new = version > 1;
+    let database = is_new.then_some(DATABASE);
     let counter = |pipeline, counter, value| CounterSample {
-        pipeline: PipelineId(pipeline),
+        pipeline: if pipeline == 0 {
+            PipelineId::NONE
+        } else {
+            id(version, pipeline)
+        },
         counter,
         value,
     };
-    vec![
+    let mut all = vec![
         (
             "hello.bin",
             Message::Hello(Hello {
                 agent: "gw-17".into(),
                 software: "catchment-agent 0.1.0".into(),
                 epoch: EPOCH,
-                plan_version: 3,
-                held: epochs(),
+                // Version 1 has the plan's version here.
+                plan: if is_new { 0x0807_0605_0403_0201 } else { 3 },
+                database,
+                lineage: is_new.then(|| Lineage {
+                    id: 5,
+                    generation: 9,
+                    sealed: 300,
+                    ancestors: vec![Ancestor {
+                        generation: 8,
+                        epoch: 2,
+                        sealed: 17,
+                    }],
+                }),
+                held: { epochs().into_iter() }
+                    .map(|batches| HeldEpoch { batches, database })
+                    .collect(),
             }),
         ),
         (
             "welcome.bin",
             Message::Welcome(Welcome {
-                plan: Some(agent_plan()),
+                database,
+                numbers: if is_new { vec![(1, id(2, 1))] } else { Vec::new() },
+                plan: Some(agent_plan(version)),
                 committed: epochs(),
                 server_time: Timestamp::clamped(PANE),
                 heartbeat: Span::from_secs(5),
@@ -187,7 +221,7 @@ fn messages() -> Vec<(&'static str, Message)> {
                 reason: RejectReason::BadPane,
             }),
         ),
-        ("plan.bin", Message::Plan(agent_plan())),
+        ("plan.bin", Message::Plan(agent_plan(version))),
         ("drain.bin", Message::Drain),
         (
             "heartbeat.bin",
@@ -196,24 +230,48 @@ fn messages() -> Vec<(&'static str, Message)> {
                 era: 9,
                 seq: 300,
                 oldest: 5,
-                watermarks: vec![(PipelineId(1), Timestamp::clamped(PANE))],
+                watermarks: vec![(id(version, 1), Timestamp::clamped(PANE))],
                 counters: vec![counter(0, 0, 12), counter(1, 74, 1), counter(1, 3, u64::MAX)],
                 backlog_batches: 2,
                 backlog_bytes: 1_000,
+                sources: {
+                    [SourceState {
+                        name: "plant".into(),
+                        is_connected: true,
+                        since: Timestamp::clamped(PANE),
+                    }]
+                }
+                .into_iter()
+                .filter(|_| is_new)
+                .collect(),
+                clock: is_new.then_some(ClockState {
+                    offset: Span::from_secs(-2),
+                    is_trusted: true,
+                }),
             }),
         ),
-    ]
+    ];
+    if is_new {
+        let forked = Forked {
+            lineage: 5,
+            epoch: EPOCH,
+        };
+        all.push(("forked.bin", Message::Forked(forked)));
+    }
+    all
 }
+
+const DATABASE: DatabaseId = DatabaseId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
 
 /// A key and its readings: an offset in µs and a decimal text for each field, empty for none.
 type Row<'r> = (&'r str, &'r [(i64, &'r [&'r str])]);
 
 /// A section of one field for each of `keep`.
-fn section(pipeline: u32, keep: &[Components], rows: &[Row<'_>]) -> Section {
+fn section(version: u8, pipeline: u32, keep: &[Components], rows: &[Row<'_>]) -> Section {
     let mut section = Section::default();
     let pane = PANE + i64::from(pipeline) * 10_000_000;
     section.reset(
-        PipelineId(pipeline),
+        id(version, pipeline.into()),
         Timestamp::clamped(pane),
         keep.iter().copied(),
     );
@@ -235,8 +293,9 @@ fn section(pipeline: u32, keep: &[Components], rows: &[Row<'_>]) -> Section {
 }
 
 /// The worked example of the page: two devices, one field, everything kept.
-fn small() -> Vec<Section> {
+fn small(version: u8) -> Vec<Section> {
     vec![section(
+        version,
         1,
         &[Components::STATS],
         &[
@@ -251,10 +310,11 @@ fn small() -> Vec<Section> {
 
 /// Every form: narrow with and without extrema, a field that one row does not have, a key without tags, wide numbers,
 /// more rows than one block of a column.
-fn large() -> Vec<Section> {
-    let mut sections = small();
+fn large(version: u8) -> Vec<Section> {
+    let mut sections = small(version);
     let nothing: &[(i64, &[&str])] = &[(5, &["1", ""]), (7, &["2", ""])];
     sections.push(section(
+        version,
         2,
         &[Components::SUM | Components::ENDS, Components::EXTREMA],
         &[
@@ -266,11 +326,13 @@ fn large() -> Vec<Section> {
         ],
     ));
     sections.push(section(
+        version,
         3,
         &[Components::COUNT],
         &[("", &[(0, &["1"]), (1, &["2"]), (2, &["3"])])],
     ));
     sections.push(section(
+        version,
         4,
         &[Components::STATS],
         &[(
@@ -295,6 +357,7 @@ fn large() -> Vec<Section> {
         .map(|(key, readings)| (key.as_str(), readings.as_slice()))
         .collect();
     sections.push(section(
+        version,
         5,
         &[Components::SUM | Components::SQUARES | Components::EXTREMA],
         &rows,
@@ -303,10 +366,11 @@ fn large() -> Vec<Section> {
 }
 
 /// Sketches of every kind: some values each, none in the last row.
-fn sketched() -> Section {
+fn sketched(version: u8) -> Section {
     let keep = Components::EXTREMA;
     let readings: &[(i64, &[&str])] = &[(0, &["20.5"]), (1, &["21"]), (2, &["20.5"])];
     let mut section = section(
+        version,
         6,
         &[keep],
         &[("a", readings), ("b", &[(3, &["-7"])]), ("c", &[(4, &[""])])],
@@ -345,10 +409,10 @@ fn sketched() -> Section {
 }
 
 /// A meter that was read three times, one whose points are too many, and one without any.
-fn metered() -> Section {
+fn metered(version: u8) -> Section {
     let mut section = Section::default();
     section.reset(
-        PipelineId(7),
+        id(version, 7),
         Timestamp::clamped(PANE + 10_000_000),
         std::iter::empty(),
     );
@@ -407,7 +471,7 @@ fn read(frame: &[u8]) -> (u64, u64, Vec<Section>) {
 
 #[test]
 fn messages_have_these_bytes_and_read_back() {
-    for (name, message) in messages() {
+    for (name, message) in messages(2) {
         check(name, &message.emit());
         assert_eq!(Message::parse(&golden("v2", name)), Ok(message), "{name}");
     }
@@ -415,49 +479,81 @@ fn messages_have_these_bytes_and_read_back() {
 
 #[test]
 fn messages_of_version_1_are_read_and_written_for_its_peers() {
-    for (name, message) in messages() {
+    for (name, message) in messages(1) {
         compare("v1", name, &v1::emit_message(&message).unwrap());
         assert_eq!(Message::parse(&golden("v1", name)), Ok(message), "{name}");
     }
 }
 
+fn batches(version: u8) -> [(&'static str, Vec<Section>, u64); 5] {
+    [
+        ("batch-small.bin", small(version), 1),
+        ("batch.bin", large(version), 300),
+        ("batch-empty.bin", Vec::new(), 2),
+        ("batch-sketches.bin", vec![sketched(version)], 3),
+        ("batch-series.bin", vec![metered(version)], 4),
+    ]
+}
+
 #[test]
 fn batches_have_these_bytes_and_read_back() {
-    for (name, sections, seq) in [
-        ("batch-small.bin", small(), 1),
-        ("batch.bin", large(), 300),
-        ("batch-empty.bin", Vec::new(), 2),
-        ("batch-sketches.bin", vec![sketched()], 3),
-        ("batch-series.bin", vec![metered()], 4),
-    ] {
-        compare("v1", name, &frame(&sections, seq));
-        assert_eq!(read(&golden("v1", name)), (EPOCH, seq, sections), "{name}");
+    for (name, sections, seq) in batches(2) {
+        check(name, &frame(&sections, seq));
+        assert_eq!(read(&golden("v2", name)), (EPOCH, seq, sections), "{name}");
+    }
+}
+
+/// An agent may hold such frames since before, and names them anew without reading them.
+#[test]
+fn batches_of_version_1_are_read_and_renamed() {
+    for (name, sections, seq) in batches(1) {
+        let held = golden("v1", name);
+        let (mut other, mut back) = (Vec::new(), Vec::new());
+        wire::rename(&held, 9, 70, &mut other).unwrap();
+        assert_eq!(read(&other), (9, 70, sections.clone()), "{name}");
+        wire::rename(&other, EPOCH, seq, &mut back).unwrap();
+        assert_eq!(back, held, "{name}");
+        assert_eq!(read(&held), (EPOCH, seq, sections), "{name}");
+    }
+}
+
+fn loss(version: u8) -> Loss {
+    let entry = |pipeline, seconds: i64, readings| LossEntry {
+        pipeline: id(version, pipeline),
+        from: Timestamp::clamped(PANE),
+        to: Timestamp::clamped(PANE + seconds * 1_000_000),
+        readings,
+    };
+    Loss {
+        epoch: EPOCH,
+        seq: 7,
+        entries: vec![entry(1, 10, 3), entry(2, 600, 40_000)],
     }
 }
 
 #[test]
 fn loss_records_have_these_bytes_and_read_back() {
-    let entry = |pipeline, seconds: i64, readings| LossEntry {
-        pipeline: PipelineId(pipeline),
-        from: Timestamp::clamped(PANE),
-        to: Timestamp::clamped(PANE + seconds * 1_000_000),
-        readings,
-    };
-    let loss = Loss {
-        epoch: EPOCH,
-        seq: 7,
-        entries: vec![entry(1, 10, 3), entry(2, 600, 40_000)],
-    };
-    compare("v1", "loss.bin", &loss.emit());
-    assert_eq!(Loss::parse(&golden("v1", "loss.bin")), Ok(loss));
+    check("loss.bin", &loss(2).emit());
+    for version in [1, 2] {
+        let golden = golden(&format!("v{version}"), "loss.bin");
+        assert_eq!(Loss::parse(&golden), Ok(loss(version)));
+    }
 }
 
 /// The forms that the aggregator keeps in its database: a chunk of a pane, a plan, a pipeline's definition.
 #[test]
 fn stored_forms_have_these_bytes_and_read_back() {
     let mut chunk = Vec::new();
-    small()[0].emit(&mut chunk, &mut StatsScratch::default());
-    compare("v1", "stored-pane.bin", &chunk);
+    small(2)[0].emit(0, &mut chunk, &mut StatsScratch::default());
+    check("stored-pane.bin", &chunk);
+    // Both versions keep a pane under its pipeline, and pass over what stands for that in the bytes.
+    for version in [1, 2] {
+        let golden = golden(&format!("v{version}"), "stored-pane.bin");
+        let mut section = Section::default();
+        let view = SectionView::parse_merged(&golden, id(version, 1)).unwrap();
+        view.read(&mut section, &mut StatsScratch::default()).unwrap();
+        assert_eq!(section, small(version)[0]);
+    }
     check("stored-plan.bin", &wire::emit_plan(&plan()));
     check("stored-pipeline.bin", &wire::emit_pipeline(&pipeline()));
     assert_eq!(wire::parse_plan(&golden("v2", "stored-plan.bin")), Ok(plan()));
@@ -467,6 +563,23 @@ fn stored_forms_have_these_bytes_and_read_back() {
     );
     let newer = [&[3], &golden("v2", "stored-plan.bin")[1..]].concat();
     assert_eq!(wire::parse_plan(&newer), Err(WireFault::Version(3)));
+}
+
+/// A pipeline's id is for ever, in every database.
+#[test]
+fn a_pipeline_has_this_fingerprint() {
+    let first = wire::fingerprint(&pipeline(), None, 0);
+    let rung = Pipeline {
+        pane: Span::from_secs(60),
+        ..pipeline()
+    };
+    let all = [
+        first,
+        wire::fingerprint(&pipeline(), None, 1),
+        wire::fingerprint(&rung, Some(first), 0),
+    ];
+    let text: Vec<String> = all.iter().map(PipelineId::to_string).collect();
+    check("fingerprints.txt", text.join("\n").as_bytes());
 }
 
 #[test]

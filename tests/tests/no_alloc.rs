@@ -24,6 +24,7 @@ use catchment_common::plan::{
 };
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::topic::TopicTemplate;
+use catchment_common::wire::lineage::DatabaseId;
 use catchment_common::wire::{AgentPlan, Batch, EpochRange, Message, SeqRange, Welcome};
 
 /// Counts what this thread allocates; other threads are the test runner's.
@@ -119,7 +120,7 @@ fn expression(text: &str, kind: Kind) -> Expression {
     Expression::parse(text, &Scope::default(), kind).unwrap()
 }
 
-fn linked_agent(pipeline: Pipeline, now: Now, disk: &MemoryDisk) -> Agent {
+fn linked_agent(pipeline: Pipeline, now: Now, disk: &mut MemoryDisk) -> Agent {
     let settings = Settings {
         name: "gw-1".into(),
         memory_bytes: 8 << 20,
@@ -138,10 +139,17 @@ fn linked_agent(pipeline: Pipeline, now: Now, disk: &MemoryDisk) -> Agent {
         coarser: Vec::new(),
     };
     assert!(agent.poll_connect(now));
-    agent.handle_connected();
+    agent.handle_connected(8);
+    while let Some(job) = agent.poll_job(now, disk) {
+        disk.execute(&job);
+        agent.handle_job_done(now, job.id);
+    }
+    assert!(matches!(agent.poll_message(now), Some(Message::Hello(_))));
     agent.handle_message(
         now,
         Message::Welcome(Welcome {
+            database: Some(DatabaseId(1)),
+            numbers: Vec::new(),
             plan: Some(plan),
             committed: Vec::new(),
             server_time: now.wall,
@@ -169,7 +177,7 @@ fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now, acknowledg
         let before = allocations();
         disk.execute(&job);
         of_disk += allocations() - before;
-        agent.handle_job_done(job.id);
+        agent.handle_job_done(now, job.id);
     }
     while agent.poll_acknowledgement().is_some() {
         *acknowledged += 1;
@@ -203,7 +211,7 @@ fn feed(pipeline: Pipeline, rounds: usize) -> Counted {
         .collect();
     let mut payload = String::with_capacity(256);
     let mut disk = MemoryDisk::default();
-    let mut agent = linked_agent(pipeline, now(0), &disk);
+    let mut agent = linked_agent(pipeline, now(0), &mut disk);
     let mut packet = Packet {
         id: 0,
         duplicate: false,

@@ -2,10 +2,12 @@
 
 use catchment_common::metrics::Counter;
 use catchment_common::time::Now;
-use catchment_common::wire::AgentPlan;
+use catchment_common::wire::lineage::DatabaseId;
 
+use super::greeting::{Greeting, KeptPlan};
 use super::{Agent, Out, limits};
 use crate::aggregate::intake::Limits;
+use crate::ancestry::Ancestry;
 use crate::log::batcher::Batcher;
 use crate::log::commit::{Commits, Marks};
 use crate::log::disk::{Disk, DiskFault, File, Job, Step};
@@ -31,13 +33,13 @@ pub struct Started {
 
 impl Agent {
     /// An agent with what its disk has kept. `epoch` names this run and `seed` sets hashing, jitter and, on a new disk,
-    /// the counters' era: draw both at random. `plan` is the plan that was kept beside, which runs if it is newer than
-    /// the journal's.
+    /// the counters' era and the state's lineage: draw both at random. `kept` is the plan that was kept beside, which runs
+    /// if there is no journal.
     pub fn start(
         settings: Settings,
         epoch: u64,
         seed: u64,
-        plan: Option<&AgentPlan>,
+        kept: Option<&KeptPlan>,
         now: Now,
         disk: &impl Disk,
     ) -> Result<(Self, Started), DiskFault> {
@@ -72,9 +74,13 @@ impl Agent {
             .or(recovery.segments.broken().last().copied())
             .unwrap_or(0);
         let keys = recovery.intake.panes().capacity();
+        let database = kept.and_then(|kept| kept.database);
+        let ancestry = begin(recovery.ancestry, &spool, (epoch, seed), database);
         let mut agent = Self {
             seed,
             plan: recovery.plan.clone(),
+            ancestry,
+            told_seq: 0,
             era: recovery.era.unwrap_or(seed.rotate_left(8) ^ epoch),
             journal: Journal::new(
                 settings.journal_bytes,
@@ -99,7 +105,7 @@ impl Agent {
                 lane: Lane::Backlog,
             },
             uplink: Uplink::new(now, seed),
-            replies: Vec::new(),
+            greeting: Greeting::default(),
             close_now: true,
             close_late_at: None,
             idle_check_at: now.monotonic + IDLE_CHECK,
@@ -113,16 +119,16 @@ impl Agent {
         for (number, _) in recovery.segments.sizes() {
             agent.out.spool.sync_first(File::Journal(number));
         }
-        agent.journal.snapshot(
-            &snapshot(&agent.out, agent.era, &agent.plan),
-            agent.out.spool.next_place(),
-        );
+        agent
+            .journal
+            .snapshot(&agent.snapshot(), agent.out.spool.next_place());
         for identity in &recovery.gone {
             agent.journal.window_gone(identity);
         }
         agent.out.count(Counter::Damaged, started.damaged as u64);
         // Batches without a journal that knows them: it was removed, and with it what was in no batch yet.
-        let is_journal_gone = recovery.era.is_none() && started.batches > 0;
+        let is_new = recovery.era.is_none();
+        let is_journal_gone = is_new && started.batches > 0;
         if found.lost || recovery.replayed.lost || is_journal_gone {
             agent.out.spool.push_loss_of_unknown_size();
         }
@@ -130,26 +136,43 @@ impl Agent {
             agent.journal.taken(*pipeline, section.pane, section.keys.iter());
             agent.out.push(section);
         }
-        agent.out.finish();
-        if let Some(plan) = plan.filter(|plan| plan.version > agent.plan.version) {
-            agent.handle_plan(now, plan);
+        // What was gathered before the start is kept apart from what comes now: should this state be an older copy, the
+        // one may have been delivered already, and the other not.
+        agent.close_all();
+        agent.greeting = Greeting::new(agent.out.spool.next_place());
+        agent.out.metrics.note_recovered();
+        if let Some(kept) = kept.filter(|_| is_new) {
+            agent.handle_plan(now, &kept.plan);
         }
         Ok((agent, started))
     }
 
-    /// The journal refers to the plan by index: another plan needs another segment, and what has been written before it
-    /// must end with the old one.
-    pub(super) fn begin_journal_of_plan(&mut self) {
-        // The group says that all panes went to the spool. The job marks it with where they are there, as it does the
+    /// The journal refers to the plan by index, and says whose state this is, in the snapshot of each segment: when
+    /// either changes, what has been written before must end with the old one.
+    pub(super) fn begin_journal_segment(&mut self) {
+        // The group may say that all panes went to the spool. The job marks it with where they are there, as it does the
         // snapshot: that is in another file, and may not become durable with it.
         self.journal.counts(&mut self.out.metrics);
         self.journal.end_group(self.out.spool.next_place());
         self.journal.begin_segment(self.intake.panes().capacity());
-        self.journal.snapshot(
-            &snapshot(&self.out, self.era, &self.plan),
-            self.out.spool.next_place(),
-        );
+        self.journal
+            .snapshot(&self.snapshot(), self.out.spool.next_place());
+        self.handle_snapshot();
         self.trim = true;
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            era: self.era,
+            spooled: self.out.spool.ordinal(),
+            plan: self.plan.clone(),
+            ancestry: Some(Ancestry {
+                sealed: self.out.batcher.seq(),
+                ..self.ancestry.clone()
+            }),
+            counts: self.out.metrics.all(),
+            ..Snapshot::default()
+        }
     }
 
     /// What to make durable next, if it is time and nothing is under way. Report its end with
@@ -179,6 +202,7 @@ impl Agent {
         let marks = Marks {
             taken: self.taken,
             ordinal: self.out.spool.ordinal(),
+            ancestry: self.greeting.changes(),
         };
         self.spooled = marks.ordinal;
         let needed = self.needed_segment();
@@ -194,15 +218,18 @@ impl Agent {
         if is_full || has_news || self.journal.waiting() > 0 {
             self.journal.counts(&mut self.out.metrics);
         }
+        // A batch is sent after this, so it is known for good which seqs were given out.
+        let seq = self.out.batcher.seq();
+        if std::mem::replace(&mut self.told_seq, seq) != seq {
+            self.journal.sealed(seq);
+        }
         let spooled = |until: Option<u64>| self.out.spool.ordinal_before(until);
         let news: Option<&dyn Fn(Option<u64>) -> u64> = if has_news { Some(&spooled) } else { None };
         self.journal.take_groups(news, &mut steps);
         if is_full {
             self.journal.begin_segment(self.intake.panes().capacity());
-            self.journal.snapshot(
-                &snapshot(&self.out, self.era, &self.plan),
-                self.out.spool.next_place(),
-            );
+            self.journal
+                .snapshot(&self.snapshot(), self.out.spool.next_place());
             self.trim = true;
         }
         self.out.spool.take_removals(&mut steps);
@@ -271,14 +298,16 @@ impl Agent {
     }
 
     /// A job is done: what it held may be acknowledged and sent.
-    pub fn handle_job_done(&mut self, id: u64) {
+    pub fn handle_job_done(&mut self, now: Now, id: u64) {
         if let Some(marks) = self.commits.handle_done(id) {
             self.durable = marks.taken;
             self.out.spool.handle_durable(marks.ordinal);
+            self.handle_ancestry_durable(marks.ancestry);
             // What was lost meanwhile, or found no room in the seal.
             if self.out.lane == Lane::Live {
                 self.seal();
             }
+            self.try_to_move(now);
         }
     }
 
@@ -294,11 +323,23 @@ impl Agent {
     }
 }
 
-fn snapshot(out: &Out, era: u64, plan: &AgentPlan) -> Snapshot {
-    Snapshot {
-        era,
-        spooled: out.spool.ordinal(),
-        plan: plan.clone(),
-        counts: out.metrics.all(),
-    }
+/// The epoch of this run, in the lineage that the journal has, or in one of its own. If there is no journal, what is held
+/// is of the database that the plan was kept with.
+fn begin(
+    before: Option<Ancestry>,
+    spool: &Spool,
+    (epoch, seed): (u64, u64),
+    database: Option<DatabaseId>,
+) -> Ancestry {
+    let Some(mut ancestry) = before else {
+        let mut ancestry = Ancestry::new(seed.rotate_left(24) ^ epoch, epoch);
+        ancestry.database = database;
+        let origins = spool.epochs().into_iter();
+        ancestry.origins = origins.filter_map(|epoch| Some((epoch, database?))).collect();
+        return ancestry;
+    };
+    // Names in the spool may be newer than what the journal was told of last.
+    ancestry.sealed = ancestry.sealed.max(spool.last_seq(ancestry.epoch));
+    ancestry.begin(epoch);
+    ancestry
 }

@@ -14,6 +14,8 @@
 //! key, of each window that begins, and of what is forgotten. A replay therefore asks no clock: it knows the window of
 //! every reading, and what the table held. What would be forgotten with old segments is told again.
 
+use std::collections::BTreeMap;
+
 use catchment_common::limits::{KEY_BYTES_MAX, WINDOW_STEP_MIN};
 use catchment_common::plan::PipelineId;
 use catchment_common::table::interner::{Interner, KeyId};
@@ -23,7 +25,7 @@ use catchment_common::time::Timestamp;
 use crate::log::journal::Journal;
 
 /// Bytes of a pipeline's number before the key.
-const PIPELINE_BYTES: usize = size_of::<u32>();
+const PIPELINE_BYTES: usize = size_of::<u64>();
 /// Longest identity: pipeline and key.
 pub const IDENTITY_BYTES_MAX: usize = PIPELINE_BYTES + KEY_BYTES_MAX;
 
@@ -56,6 +58,8 @@ pub struct CountWindows {
     hand: usize,
     /// The highest number of a window that was forgotten, and the segment of the journal that last told of it.
     floor: (Timestamp, u32),
+    memory_bytes: usize,
+    seed: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +102,28 @@ impl CountWindows {
             identity: Vec::with_capacity(IDENTITY_BYTES_MAX),
             hand: 0,
             floor: (Timestamp::MIN, 0),
+            memory_bytes,
+            seed,
         }
+    }
+
+    /// Pipelines are called otherwise from now on. The journal is to be told of all windows again.
+    pub fn rename(&mut self, ids: &BTreeMap<PipelineId, PipelineId>) {
+        let mut renamed = Self::new(self.memory_bytes, self.seed);
+        renamed.floor = self.floor;
+        let mut identity = Vec::new();
+        for (id, place) in self.in_use() {
+            let Some((pipeline, key)) = parts(self.identities.bytes(id)) else {
+                continue;
+            };
+            identify(
+                &mut identity,
+                ids.get(&pipeline).copied().unwrap_or(pipeline),
+                key,
+            );
+            renamed.restore(&identity, place.window, place.segment, |_, _| {});
+        }
+        *self = renamed;
     }
 
     /// How many keys it knows at most.
@@ -288,7 +313,7 @@ pub(crate) fn identify(identity: &mut Vec<u8>, pipeline: PipelineId, key: &[u8])
 /// Pipeline and key of an identity.
 pub(crate) fn parts(identity: &[u8]) -> Option<(PipelineId, &[u8])> {
     let (pipeline, key) = identity.split_first_chunk()?;
-    Some((PipelineId(u32::from_le_bytes(*pipeline)), key))
+    Some((PipelineId(u64::from_le_bytes(*pipeline)), key))
 }
 
 #[cfg(test)]

@@ -176,7 +176,7 @@ impl Intake {
             if let (Some(cap), Some(view)) = (pipeline.new_keys, intake.views.last_mut()) {
                 let capacity = known_bytes / capped.max(1) / KeyCap::entry_bytes();
                 let held = known.remove(id).map(|held| held.resized(capacity));
-                let seed = limits.seed.rotate_left(8) ^ u64::from(id.0);
+                let seed = limits.seed.rotate_left(8) ^ id.0;
                 view.key_cap = Some(held.unwrap_or_else(|| KeyCap::new(cap, capacity, seed)));
             }
         }
@@ -212,6 +212,14 @@ impl Intake {
         views.push(self.views.len());
         self.views
             .push(View::new(pipeline, agent, watermark, place, &mut decoder.tree));
+    }
+
+    /// Pipelines are called otherwise from now on. A plan that calls them so must follow.
+    pub fn rename(&mut self, ids: &BTreeMap<PipelineId, PipelineId>) {
+        for (id, _) in &mut self.pipelines {
+            *id = ids.get(id).copied().unwrap_or(*id);
+        }
+        self.count_windows.rename(ids);
     }
 
     /// The MQTT filters to subscribe to.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use catchment_common::limits::FRAME_BYTES_MAX;
-use catchment_common::wire::{ALPN, Message};
+use catchment_common::wire::{ALPN, Message, VERSION};
 use futures_util::{SinkExt, StreamExt};
 use quinn::crypto::rustls::QuicClientConfig;
 use tokio::sync::mpsc;
@@ -192,7 +192,7 @@ impl Connector {
                     .connect_with(self.client.clone(), self.reachable(address), &self.server_name);
             match connecting.context("cannot connect")?.await {
                 Ok(connection) => return Ok(connection),
-                Err(error) => last = Some(anyhow::anyhow!("{address}: {error}")),
+                Err(error) => last = Some(anyhow::anyhow!("{address}: {}", explain(&error))),
             }
         }
         match last {
@@ -208,6 +208,23 @@ impl Connector {
             _ => address,
         }
     }
+}
+
+/// What an attempt that failed means. A peer that speaks no version of ours ends the handshake with an alert of TLS.
+fn explain(error: &quinn::ConnectionError) -> String {
+    const NO_APPLICATION_PROTOCOL: u8 = 120;
+    let code = match error {
+        quinn::ConnectionError::TransportError(error) => Some(error.code),
+        quinn::ConnectionError::ConnectionClosed(close) => Some(close.error_code),
+        _ => None,
+    };
+    if code == Some(quinn::TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL)) {
+        return format!(
+            "the aggregator does not speak version {VERSION} of the wire, which this agent needs; upgrade the aggregator \
+             first (docs/UPGRADING.md)"
+        );
+    }
+    error.to_string()
 }
 
 fn transport() -> Result<quinn::TransportConfig> {

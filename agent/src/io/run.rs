@@ -46,12 +46,12 @@ pub async fn run(config: Config) -> Result<()> {
     let epoch = random()?;
     let (storage, disk) = open_storage(&config)?;
     let plan_file = PlanFile::new(&config.state);
-    let plan = plan_file.load();
+    let kept = plan_file.load()?;
     let (agent, started) = Agent::start(
         config.settings(),
         epoch,
         random()?,
-        plan.as_ref(),
+        kept.as_ref(),
         clock.now(),
         &storage,
     )
@@ -229,7 +229,7 @@ impl Shell {
                 if let Some(failures) = self.disk_log.works() {
                     info!(failures, "the disk works again");
                 }
-                self.agent.handle_job_done(id);
+                self.agent.handle_job_done(self.clock.now(), id);
             }
             DiskEvent::Failed(job, fault) => {
                 let now = self.clock.now();
@@ -246,27 +246,13 @@ impl Shell {
         match event {
             LinkEvent::Connected(link) => {
                 self.link = Some(link);
-                self.agent.handle_connected();
+                self.agent
+                    .handle_connected(random().unwrap_or_else(|_| self.clock.now().monotonic.as_micros()));
             }
-            LinkEvent::Message(message) => match self.agent.handle_message(now, message, &self.storage) {
-                Outcome::Done => {}
-                Outcome::PlanChanged(plan) => {
-                    info!(
-                        version = plan.version,
-                        pipelines = plan.pipelines.len(),
-                        "running a new plan"
-                    );
-                    if let Err(error) = self.plan_file.save(&plan) {
-                        warn!(%error, "cannot keep the plan on disk; after a restart without a link there is none");
-                    }
-                    self.filters.send_replace(self.agent.filters());
-                }
-                Outcome::Drain => {
-                    if let Some(link) = &self.link {
-                        link.close("drained");
-                    }
-                }
-            },
+            LinkEvent::Message(message) => {
+                let outcome = self.agent.handle_message(now, message, &self.storage);
+                self.handle_outcome(&outcome);
+            }
             LinkEvent::Room => {}
             LinkEvent::Lost(reason) => {
                 warn!(%reason, "no link to the aggregator");
@@ -274,6 +260,63 @@ impl Shell {
                 self.agent.handle_disconnected(now);
             }
         }
+    }
+
+    fn handle_outcome(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done => {}
+            Outcome::Drain => {
+                if let Some(link) = &self.link {
+                    link.close("drained");
+                }
+            }
+            Outcome::Refused(reason, readings) => {
+                warn!(
+                    ?reason,
+                    readings, "the aggregator refused a batch; its readings are lost, and counted so"
+                );
+            }
+            Outcome::OtherDatabase(database) => {
+                warn!(
+                    database = %format_args!("{:032x}", database.0),
+                    "the aggregator has another database than before; what was gathered for the old one is taken only \
+                     where its meaning is certain"
+                );
+            }
+            Outcome::Forked(forked) => {
+                error!(
+                    lineage = %format_args!("{:016x}", forked.lineage),
+                    epoch = %format_args!("{:016x}", forked.epoch),
+                    "the state directory is an older copy of one that has gone on since (a restored image, or a copy on \
+                     another machine); what it had gathered may have been delivered already, and is dropped; give each \
+                     gateway a state directory of its own"
+                );
+            }
+        }
+    }
+
+    /// Keeps the plan on disk and renews the subscriptions, if there is another plan.
+    fn keep_plan(&mut self) {
+        let Some(kept) = self.agent.poll_plan() else {
+            return;
+        };
+        let AgentPlan {
+            version, pipelines, ..
+        } = &kept.plan;
+        info!(
+            version,
+            pipelines = pipelines.len(),
+            "running the aggregator's plan"
+        );
+        if let Err(error) = self.plan_file.save(&kept) {
+            warn!(%error, "cannot keep the plan on disk; after a restart without a link there is none");
+        }
+        let filters = self.agent.filters();
+        self.filters.send_if_modified(|held| {
+            let is_other = *held != filters;
+            *held = filters;
+            is_other
+        });
     }
 
     /// Whether a message for the aggregator would find room; when there is some again, an event says so.
@@ -284,6 +327,7 @@ impl Shell {
     /// Gives the world what the machine wants.
     fn drain(&mut self) {
         let now = self.clock.now();
+        self.keep_plan();
         self.drain_disk(now);
         if self.agent.poll_connect(now) {
             debug!("connecting to the aggregator");
@@ -311,7 +355,7 @@ impl Shell {
             match (&mut self.storage, &self.disk) {
                 (Storage::Memory(memory), _) => {
                     memory.execute(&job);
-                    self.agent.handle_job_done(job.id);
+                    self.agent.handle_job_done(now, job.id);
                 }
                 (Storage::Files(_), Some((jobs, _))) => {
                     // One job is under way at a time, so there is room; and the thread lives as long as this does.

@@ -36,6 +36,8 @@ pub struct Marks {
     pub taken: u64,
     /// The spool's last record.
     pub ordinal: u64,
+    /// How often it was written down whose state this is.
+    pub ancestry: u64,
 }
 
 impl Commits {
@@ -59,6 +61,11 @@ impl Commits {
         self.in_flight
             .as_ref()
             .is_some_and(|in_flight| in_flight.failed.is_none())
+    }
+
+    /// Whether a job has failed and waits to be tried again.
+    pub fn is_failing(&self) -> bool {
+        self.is_busy() && !self.is_under_way()
     }
 
     /// Whether there was a job since the start.

@@ -17,13 +17,18 @@
 //! message is taken while its readings might not fit. So the files stay within the budget at every step, as long as the
 //! readings of one message, a plan and the tables that are carried on fit one segment.
 
+mod context;
+
 mod extent;
+
+mod groups;
 
 pub mod record;
 
 mod replay;
 
-use bytes::Bytes;
+mod snapshot;
+
 use std::collections::VecDeque;
 
 use catchment_common::limits::FIELDS_MAX;
@@ -31,19 +36,20 @@ use catchment_common::number::decimal::Value;
 use catchment_common::plan::PipelineField;
 use catchment_common::table::interner::KeyId;
 use catchment_common::time::Timestamp;
-use catchment_common::wire::CounterSample;
 use catchment_common::wire::cursor::put_varint;
 
+use self::context::PipelineNames;
 use self::extent::Extent;
 use self::record::{put_tag, put_time, put_value};
 use crate::aggregate::count_windows::Window;
 use crate::aggregate::sketches::TagValues;
-use crate::log::disk::{File, Step, frame};
+use crate::log::disk::frame;
 use crate::metrics::Metrics;
 use crate::source::dedupe::Numbers;
 
-pub use self::record::Snapshot;
+pub use self::context::Context;
 pub use self::replay::{Replayed, Segments};
+pub use self::snapshot::Snapshot;
 
 /// Bytes that a group may gather, of a small journal one part in [`SEGMENTS_MAX`]; with more, no message is taken until
 /// some of it is durable.
@@ -52,6 +58,9 @@ const GROUP_BYTES_MAX: u64 = 1 << 20;
 const SEGMENTS_MAX: u32 = 8;
 /// Smallest segment.
 const SEGMENT_BYTES_MIN: u64 = 32 << 10;
+
+/// There is one source of messages.
+const SOURCE: u64 = 0;
 
 /// A group that has ended. The job marks it before it is framed: only then is it known where in the spool its batches
 /// are.
@@ -84,6 +93,7 @@ pub struct Journal {
     named: Box<[u32]>,
     /// For each pipeline and field the scale that its last value was whole at.
     scales: Vec<u8>,
+    names: PipelineNames,
     /// Bytes of the snapshot that the segment began with, and of the tables that were last carried on from a segment
     /// that went.
     snapshot_bytes: u64,
@@ -108,6 +118,7 @@ impl Journal {
             last_time: 0,
             named: vec![0; keys].into_boxed_slice(),
             scales: Vec::new(),
+            names: PipelineNames::default(),
             snapshot_bytes: 0,
             carried_bytes: 0,
         }
@@ -205,6 +216,7 @@ impl Journal {
         if self.enabled {
             let out = self.put();
             out.push(record::MESSAGE);
+            put_varint(out, SOURCE);
             out.extend_from_slice(&id.to_le_bytes());
             out.extend_from_slice(&hash.to_le_bytes());
         }
@@ -260,7 +272,9 @@ impl Journal {
     /// The broker has a new session: no message before this comes again.
     pub fn session(&mut self) {
         if self.enabled {
-            self.put().push(record::SESSION);
+            let out = self.put();
+            out.push(record::SESSION);
+            put_varint(out, SOURCE);
         }
     }
 
@@ -369,12 +383,22 @@ impl Journal {
         }
     }
 
+    /// The last seq that was given out in this epoch.
+    pub fn sealed(&mut self, seq: u64) {
+        if self.enabled {
+            let out = self.put();
+            out.push(record::SEALED);
+            put_varint(out, seq);
+        }
+    }
+
     /// Counters that changed since the last group.
     pub fn counts(&mut self, metrics: &mut Metrics) {
         if self.enabled {
             let counts = metrics.increases(|_| true);
             if !counts.is_empty() {
-                record::put_counts(self.put(), &counts);
+                self.put();
+                record::put_counts(&mut self.group, &self.names, &counts);
             }
         }
     }
@@ -384,104 +408,11 @@ impl Journal {
         if self.enabled {
             self.put();
             let before = self.group.len();
-            snapshot.put(&mut self.group);
+            self.names = PipelineNames::of(&snapshot.plan);
+            self.group.push(record::SNAPSHOT);
+            snapshot.put(&mut self.group, &self.names);
             self.snapshot_bytes = (self.group.len() - before) as u64;
             self.end_group(until);
-        }
-    }
-
-    // Jobs.
-
-    /// The tables whose last mention was in a segment that goes now took so many bytes to write again.
-    pub fn note_carried(&mut self, bytes: usize) {
-        self.carried_bytes = bytes as u64;
-    }
-
-    /// Ends the group in the making; what follows is another, with the batches from the place `until` on.
-    pub fn end_group(&mut self, until: u64) {
-        if !self.group.is_empty() {
-            self.ended_bytes += self.group.len();
-            self.ended.push_back(Ended {
-                segment: self.segment,
-                bytes: self.group.clone(),
-                until,
-            });
-            self.group.clear();
-        }
-    }
-
-    /// Ends the group and gives the steps that make all ended groups durable. If the spool has news, `spooled` says
-    /// which of its records were there before the batch of a place, or at all (`None`): they are part of the history.
-    pub fn take_groups(&mut self, spooled: Option<&dyn Fn(Option<u64>) -> u64>, steps: &mut Vec<Step>) {
-        if spooled.is_some() && self.waiting() == 0 && self.enabled {
-            self.put();
-        }
-        self.ended_bytes = 0;
-        while let Some(mut ended) = self.ended.pop_front() {
-            let mark = spooled.map(|spooled| spooled(Some(ended.until)));
-            self.write_out(ended.segment, &mut ended.bytes, mark, steps);
-        }
-        if !self.group.is_empty() {
-            let mut group = std::mem::take(&mut self.group);
-            let mark = spooled.map(|spooled| spooled(None));
-            self.write_out(self.segment, &mut group, mark, steps);
-            // Its memory is for the next.
-            group.clear();
-            self.group = group;
-        }
-    }
-
-    /// Gives the steps that make the spool's records up to this number part of the history before anything that waits:
-    /// what they take the place of is about to go. `counts` are told of with them.
-    pub fn mark(&mut self, spooled: u64, counts: &[CounterSample], steps: &mut Vec<Step>) {
-        if !self.enabled {
-            return;
-        }
-        let is_begun = |segment: u32| segment == self.extent.newest() && self.extent.end() > 0;
-        if let Some(mut ended) = self.ended.pop_front_if(|ended| !is_begun(ended.segment)) {
-            // A segment begins with its snapshot, which says nothing of what waits.
-            self.ended_bytes -= ended.bytes.len();
-            self.write_out(ended.segment, &mut ended.bytes, Some(spooled), steps);
-        }
-        let mut group = Vec::new();
-        frame::begin(&mut group);
-        record::put_counts(&mut group, counts);
-        self.write_out(self.extent.newest(), &mut group, Some(spooled), steps);
-    }
-
-    fn write_out(&mut self, segment: u32, group: &mut Vec<u8>, spooled: Option<u64>, steps: &mut Vec<Step>) {
-        if let Some(number) = spooled {
-            group.push(record::SPOOLED);
-            put_varint(group, number);
-        }
-        frame::end(group, frame::HEAD);
-        let file = File::Journal(segment);
-        // One sync is enough for groups that follow each other.
-        if steps.last() == Some(&Step::Sync(file)) {
-            steps.pop();
-        }
-        let at = self.extent.append(segment, group.len() as u64);
-        steps.push(Step::Write {
-            file,
-            at,
-            bytes: Bytes::copy_from_slice(group),
-        });
-        steps.push(Step::Sync(file));
-    }
-
-    /// Begins the next segment, for key numbers below `keys`; its snapshot comes next.
-    pub fn begin_segment(&mut self, keys: usize) {
-        debug_assert!(self.group.is_empty());
-        self.segment += 1;
-        if self.named.len() != keys {
-            self.named = vec![0; keys].into_boxed_slice();
-        }
-    }
-
-    /// Nothing before `needed` is needed any more: the steps that drop it.
-    pub fn trim(&mut self, needed: u32, steps: &mut Vec<Step>) {
-        for number in self.extent.drop_before(needed.min(self.segment)) {
-            steps.push(Step::Remove(File::Journal(number)));
         }
     }
 }

@@ -412,8 +412,9 @@ impl Spool {
     }
 
     /// The aggregator has said which of the batches held here it has. The rest is sent, also what was acknowledged
-    /// once: an aggregator that was restored from a backup does not have it any more, and may not even know its epoch.
-    pub fn resume(&mut self, committed: &[EpochRange], now: Instant) {
+    /// once: an aggregator that was restored from a backup does not have it any more, and may not even know its epoch. Of
+    /// epochs that are not its own (`is_own`) it does not get what another one has acknowledged.
+    pub fn resume(&mut self, committed: &[EpochRange], is_own: impl Fn(u64) -> bool, now: Instant) {
         for EpochRange { epoch, ranges } in committed {
             self.acknowledge(*epoch, ranges, now);
         }
@@ -426,7 +427,7 @@ impl Spool {
         let missing: Vec<(Name, Slot)> = self
             .retained
             .iter()
-            .filter(|(name, _)| !is_committed(name))
+            .filter(|(name, _)| is_own(name.epoch) && !is_committed(name))
             .map(|(&name, &slot)| (name, slot))
             .collect();
         for (name, slot) in missing {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use catchment_common::limits::PANE_READINGS_MAX;
-use catchment_common::wire::{self, Batch, Loss, Message, Refusal, RejectReason, WireFault};
+use catchment_common::wire::{self, Batch, Loss, Message, Refusal, RejectReason, SectionView, WireFault};
 
 use super::{Aggregator, ConnectionId, Fault, Transmit};
 use crate::commit::{AppendedBatch, PaneSource};
@@ -27,25 +27,27 @@ impl Aggregator {
             return Ok(());
         }
         self.check_name(connection, &agent, epoch, seq)?;
-        if let Err(reason) = self.check(&agent, &batch) {
-            self.refuse(connection, &agent, (epoch, seq), frame.len(), reason);
+        if !self.is_certain(connection, &batch) {
+            self.refuse_foreign(connection, &agent, &batch, frame.len());
             return Ok(());
         }
+        let views = match self.check(&agent, &batch) {
+            Ok(views) => views,
+            Err(reason) => {
+                self.refuse(connection, &agent, (epoch, seq), frame.len(), reason);
+                return Ok(());
+            }
+        };
         // Loading may fail, and the panes may lack room: before anything is merged.
-        for (nth, view) in batch.sections().enumerate() {
-            let view = view.map_err(Fault::Wire)?;
+        for (nth, view) in views.iter().enumerate() {
             Loader::new(&mut self.panes, source, &self.catalog.pipelines).load(view.pipeline, view.pane)?;
-            if let Err(refused) = self.panes.check_room(&view, nth) {
+            if let Err(refused) = self.panes.check_room(view, nth) {
                 self.refuse(connection, &agent, (epoch, seq), frame.len(), refused.into());
                 return Ok(());
             }
         }
-        for (nth, view) in batch.sections().enumerate() {
-            let view = view.map_err(Fault::Wire)?;
-            let keys = self
-                .panes
-                .merge_checked(&agent, &view, nth)
-                .map_err(Fault::Wire)?;
+        for (nth, view) in views.iter().enumerate() {
+            let keys = self.panes.merge_checked(&agent, view, nth).map_err(Fault::Wire)?;
             let mut is_late = false;
             for (query, windows) in self.catalog.queries.iter().zip(&mut self.windows) {
                 if query.reader(view.pipeline).is_some() {
@@ -72,19 +74,26 @@ impl Aggregator {
         Ok(())
     }
 
-    /// Checks a whole batch before any of it is merged.
-    pub(super) fn check(&mut self, agent: &str, batch: &Batch<'_>) -> Result<(), RejectReason> {
+    /// Checks a whole batch before any of it is merged; returns its sections.
+    pub(super) fn check<'b>(
+        &mut self,
+        agent: &str,
+        batch: &Batch<'b>,
+    ) -> Result<Vec<SectionView<'b>>, RejectReason> {
         self.panes.start_batch();
+        let mut views = Vec::new();
         for view in batch.sections() {
-            let view = view.map_err(reason_of)?;
+            let view = self.catalog.resolved(view.map_err(reason_of)?);
+            let view = view.ok_or(RejectReason::UnknownPipeline)?;
             let pipeline = self
                 .catalog
                 .pipelines
                 .get(&view.pipeline)
                 .ok_or(RejectReason::UnknownPipeline)?;
             self.panes.check(agent, &view, pipeline)?;
+            views.push(view);
         }
-        Ok(())
+        Ok(views)
     }
 
     /// A record of what an agent had to give up. It settles a seq exactly as the batch would have.
@@ -105,6 +114,7 @@ impl Aggregator {
         self.check_name(connection, &agent, loss.epoch, loss.seq)?;
         for entry in &mut loss.entries {
             entry.readings = entry.readings.min(PANE_READINGS_MAX);
+            entry.pipeline = self.catalog.resolve(entry.pipeline).unwrap_or(entry.pipeline);
         }
         self.claim(&agent, loss.epoch, loss.seq);
         self.acknowledge(connection, loss.epoch, loss.seq);
@@ -185,7 +195,7 @@ impl Aggregator {
 
     /// Tells the agent that a batch will never be taken. Its seq counts as settled, so that watermarks need not wait
     /// for it.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         connection: ConnectionId,
         agent: &str,

@@ -9,6 +9,7 @@ use catchment_common::wire::{Loss, SeqRange};
 
 use super::ConnectionId;
 use crate::commit::{AppendedBatch, Commit, CommitId, Forgotten, SetAside};
+use crate::lineages::Newest;
 
 /// What gathers for the next commit.
 #[derive(Debug, Default)]
@@ -28,6 +29,7 @@ pub(super) struct Pending {
     /// Those that have advanced.
     pub(super) watermarks: Vec<(String, PipelineId, Timestamp)>,
     pub(super) heard: BTreeSet<String>,
+    pub(super) lineages: Vec<(String, Newest)>,
     /// Agents that have said hello.
     pub(super) returned: BTreeSet<String>,
     pub(super) counters: BTreeMap<(String, u64, PipelineId, Counter), u64>,

@@ -7,6 +7,7 @@ use catchment_common::wire::{Batch, RejectReason, SeqRange, WireFault};
 use super::Aggregator;
 use crate::agents::Standing;
 use crate::commit::{AppendedBatch, PaneSource, SetAside, SourceFault, StoredChunk, Unreadable};
+use crate::lineages::Newest;
 use crate::window::{Loader, Provisional};
 
 /// Why a stored batch cannot be merged again.
@@ -43,6 +44,11 @@ impl Aggregator {
     /// A stored agent.
     pub fn restore_agent(&mut self, agent: String, standing: Standing) {
         self.agents.restore(agent, standing);
+    }
+
+    /// A stored lineage of an agent's state, the one that greeted last first.
+    pub fn restore_lineage(&mut self, agent: &str, newest: Newest) {
+        self.lineages.restore(agent, newest);
     }
 
     /// A query's horizon, and its provisional windows.
@@ -86,14 +92,13 @@ impl Aggregator {
     fn merge_again(&mut self, batch: &AppendedBatch, source: &impl PaneSource) -> Result<(), Unmergeable> {
         let agent = &batch.agent;
         let batch = Batch::parse(&batch.frame)?;
-        self.check(agent, &batch)?;
-        for (nth, view) in batch.sections().enumerate() {
-            let view = view?;
+        let views = self.check(agent, &batch)?;
+        for (nth, view) in views.iter().enumerate() {
             Loader::new(&mut self.panes, source, &self.catalog.pipelines).load(view.pipeline, view.pane)?;
-            self.panes.check_room(&view, nth).map_err(RejectReason::from)?;
+            self.panes.check_room(view, nth).map_err(RejectReason::from)?;
         }
-        for (nth, view) in batch.sections().enumerate() {
-            self.panes.merge_checked(agent, &view?, nth)?;
+        for (nth, view) in views.iter().enumerate() {
+            self.panes.merge_checked(agent, view, nth)?;
         }
         Ok(())
     }

@@ -6,16 +6,20 @@
 //! why it cannot come in; so they do not throw each other out in turn. Epochs differ, so whatever either has delivered
 //! or still holds is neither lost nor doubled.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use catchment_common::limits::{HELD_EPOCHS_MAX, RANGES_MAX};
+use catchment_common::limits::{HELD_EPOCHS_MAX, NUMBERS_MAX, RANGES_MAX};
 use catchment_common::metrics::Counter;
 use catchment_common::plan::PipelineId;
 use catchment_common::time::{Now, Timestamp};
-use catchment_common::wire::{EpochRange, Heartbeat, Hello, Message, SeqRange, Welcome};
+use catchment_common::wire::lineage::{DatabaseId, Forked};
+use catchment_common::wire::{
+    EpochRange, Heartbeat, HeldEpoch, Hello, Message, SeqRange, VERSION, Welcome, v1,
+};
 
 use super::{Aggregator, ConnectionId, Fault, Transmit};
 use crate::commit::{AgentRow, Forgotten};
+use crate::committed::SeqSet;
 use crate::limits::{CLAIM_MAX, EPOCHS_GREETED_MAX, STATEMENTS_MAX};
 
 /// Why the older connection of a reconnecting agent is closed.
@@ -25,11 +29,15 @@ pub(super) const REPLACED: &str =
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) agent: String,
+    /// The version of the wire that it speaks.
+    pub(super) version: u8,
     /// The epoch of its hello, once it has greeted.
     pub(super) epoch: Option<u64>,
     /// The epochs that it may send batches of: those that its hello named. `None` if it could not name all.
     pub(super) held: Option<BTreeSet<u64>>,
     pub(super) statements: VecDeque<Statement>,
+    /// The databases that its epochs belong to, where they have names.
+    pub(super) origins: BTreeMap<u64, DatabaseId>,
 }
 
 /// Watermarks that hold once the seqs are committed.
@@ -41,13 +49,16 @@ pub(super) struct Statement {
 }
 
 impl Aggregator {
-    /// A connection was made by an agent whose certificate names it. It counts for nothing until its hello.
-    pub fn handle_connected(&mut self, connection: ConnectionId, agent: &str) {
+    /// A connection was made by an agent whose certificate names it, and that speaks this version of the wire. It counts
+    /// for nothing until its hello.
+    pub fn handle_connected(&mut self, connection: ConnectionId, agent: &str, version: u8) {
         let session = Session {
             agent: agent.to_owned(),
+            version,
             epoch: None,
             held: None,
             statements: VecDeque::new(),
+            origins: BTreeMap::new(),
         };
         self.sessions.insert(connection, session);
     }
@@ -77,29 +88,77 @@ impl Aggregator {
                 .push_back((connection, Transmit::Conflict { with: other }));
             return Ok(());
         }
-        self.replace_older(connection, &agent);
-        self.remember_epoch(&agent, hello.epoch);
-        if let Some(session) = self.sessions.get_mut(&connection) {
-            session.epoch = Some(hello.epoch);
-            let named = hello.held.iter().map(|held| held.epoch).chain([hello.epoch]);
-            session.held = (hello.held.len() < HELD_EPOCHS_MAX).then(|| named.collect());
-            session.statements.clear();
+        if let Some(forked) = self.fork(&agent, hello) {
+            self.agents.about_mut(&agent).forks += 1;
+            if let Some(session) = self.sessions.get_mut(&connection) {
+                session.epoch = None;
+            }
+            self.transmits
+                .push_back((connection, Transmit::Message(Message::Forked(forked))));
+            return Ok(());
         }
+        self.replace_older(connection, &agent);
+        self.remember_epoch(&agent, hello);
+        let version = self.greet(connection, hello);
         let about = self.agents.about_mut(&agent);
         about.software.clone_from(&hello.software);
         about.plan_version = self.catalog.version;
         self.agents.set_retired(&agent, false);
         self.pending.returned.insert(agent.clone());
-        let plan = (hello.plan_version != self.catalog.version).then(|| self.catalog.agent_plan());
-        let welcome = Welcome {
-            plan,
-            committed: self.committed(&agent, &hello.held),
-            server_time: now.wall,
-            heartbeat: self.settings.heartbeat,
-        };
+        let welcome = self.welcome(now, &agent, hello, version);
         self.transmits
             .push_back((connection, Transmit::Message(Message::Welcome(welcome))));
         Ok(())
+    }
+
+    /// What shows that the state of an agent is an older copy, if it is.
+    fn fork(&self, agent: &str, hello: &Hello) -> Option<Forked> {
+        let lineage = hello.lineage.as_ref()?;
+        let last_seq = |epoch| self.committed.set(agent, epoch).and_then(SeqSet::last);
+        self.lineages.check(agent, hello.epoch, lineage, last_seq).err()
+    }
+
+    /// Notes in the session what the hello says; returns the version that it speaks.
+    fn greet(&mut self, connection: ConnectionId, hello: &Hello) -> u8 {
+        let Some(session) = self.sessions.get_mut(&connection) else {
+            return VERSION;
+        };
+        session.epoch = Some(hello.epoch);
+        let named = hello
+            .held
+            .iter()
+            .map(|held| held.batches.epoch)
+            .chain([hello.epoch]);
+        session.held = (hello.held.len() < HELD_EPOCHS_MAX).then(|| named.collect());
+        session.statements.clear();
+        let held = { hello.held.iter() }.map(|held| (held.batches.epoch, held.database));
+        let all = held.chain([(hello.epoch, hello.database)]);
+        session.origins = all
+            .filter_map(|(epoch, database)| Some((epoch, database?)))
+            .collect();
+        session.version
+    }
+
+    fn welcome(&self, now: Now, agent: &str, hello: &Hello, version: u8) -> Welcome {
+        let plan = self.catalog.plan_for(version);
+        let of_plan = if version == v1::VERSION {
+            plan.version
+        } else {
+            plan.fingerprint()
+        };
+        // Its plan has numbers in it, if it has one: it was given before databases had names.
+        let has_numbers = version != v1::VERSION && hello.database.is_none() && hello.plan != 0;
+        let numbers = self.catalog.numbers.iter().take(NUMBERS_MAX);
+        Welcome {
+            database: Some(self.database),
+            numbers: { numbers.filter(|_| has_numbers) }
+                .map(|(&number, &id)| (number, id))
+                .collect(),
+            plan: (hello.plan != of_plan).then_some(plan),
+            committed: self.committed(agent, &hello.held),
+            server_time: now.wall,
+            heartbeat: self.settings.heartbeat,
+        }
     }
 
     /// The connection of another living agent of this name that has greeted since `epoch` first did.
@@ -154,21 +213,26 @@ impl Aggregator {
         self.forgotten.clone_from(agents);
     }
 
-    fn remember_epoch(&mut self, agent: &str, epoch: u64) {
+    fn remember_epoch(&mut self, agent: &str, hello: &Hello) {
         let known = self.epochs.entry(agent.to_owned()).or_default();
-        if !known.contains(&epoch) {
+        if !known.contains(&hello.epoch) {
             known.truncate(EPOCHS_GREETED_MAX - 1);
-            known.push_front(epoch);
+            known.push_front(hello.epoch);
+        }
+        let lineage = hello.lineage.as_ref();
+        let newest = lineage.and_then(|lineage| self.lineages.note(agent, hello.epoch, lineage));
+        if let Some(newest) = newest {
+            self.pending.lineages.push((agent.to_owned(), newest));
         }
     }
 
     /// Which of the batches that an agent holds are durable here. What is merged and not durable yet is left out: that
     /// must not be forgotten by the agent, and is acknowledged later. So are ranges beyond what a welcome can name:
     /// those come once more, and are recognised.
-    fn committed(&self, agent: &str, held: &[EpochRange]) -> Vec<EpochRange> {
+    fn committed(&self, agent: &str, held: &[HeldEpoch]) -> Vec<EpochRange> {
         let mut room = RANGES_MAX;
         let mut committed = Vec::new();
-        for held in held {
+        for HeldEpoch { batches: held, .. } in held {
             let (Some(set), Some(left)) = (self.committed.set(agent, held.epoch), room.checked_sub(1)) else {
                 continue;
             };
@@ -203,13 +267,25 @@ impl Aggregator {
     pub(super) fn handle_heartbeat(&mut self, connection: ConnectionId, agent: &str, heartbeat: Heartbeat) {
         for sample in &heartbeat.counters {
             // A newer agent may count what this aggregator has no name for; and nobody counts for other pipelines.
-            let is_known =
-                sample.pipeline == PipelineId(0) || self.catalog.pipelines.contains_key(&sample.pipeline);
-            if let Some(counter) = Counter::from_code(sample.counter).filter(|_| is_known) {
-                let key = (agent.to_owned(), heartbeat.era, sample.pipeline, counter);
+            let pipeline = match sample.pipeline {
+                PipelineId::NONE => Some(PipelineId::NONE),
+                id => self
+                    .catalog
+                    .resolve(id)
+                    .filter(|id| self.catalog.pipelines.contains_key(id)),
+            };
+            if let (Some(counter), Some(pipeline)) = (Counter::from_code(sample.counter), pipeline) {
+                let key = (agent.to_owned(), heartbeat.era, pipeline, counter);
                 self.pending.counters.insert(key, sample.value.min(CLAIM_MAX));
             }
         }
+        // Of pipelines that are not known here a watermark says nothing.
+        let catalog = &self.catalog;
+        let known = |(id, at)| {
+            let id = catalog.resolve(id)?;
+            catalog.pipelines.contains_key(&id).then_some((id, at))
+        };
+        let watermarks = heartbeat.watermarks.into_iter().filter_map(known).collect();
         let about = self.agents.about_mut(agent);
         about.backlog_batches = heartbeat.backlog_batches.min(CLAIM_MAX);
         about.backlog_bytes = heartbeat.backlog_bytes.min(CLAIM_MAX);
@@ -226,9 +302,39 @@ impl Aggregator {
                 first: heartbeat.oldest,
                 last: heartbeat.seq,
             },
-            watermarks: heartbeat.watermarks,
+            watermarks,
         });
         self.pending.urgent = true;
+    }
+
+    /// Applies the statements that hold now; the newest that does says all that those before it say.
+    pub(super) fn settle_statements(&mut self) {
+        let Self {
+            sessions,
+            committed,
+            agents,
+            pending,
+            ..
+        } = self;
+        for session in sessions.values_mut() {
+            let agent = &session.agent;
+            let holds = |statement: &Statement| {
+                let SeqRange { first, last } = statement.seqs;
+                first > last
+                    || committed
+                        .set(agent, statement.epoch)
+                        .is_some_and(|set| set.covers(first, last))
+            };
+            let Some(newest) = session.statements.iter().rposition(holds) else {
+                continue;
+            };
+            let settled = session.statements.drain(..=newest).next_back();
+            for (pipeline, watermark) in settled.into_iter().flat_map(|statement| statement.watermarks) {
+                if agents.advance(agent, pipeline, watermark) {
+                    pending.watermarks.push((agent.clone(), pipeline, watermark));
+                }
+            }
+        }
     }
 
     /// The agents that the store says an operator has retired: nobody waits for them. One that has said hello since
@@ -263,6 +369,7 @@ impl Aggregator {
                 backlog_batches: about.backlog_batches,
                 backlog_bytes: about.backlog_bytes,
                 conflicts: about.conflicts,
+                forks: about.forks,
                 returned: self.pending.returned.contains(&name),
                 name,
             })

@@ -6,6 +6,8 @@ mod closure;
 
 mod coarse;
 
+mod origins;
+
 mod session;
 
 mod time;
@@ -16,13 +18,16 @@ use catchment_common::limits::BATCH_DELTAS_MAX;
 use catchment_common::metrics::Counter;
 use catchment_common::plan::{Path, PipelineId, Query};
 use catchment_common::stats::Lowered;
+use catchment_common::wire::VERSION;
 use catchment_common::wire::{LossEntry, RejectReason};
 
 use super::sessions::REPLACED;
 use super::*;
 use crate::commit::{AppendedBatch, NoPanes, Row, StoredChunk, WindowRows};
 use crate::limits::DUE_ROWS_MAX;
-use crate::testing::{PIPELINE, at, batch, batch_of, catalog, coarsening, heartbeat, hello, now, query};
+use crate::testing::{
+    DATABASE, PIPELINE, at, batch, batch_of, catalog, coarsening, heartbeat, hello, now, query,
+};
 
 /// Keeps checkpoints as a store would.
 #[derive(Default)]
@@ -85,7 +90,7 @@ impl World {
             heartbeat: Span::from_secs(1),
             due_rows: DUE_ROWS_MAX,
         };
-        let aggregator = Aggregator::new(settings, catalog(1, queries), now(0));
+        let aggregator = Aggregator::new(settings, DATABASE, catalog(1, queries), now(0));
         Self {
             aggregator,
             chunks: Chunks::default(),
@@ -95,12 +100,21 @@ impl World {
         }
     }
 
+    /// The id of the pipeline with this number.
+    fn id(&self, number: PipelineId) -> PipelineId {
+        self.aggregator.catalog().resolve(number).unwrap()
+    }
+
+    fn holds(&self, number: PipelineId, pane: Timestamp) -> bool {
+        self.aggregator.panes().holds(self.id(number), pane)
+    }
+
     fn greet(&mut self, connection: ConnectionId, agent: &str, held: Vec<EpochRange>) {
         self.greet_as(connection, agent, 1, held);
     }
 
     fn greet_as(&mut self, connection: ConnectionId, agent: &str, epoch: u64, held: Vec<EpochRange>) {
-        self.aggregator.handle_connected(connection, agent);
+        self.aggregator.handle_connected(connection, agent, VERSION);
         self.frame(0, connection, hello(agent, epoch, held)).unwrap();
     }
 
@@ -366,14 +380,11 @@ fn late_data_revises_even_after_its_pane_has_left_memory() {
     world.settle(1);
     world.settle(20);
     assert!(
-        world.aggregator.panes().holds(PIPELINE, at(100)),
+        world.holds(PIPELINE, at(100)),
         "not before what the checkpoint wrote is durable"
     );
     world.settle(30);
-    assert!(
-        !world.aggregator.panes().holds(PIPELINE, at(100)),
-        "the next one let it go"
-    );
+    assert!(!world.holds(PIPELINE, at(100)), "the next one let it go");
     world.frame(31, 1, batch(2, 100, &[("x", &[10])])).unwrap();
     world.settle(31);
     world.check(&[(100, "x", 2, true, 2, 11.0), (100, "y", 1, true, 1, 2.0)]);
@@ -390,7 +401,7 @@ fn a_query_that_comes_later_never_shows_a_window_with_holes() {
     world.settle(30);
     world.frame(31, 1, batch(2, 110, &[("x", &[2])])).unwrap();
     world.settle(31);
-    assert!(!world.aggregator.panes().holds(PIPELINE, at(100)));
+    assert!(!world.holds(PIPELINE, at(100)));
     let both = catalog(2, vec![query("q", 10, 10), query("wide", 20, 20)]);
     world.aggregator.handle_catalog(now(32), both);
     world.frame(32, 1, batch(3, 120, &[("x", &[4])])).unwrap();
@@ -505,7 +516,7 @@ fn bad_batches_are_refused_by_name_and_the_session_goes_on() {
 #[test]
 fn batches_before_the_hello_and_borrowed_names_end_the_connection() {
     let mut world = World::new(vec![query("q", 10, 10)]);
-    world.aggregator.handle_connected(1, "a");
+    world.aggregator.handle_connected(1, "a", VERSION);
     assert!(matches!(
         world.frame(0, 1, batch(1, 100, &[("x", &[1])])),
         Err(Fault::Unexpected(_))

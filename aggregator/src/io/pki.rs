@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use catchment_common::limits::AGENT_NAME_BYTES_MAX;
-use catchment_common::wire::ALPN;
+use catchment_common::wire::{ALPN, v1};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
@@ -135,7 +135,7 @@ pub fn server(tls: &Tls) -> Result<rustls::ServerConfig> {
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, private)
         .with_context(|| format!("{}: does not fit its key", certificate.display()))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), v1::ALPN.to_vec()];
     Ok(config)
 }
 
@@ -208,7 +208,7 @@ mod tests {
             certificate: None,
             key: None,
         };
-        assert_eq!(server(&tls).unwrap().alpn_protocols, [ALPN]);
+        assert_eq!(server(&tls).unwrap().alpn_protocols, [ALPN, v1::ALPN]);
         let nothing = Tls {
             pki: Some(folder.path().into()),
             ca: None,

@@ -4,7 +4,6 @@
 //! can wake the engine is on this page. While a commit is being written, frames gather for the next.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc as blocking;
 use std::thread;
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use catchment_common::time::Timestamp;
-use catchment_common::wire::Message;
+use catchment_common::wire::{Message, Welcome, v1};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -21,7 +20,7 @@ use crate::aggregator::{Aggregator, ConnectionId, Transmit};
 use crate::commit::{Commit, CommitId, SetAside};
 use crate::io::clock::Clock;
 use crate::io::config::Config;
-use crate::io::net::quic::{self, NetEvent, Outgoing};
+use crate::io::net::quic::{self, NetEvent, Outgoing, Peer};
 use crate::io::net::reset;
 use crate::io::pki;
 use crate::io::store::lock::DatabaseLock;
@@ -123,13 +122,6 @@ struct Engine {
     looked_at: tokio::time::Instant,
 }
 
-/// The other end of a connection.
-struct Peer {
-    agent: String,
-    address: SocketAddr,
-    outgoing: mpsc::Sender<Outgoing>,
-}
-
 enum Done {
     Committed(CommitId),
     Failed(Box<Commit>, StoreFault),
@@ -186,13 +178,8 @@ impl Engine {
 
     fn handle(&mut self, event: NetEvent) {
         match event {
-            NetEvent::Connected(id, agent, address, outgoing) => {
-                self.aggregator.handle_connected(id, &agent);
-                let peer = Peer {
-                    agent,
-                    address,
-                    outgoing,
-                };
+            NetEvent::Connected(id, peer) => {
+                self.aggregator.handle_connected(id, &peer.agent, peer.version);
                 self.connections.insert(id, peer);
             }
             NetEvent::Frame(id, frame) => {
@@ -250,13 +237,47 @@ impl Engine {
         let Some(connection) = self.connections.get(&id) else {
             return;
         };
+        let Some(frame) = self.frame_for(connection, message) else {
+            return;
+        };
         if connection
             .outgoing
-            .try_send(Outgoing::Frame(message.emit().into()))
+            .try_send(Outgoing::Frame(frame.into()))
             .is_err()
         {
             self.close(id, "the agent reads too slowly".into());
         }
+    }
+
+    /// A message as the peer understands it; tells what it does not.
+    fn frame_for(&self, peer: &Peer, message: &Message) -> Option<Vec<u8>> {
+        let agent = &peer.agent;
+        if let Message::Forked(forked) = message {
+            error!(
+                %agent, address = %peer.address, lineage = %format_args!("{:016x}", forked.lineage),
+                epoch = %format_args!("{:016x}", forked.epoch),
+                "the agent's state directory is an older copy of one that has gone on since; what it gathered before \
+                 its start is not taken, because it may have been delivered already, and the agent begins anew"
+            );
+        }
+        if peer.version != v1::VERSION {
+            return Some(message.emit());
+        }
+        let is_plan = matches!(
+            message,
+            Message::Plan(_) | Message::Welcome(Welcome { plan: Some(_), .. })
+        );
+        let (_, left_out) = self.aggregator.catalog().agent_plan_v1();
+        if is_plan && left_out > 0 {
+            warn!(
+                %agent, left_out,
+                "the agent speaks version 1, which cannot express some pipelines of the plan; it runs without them \
+                 until it is upgraded"
+            );
+        }
+        v1::emit_message(message)
+            .inspect_err(|fault| error!(%agent, %fault, "a message cannot be said to an agent of version 1"))
+            .ok()
     }
 
     /// Lets go of a connection; dropping its queue ends it when the reason cannot be delivered.

@@ -45,8 +45,8 @@ impl Panes {
         pipeline: &Pipeline,
         chunk: &[u8],
     ) -> Result<(), UnreadableChunk> {
-        let view = SectionView::parse_merged(chunk)?;
-        if (view.pipeline, view.pane) != (id, pane) {
+        let view = SectionView::parse_merged(chunk, id)?;
+        if view.pane != pane {
             return Err(UnreadableChunk::OtherPane);
         }
         let kept = pipeline.fields.iter().map(|field| field.components);
@@ -154,7 +154,7 @@ fn emit_chunks(
             section.sketches.extend_from_slice(sketches);
         }
         let mut columns = Vec::new();
-        section.emit(&mut columns, scratch);
+        section.emit(0, &mut columns, scratch);
         chunks.push(columns);
     }
     chunks

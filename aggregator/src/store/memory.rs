@@ -5,18 +5,22 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_common::metrics::Counter;
-use catchment_common::plan::{Pipeline, PipelineId, Plan, Query};
+use catchment_common::plan::{PipelineId, Plan, Query};
+use catchment_common::sketch::hash;
 use catchment_common::time::Timestamp;
 use catchment_common::wire::SeqRange;
+use catchment_common::wire::lineage::DatabaseId;
 
 pub use self::table::{CountedName, RowName, Stored, Table, Written};
 use super::{Reads, Result, ShownThrough, Store, TakeBatch, TakeChunk, TakeRange, other_key, other_windows};
 use crate::agents::{About, Standing};
-use crate::catalog::{Catalog, Pipelines, keeps_its_number};
+use crate::catalog::Catalog;
 use crate::commit::{
     AgentRow, AppendedBatch, Checkpoint, Commit, Contribution, Forgotten, PaneSource, SetAside, SourceFault,
     StoredChunk, Unreadable,
 };
+use crate::lineages::Newest;
+use crate::pipelines::Pipelines;
 
 /// Names a loss: agent, epoch, seq, pipeline and start of the earliest lost pane.
 pub type LossName = (String, u64, u64, PipelineId, Timestamp);
@@ -27,18 +31,25 @@ pub type ContributionName = (PipelineId, Timestamp, String);
 /// All that is durable at the centre.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
+    /// Which database this is.
+    pub database: DatabaseId,
+    /// Nonces given out, in this state of the database or any other.
+    nonces: u64,
     plan: Plan,
     source: Option<String>,
     pipelines: Pipelines,
     /// The largest plan version that may have been given out.
     plan_floor: u64,
-    /// The pipeline that each query is on, and those that it has read.
-    readers: BTreeMap<String, (PipelineId, BTreeSet<PipelineId>)>,
+    /// The pipeline that each query is on.
+    own: BTreeMap<String, PipelineId>,
     batches: Vec<AppendedBatch>,
     /// For each agent and epoch the first seqs of ranges, with their last.
     committed: BTreeMap<(String, u64), BTreeMap<u64, u64>>,
     watermarks: BTreeMap<(String, PipelineId), Timestamp>,
     agents: BTreeMap<String, AgentRow>,
+    lineages: BTreeMap<(String, u64), Newest>,
+    /// Losses of unknown size: agent, epoch and seq.
+    pub unknown: BTreeSet<(String, u64, u64)>,
     retired: BTreeSet<String>,
     to_forget: BTreeSet<String>,
     /// The end of the latest lost pane, and readings given up.
@@ -55,81 +66,41 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// An empty database.
+    pub fn new(database: DatabaseId) -> Self {
+        Self {
+            database,
+            ..Self::default()
+        }
+    }
+
     /// The pipelines that a query has read, and the coarser ones of all of them.
     pub fn family(&self, query: &str) -> BTreeSet<PipelineId> {
-        let own = self.readers.get(query).map(|(_, read)| read);
-        let is_own = |id: &PipelineId| own.is_some_and(|own| own.contains(id));
-        let Pipelines { all, coarser_of } = &self.pipelines;
+        let Pipelines {
+            all,
+            coarser_of,
+            readers,
+            ..
+        } = &self.pipelines;
+        let is_own = |id: &PipelineId| readers.get(query).is_some_and(|own| own.contains(id));
         all.keys()
             .copied()
             .filter(|id| is_own(id) || coarser_of.get(id).is_some_and(is_own))
             .collect()
     }
 
-    /// An older state of this store takes its place, as the `restore` command does it: numbers go on, and the newer
-    /// plan is put into force again.
+    /// An older state of this store takes its place, as the `restore` command does it: what was given out stays known,
+    /// and the newer plan is put into force again.
     pub fn restore_backup(&mut self, backup: &Self) {
         let replaced = std::mem::replace(self, backup.clone());
         self.pipelines = replaced.pipelines;
-        for (query, (own, read)) in replaced.readers {
-            let held = self
-                .readers
-                .entry(query)
-                .or_insert_with(|| (own, BTreeSet::new()));
-            held.1.extend(read);
-        }
+        self.nonces = replaced.nonces;
         self.plan_floor = replaced.plan_floor.max(replaced.plan.version);
         if replaced.plan.version > self.plan.version {
             let source = replaced.source.unwrap_or_default();
             self.apply_plan(replaced.plan, &source, Timestamp::MIN)
                 .expect("it was in force");
         }
-    }
-
-    /// The newest number of a definition.
-    fn known_pipeline(&self, pipeline: &Pipeline, of: Option<PipelineId>) -> Option<PipelineId> {
-        let Pipelines { all, coarser_of } = &self.pipelines;
-        let mut known = all.iter().rev();
-        known
-            .find(|(id, held)| *held == pipeline && coarser_of.get(id).copied() == of)
-            .map(|(&id, _)| id)
-    }
-
-    fn number_pipeline(&mut self, pipeline: &Pipeline, of: Option<PipelineId>) -> PipelineId {
-        let Pipelines { all, coarser_of } = &mut self.pipelines;
-        let id = PipelineId(all.keys().next_back().map_or(1, |last| last.0 + 1));
-        all.insert(id, pipeline.clone());
-        if let Some(of) = of {
-            coarser_of.insert(id, of);
-        }
-        id
-    }
-
-    /// The number of each of a plan's pipelines, given now where it needs a new one.
-    fn number_plan(&mut self, plan: &Plan) -> Vec<PipelineId> {
-        let planned = plan.pipelines();
-        let read = |query: &Query| {
-            let read = self.readers.get(&query.name);
-            read.map_or(Vec::new(), |(_, read)| read.iter().copied().collect())
-        };
-        let read: Vec<Vec<PipelineId>> = plan.queries.iter().map(read).collect();
-        let mut numbers = Vec::new();
-        for (index, (base, ladder)) in planned.pipelines.iter().zip(&planned.ladders).enumerate() {
-            let queries = planned.readers.iter().zip(&read);
-            let queries = queries.map(|((own, _), read)| (*own == index, read.as_slice()));
-            let known = self
-                .known_pipeline(base, None)
-                .filter(|&known| keeps_its_number(known, queries));
-            let id = known.unwrap_or_else(|| self.number_pipeline(base, None));
-            for &pane in ladder {
-                let rung = Pipeline { pane, ..base.clone() };
-                if self.known_pipeline(&rung, Some(id)).is_none() {
-                    self.number_pipeline(&rung, Some(id));
-                }
-            }
-            numbers.push(id);
-        }
-        numbers
     }
 
     fn set_aside(&mut self, aside: &SetAside) {
@@ -146,7 +117,7 @@ impl Memory {
             }
             Unreadable::Batch { agent, epoch, seq } => {
                 let nothing = Timestamp::clamped(0);
-                let name = (agent.clone(), *epoch, *seq, PipelineId(0), nothing);
+                let name = (agent.clone(), *epoch, *seq, PipelineId::NONE, nothing);
                 self.losses.entry(name).or_insert((nothing, 0));
                 let is_it = |batch: &mut AppendedBatch| {
                     (&batch.agent, batch.epoch, batch.seq) == (agent, *epoch, *seq)
@@ -176,6 +147,9 @@ impl Memory {
         for (agent, pipeline, watermark) in &commit.watermarks {
             self.watermarks.insert((agent.clone(), *pipeline), *watermark);
         }
+        for (agent, newest) in &commit.lineages {
+            self.lineages.insert((agent.clone(), newest.lineage), *newest);
+        }
         for agent in &commit.agents {
             if agent.returned {
                 self.retired.remove(&agent.name);
@@ -183,6 +157,9 @@ impl Memory {
             self.agents.insert(agent.name.clone(), agent.clone());
         }
         for (agent, loss) in &commit.losses {
+            if loss.entries.is_empty() {
+                self.unknown.insert((agent.clone(), loss.epoch, loss.seq));
+            }
             let name = |pipeline, from| (agent.clone(), loss.epoch, loss.seq, pipeline, from);
             for entry in &loss.entries {
                 let held = self.losses.entry(name(entry.pipeline, entry.from));
@@ -192,7 +169,7 @@ impl Memory {
             if loss.entries.is_empty() {
                 let nothing = Timestamp::clamped(0);
                 self.losses
-                    .entry(name(PipelineId(0), nothing))
+                    .entry(name(PipelineId::NONE, nothing))
                     .or_insert((nothing, 0));
             }
         }
@@ -258,14 +235,15 @@ impl Store for Memory {
             }
         }
         plan.version = self.plan.version.max(self.plan_floor) + 1;
-        let numbers = self.number_plan(&plan);
-        for (query, (index, _)) in plan.queries.iter().zip(&plan.pipelines().readers) {
-            let id = numbers[*index];
+        let (database, nonces) = (self.database, &mut self.nonces);
+        let nonce = || {
+            *nonces += 1;
+            hash(format!("{} {nonces}", database.0).as_bytes())
+        };
+        let (own, _) = self.pipelines.assign(&plan, nonce);
+        for (query, id) in plan.queries.iter().zip(own) {
             let name = query.name.clone();
-            let held = self.readers.entry(name.clone());
-            let (own, read) = held.or_insert_with(|| (id, BTreeSet::new()));
-            *own = id;
-            read.insert(id);
+            self.own.insert(name.clone(), id);
             self.tables.entry(name).or_insert_with(|| Table::of(query));
         }
         self.plan = plan;
@@ -310,15 +288,17 @@ impl Reads for Memory {
 
     fn catalog(&self) -> Result<Catalog> {
         let queries = || self.plan.queries.iter();
-        let own: Vec<PipelineId> = queries().map(|query| self.readers[&query.name].0).collect();
-        let read = queries().map(|query| self.readers[&query.name].1.iter().copied().collect());
-        let read: Vec<Vec<PipelineId>> = read.collect();
-        Ok(Catalog::new(
-            self.plan.clone(),
-            self.pipelines.clone(),
-            &own,
-            &read,
-        ))
+        let own: Vec<PipelineId> = queries().map(|query| self.own[&query.name]).collect();
+        Ok(Catalog::new(self.plan.clone(), self.pipelines.clone(), &own))
+    }
+
+    fn database(&self) -> Result<DatabaseId> {
+        Ok(self.database)
+    }
+
+    fn lineages(&self) -> Result<Vec<(String, Newest)>> {
+        let all = self.lineages.iter();
+        Ok(all.map(|((agent, _), newest)| (agent.clone(), *newest)).collect())
     }
 
     fn plan_source(&self) -> Result<Option<String>> {
@@ -339,7 +319,7 @@ impl Reads for Memory {
             retired: self.retired.contains(&row.name),
             watermarks: self
                 .watermarks
-                .range((row.name.clone(), PipelineId(0))..)
+                .range((row.name.clone(), PipelineId::NONE)..)
                 .take_while(|((agent, _), _)| *agent == row.name)
                 .map(|((_, pipeline), watermark)| (*pipeline, *watermark))
                 .collect(),
@@ -349,6 +329,7 @@ impl Reads for Memory {
                 backlog_batches: row.backlog_batches,
                 backlog_bytes: row.backlog_bytes,
                 conflicts: row.conflicts,
+                forks: row.forks,
             },
         };
         let agents = self.agents.values();

@@ -9,9 +9,12 @@ use crate::aggregator::{Aggregator, Settings};
 /// The machine as it was when the last commit became durable: who is known and what was taken, then how far windows have
 /// been shown, which says which panes must be in memory, and at last the batches that no checkpoint holds yet.
 pub(super) fn restore(store: &impl Reads, settings: Settings, now: Now) -> Result<Aggregator> {
-    let mut aggregator = Aggregator::new(settings, store.catalog()?, now);
+    let mut aggregator = Aggregator::new(settings, store.database()?, store.catalog()?, now);
     for (name, standing) in store.standings()? {
         aggregator.restore_agent(name, standing);
+    }
+    for (agent, newest) in store.lineages()? {
+        aggregator.restore_lineage(&agent, newest);
     }
     store.committed(&mut |agent, epoch, range| aggregator.restore_range(agent, epoch, range))?;
     for (index, query) in std::sync::Arc::clone(&aggregator.catalog().asked)

@@ -6,14 +6,14 @@ pub(crate) mod comparison;
 
 use std::path::Path;
 
-use catchment_common::wire::EpochRange;
+use catchment_common::wire::{EpochRange, VERSION};
 
 use super::memory::Memory;
 use super::*;
 use crate::aggregator::{ConnectionId, Transmit};
 use crate::commit::{SetAside, Unreadable};
 use crate::plan_toml;
-use crate::testing::{PIPELINE, at, batch, heartbeat, hello, now};
+use crate::testing::{at, batch_of, heartbeat_of, hello, now};
 
 /// A store that can be made and opened again.
 pub(crate) trait Reopen: Store + Sized {
@@ -81,6 +81,19 @@ fn settings() -> Settings {
     }
 }
 
+/// The pipeline of the plan's query, the same in every database.
+fn pipeline() -> PipelineId {
+    Catalog::first(plan_toml::parse(PLAN, "plan").unwrap()).current[0]
+}
+
+fn batch(seq: u64, pane: i64, rows: &[(&str, &[i64])]) -> Vec<u8> {
+    batch_of(pipeline(), 1, seq, pane, rows)
+}
+
+fn heartbeat(oldest: u64, seq: u64, watermark: i64) -> Vec<u8> {
+    heartbeat_of(pipeline(), oldest, seq, watermark)
+}
+
 fn apply(store: &mut impl Store, text: &str) -> Result<u64> {
     store.apply_plan(plan_toml::parse(text, "plan").unwrap(), text, at(0))
 }
@@ -113,7 +126,7 @@ impl<S: Reopen> Machine<S> {
 
     fn greet(&mut self, held: Vec<EpochRange>) {
         self.connection += 1;
-        self.aggregator.handle_connected(self.connection, "a");
+        self.aggregator.handle_connected(self.connection, "a", VERSION);
         self.frame(hello("a", 1, held));
     }
 
@@ -139,8 +152,12 @@ impl<S: Reopen> Machine<S> {
     }
 
     fn readings(&self) -> Vec<(Timestamp, u64)> {
-        let pipeline = self.aggregator.panes().pipeline(PIPELINE);
-        let panes = pipeline.into_iter().flat_map(|pipeline| pipeline.range(..));
+        let panes = self
+            .aggregator
+            .panes()
+            .pipeline(pipeline())
+            .into_iter()
+            .flat_map(|pipeline| pipeline.range(..));
         let rows = panes.flat_map(|(start, pane)| {
             let rows = pane.ids().iter().filter_map(|&id| pane.row(id));
             rows.map(move |(readings, _)| (start, readings))
@@ -214,7 +231,7 @@ pub(crate) fn plans_follow_each_other(mut store: impl Reopen) {
     assert_eq!(catalog.queries.len(), 2);
     assert_eq!(
         catalog.current,
-        [PIPELINE],
+        [pipeline()],
         "both are on the pipeline of the first"
     );
     assert_eq!(catalog.pipelines.len(), 2, "and on its rung");
@@ -290,7 +307,7 @@ pub(crate) fn a_checkpoint_takes_the_place_of_batches_and_panes(store: impl Reop
         })
         .unwrap();
     assert_eq!(count, 0);
-    assert_eq!(machine.store.chunks(PIPELINE, at(100)).unwrap().len(), 1);
+    assert_eq!(machine.store.chunks(pipeline(), at(100)).unwrap().len(), 1);
     assert_eq!(machine.crash().readings(), [(at(100), 3)]);
 }
 
@@ -358,7 +375,7 @@ pub(crate) fn what_is_set_aside_is_read_no_more(store: impl Reopen) {
     machine.frame(batch(2, 110, &[("x", &[1])]));
     machine.settle(1);
     let chunk = Unreadable::Chunk {
-        pipeline: PIPELINE,
+        pipeline: pipeline(),
         pane: at(100),
         end: at(110),
         number: 0,
@@ -379,7 +396,7 @@ pub(crate) fn what_is_set_aside_is_read_no_more(store: impl Reopen) {
         ..Commit::default()
     };
     machine.store.commit(&commit).unwrap();
-    assert_eq!(machine.store.chunks(PIPELINE, at(100)), Ok(Vec::new()));
+    assert_eq!(machine.store.chunks(pipeline(), at(100)), Ok(Vec::new()));
     machine.store.batches(&mut |_| panic!("a batch is left")).unwrap();
     assert_eq!(machine.crash().readings(), []);
 }
@@ -391,13 +408,13 @@ pub(crate) fn retention_lets_rows_and_panes_go(store: impl Reopen) {
     machine.frame(batch(1, first, &[("x", &[1])]));
     machine.frame(heartbeat(1, 1, first + 10));
     machine.settle(10);
-    assert_eq!(machine.store.chunks(PIPELINE, at(first)).unwrap().len(), 1);
+    assert_eq!(machine.store.chunks(pipeline(), at(first)).unwrap().len(), 1);
     machine.seconds = 100;
     machine.frame(batch(2, first + 90, &[("x", &[1])]));
     machine.frame(heartbeat(1, 2, first + 100));
     machine.settle(10);
-    assert_eq!(machine.store.chunks(PIPELINE, at(first)), Ok(Vec::new()));
-    assert_eq!(machine.store.chunks(PIPELINE, at(first + 90)).unwrap().len(), 1);
+    assert_eq!(machine.store.chunks(pipeline(), at(first)), Ok(Vec::new()));
+    assert_eq!(machine.store.chunks(pipeline(), at(first + 90)).unwrap().len(), 1);
 }
 
 mod memory {

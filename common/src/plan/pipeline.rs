@@ -16,10 +16,46 @@ use crate::number::decimal::Value;
 use crate::time::Span;
 use crate::topic::TopicTemplate;
 
-/// A pipeline's number, given by the aggregator and never used again for another definition. 0 means "the agent itself"
-/// where counters are reported.
+/// Which pipeline: a fingerprint of its canonical definition ([`crate::wire::fingerprint`]), which means the same in
+/// every database.
+///
+/// Ids below [`PipelineId::NUMBERS`] are not fingerprints but numbers as version 1 gave them: they mean something in one
+/// database only, and the aggregator translates them where they come in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct PipelineId(pub u32);
+pub struct PipelineId(pub u64);
+
+impl PipelineId {
+    /// "The agent itself", where counters are reported, and "not known", where losses are.
+    pub const NONE: Self = Self(0);
+    /// Ids below this are numbers of version 1.
+    pub const NUMBERS: u64 = 1 << 32;
+
+    /// The number of version 1 that this is, if it is one.
+    pub const fn number(self) -> Option<u32> {
+        if self.0 < Self::NUMBERS {
+            Some(self.0 as u32)
+        } else {
+            None
+        }
+    }
+}
+
+impl core::fmt::Display for PipelineId {
+    /// A fingerprint in hexadecimal, a number as such.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.number() {
+            Some(number) => write!(f, "{number}"),
+            None => write!(f, "{:016x}", self.0),
+        }
+    }
+}
+
+impl From<u32> for PipelineId {
+    /// A number of version 1.
+    fn from(number: u32) -> Self {
+        Self(u64::from(number))
+    }
+}
 
 /// The part of a plan that an agent runs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

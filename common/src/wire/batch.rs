@@ -1,18 +1,22 @@
 //! A batch: sections under one name (agent, epoch, seq). The agent is known from the connection's certificate.
 //!
 //! ```text
-//! batch := kind:u8 = 8  version:u8 = 1  epoch:u64 le  seq:varint  sections:varint
-//!          (length:varint  section) × sections  crc32c of all before:u32 le
+//! batch := kind:u8 = 8  version:u8 = 2  epoch:u64 le  seq:varint  partition:varint = 0
+//!          pipelines:varint  id:u64 le × pipelines  sections:varint  (length:varint  section) × sections
+//!          crc32c of all before:u32 le
 //! ```
+//!
+//! In version 1 there is no partition and no list of pipelines: each section begins with its pipeline's number.
 
 use alloc::vec::Vec;
 
-use super::WireFault;
 use super::cursor::{Cursor, put_varint};
 use super::named::{Envelope, put_checksum, put_head};
-use super::section::{Section, SectionView};
+use super::section::{Pipelines, Section, SectionView};
 use super::stats::StatsScratch;
-use crate::limits::{BATCH_SECTIONS_MAX, FRAME_BYTES_MAX};
+use super::{VERSION, WireFault, v1};
+use crate::limits::{BATCH_SECTIONS_MAX, FRAME_BYTES_MAX, PIPELINE_ID_BYTES};
+use crate::plan::PipelineId;
 
 /// The kind byte of a batch.
 pub(super) const KIND: u8 = 8;
@@ -20,6 +24,7 @@ pub(super) const KIND: u8 = 8;
 /// Gathers sections and seals them under a name. Used again and again, it allocates nothing once grown.
 #[derive(Debug, Default)]
 pub struct BatchWriter {
+    pipelines: Vec<PipelineId>,
     sections: Vec<u8>,
     count: usize,
     deltas: usize,
@@ -31,7 +36,13 @@ impl BatchWriter {
     /// Adds a section; see [`Section::emit`] for what it must satisfy.
     pub fn push(&mut self, section: &Section) {
         self.section.clear();
-        section.emit(&mut self.section, &mut self.scratch);
+        // Panes of one pipeline mostly come one after another.
+        let known = self.pipelines.iter().rposition(|&id| id == section.pipeline);
+        let index = known.unwrap_or_else(|| {
+            self.pipelines.push(section.pipeline);
+            self.pipelines.len() - 1
+        });
+        section.emit(index as u64, &mut self.section, &mut self.scratch);
         put_varint(&mut self.sections, self.section.len() as u64);
         self.sections.extend_from_slice(&self.section);
         self.count += 1;
@@ -53,19 +64,23 @@ impl BatchWriter {
         self.deltas
     }
 
-    /// Bytes of sections since the last seal.
+    /// Bytes of sections and of their pipelines' ids since the last seal.
     pub fn bytes(&self) -> usize {
-        self.sections.len()
+        self.sections.len() + self.pipelines.len() * PIPELINE_ID_BYTES
     }
 
     /// Appends the whole frame to `frame` under this name and starts anew.
     pub fn seal(&mut self, epoch: u64, seq: u64, frame: &mut Vec<u8>) {
         assert!(self.count <= BATCH_SECTIONS_MAX);
         let start = frame.len();
-        put_head(frame, KIND, epoch, seq);
+        put_head(frame, (KIND, VERSION), epoch, seq);
+        put_varint(frame, self.pipelines.len() as u64);
+        let ids = self.pipelines.iter().flat_map(|id| id.0.to_le_bytes());
+        frame.extend(ids);
         put_varint(frame, self.count as u64);
         frame.extend_from_slice(&self.sections);
         put_checksum(frame, start);
+        self.pipelines.clear();
         self.sections.clear();
         self.count = 0;
         self.deltas = 0;
@@ -79,6 +94,7 @@ pub struct Batch<'b> {
     pub epoch: u64,
     /// Its number in that epoch, from 1; 0 while it has no name of its own.
     pub seq: u64,
+    pipelines: Pipelines<'b>,
     count: usize,
     sections: &'b [u8],
 }
@@ -101,10 +117,17 @@ impl<'b> Batch<'b> {
 
     fn take_apart(envelope: &Envelope<'b>) -> Result<Self, WireFault> {
         let mut cursor = Cursor::new(envelope.body);
+        let pipelines = if envelope.version == v1::VERSION {
+            Pipelines::Numbers
+        } else {
+            let pipelines = cursor.length(BATCH_SECTIONS_MAX, "pipelines")?;
+            Pipelines::Table(cursor.take(pipelines * PIPELINE_ID_BYTES)?)
+        };
         let count = cursor.length(BATCH_SECTIONS_MAX, "sections")?;
         let batch = Self {
             epoch: envelope.epoch,
             seq: envelope.seq,
+            pipelines,
             count,
             sections: cursor.rest(),
         };
@@ -119,10 +142,10 @@ impl<'b> Batch<'b> {
 
     /// The sections in order, each with its head taken apart.
     pub fn sections(&self) -> impl Iterator<Item = Result<SectionView<'b>, WireFault>> {
-        let mut cursor = Cursor::new(self.sections);
+        let (mut cursor, pipelines) = (Cursor::new(self.sections), self.pipelines);
         (0..self.count).map(move |_| {
             let length = cursor.length(FRAME_BYTES_MAX, "section")?;
-            SectionView::parse(cursor.take(length)?)
+            SectionView::parse(cursor.take(length)?, pipelines)
         })
     }
 }

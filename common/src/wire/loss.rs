@@ -5,16 +5,19 @@
 //! had reached the centre after all, its seq is known there and nothing was lost.
 //!
 //! ```text
-//! loss  := kind:u8 = 9  version:u8 = 1  epoch:u64 le  seq:varint  entries:varint  entry × entries
-//!          crc32c of all before:u32 le
-//! entry := pipeline:varint  from:zigzag varint (µs)  to − from:varint (µs)  readings:varint
+//! loss  := kind:u8 = 9  version:u8 = 2  epoch:u64 le  seq:varint  partition:varint = 0
+//!          entries:varint  entry × entries  crc32c of all before:u32 le
+//! entry := pipeline:u64 le  from:zigzag varint (µs)  to − from:varint (µs)  readings:varint
 //! ```
+//!
+//! In version 1 there is no partition, and a pipeline is a number, as a varint.
 
 use alloc::vec::Vec;
 
-use super::WireFault;
 use super::cursor::{Cursor, put_varint, unzigzag, zigzag};
 use super::named::{Envelope, put_checksum, put_head};
+use super::section::take_number;
+use super::{VERSION, WireFault, v1};
 use crate::limits::LOSSES_MAX;
 use crate::plan::PipelineId;
 use crate::time::Timestamp;
@@ -56,11 +59,11 @@ impl Loss {
     pub fn emit(&self) -> Vec<u8> {
         assert!(self.entries.len() <= LOSSES_MAX);
         let mut frame = Vec::new();
-        put_head(&mut frame, KIND, self.epoch, self.seq);
+        put_head(&mut frame, (KIND, VERSION), self.epoch, self.seq);
         put_varint(&mut frame, self.entries.len() as u64);
         for entry in &self.entries {
             assert!(entry.from < entry.to);
-            put_varint(&mut frame, u64::from(entry.pipeline.0));
+            frame.extend_from_slice(&entry.pipeline.0.to_le_bytes());
             put_varint(&mut frame, zigzag(entry.from.as_micros()));
             put_varint(&mut frame, entry.to.since(entry.from).as_micros().unsigned_abs());
             put_varint(&mut frame, entry.readings);
@@ -71,17 +74,26 @@ impl Loss {
 
     /// Reads a whole record and checks it.
     pub fn parse(frame: &[u8]) -> Result<Self, WireFault> {
-        let Envelope { epoch, seq, body, .. } = Envelope::open(frame)?.of_kind(KIND)?.sealed()?;
-        let mut cursor = Cursor::new(body);
+        let envelope = Envelope::open(frame)?.of_kind(KIND)?.sealed()?;
+        let mut cursor = Cursor::new(envelope.body);
         let count = cursor.length(LOSSES_MAX, "losses")?;
-        let entries = (0..count).map(|_| entry(&mut cursor)).collect::<Result<_, _>>()?;
+        let entries = (0..count).map(|_| entry(&mut cursor, envelope.version));
+        let entries = entries.collect::<Result<_, _>>()?;
         cursor.finish()?;
-        Ok(Self { epoch, seq, entries })
+        Ok(Self {
+            epoch: envelope.epoch,
+            seq: envelope.seq,
+            entries,
+        })
     }
 }
 
-fn entry(cursor: &mut Cursor<'_>) -> Result<LossEntry, WireFault> {
-    let pipeline = u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("pipeline number"))?;
+fn entry(cursor: &mut Cursor<'_>, version: u8) -> Result<LossEntry, WireFault> {
+    let pipeline = if version == v1::VERSION {
+        take_number(cursor)?
+    } else {
+        PipelineId(u64::from_le_bytes(cursor.array()?))
+    };
     let from = Timestamp::from_micros(unzigzag(cursor.varint()?)).ok_or(WireFault::Invalid("timestamp"))?;
     let length = i64::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("timestamp"))?;
     let to = from
@@ -91,7 +103,7 @@ fn entry(cursor: &mut Cursor<'_>) -> Result<LossEntry, WireFault> {
         .and_then(Timestamp::from_micros)
         .ok_or(WireFault::Invalid("timestamp"))?;
     Ok(LossEntry {
-        pipeline: PipelineId(pipeline),
+        pipeline,
         from,
         to,
         readings: cursor.varint()?,

@@ -6,8 +6,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::WireFault;
+use super::lineage::{DatabaseId, Forked, Lineage};
 use crate::limits::{
-    AGENT_NAME_BYTES_MAX, COUNTERS_MAX, LADDER_MAX, PIPELINES_MAX, RANGES_MAX, WINDOW_SIZE_MAX,
+    AGENT_NAME_BYTES_MAX, ANCESTORS_MAX, COUNTERS_MAX, LADDER_MAX, NUMBERS_MAX, PIPELINES_MAX, RANGES_MAX,
+    SOURCES_MAX, WINDOW_SIZE_MAX,
 };
 use crate::plan::{Pipeline, PipelineId};
 use crate::time::{Span, Timestamp};
@@ -39,18 +41,32 @@ pub struct Hello {
     pub software: String,
     /// The epoch of this run.
     pub epoch: u64,
-    /// The version of the plan that it runs; 0 for none.
-    pub plan_version: u64,
+    /// The fingerprint of the plan that it runs ([`AgentPlan::fingerprint`]); 0 for none.
+    pub plan: u64,
+    /// The database that it was last linked to, which its plan and its new batches belong to; none before the first.
+    pub database: Option<DatabaseId>,
+    /// Where its state comes from; none from an agent whose disk does not work yet, which sends no batches, or of
+    /// version 1.
+    pub lineage: Option<Lineage>,
     /// The batches that it still holds.
-    pub held: Vec<EpochRange>,
+    pub held: Vec<HeldEpoch>,
+}
+
+/// What an agent holds of one epoch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldEpoch {
+    /// The epoch and the seqs.
+    pub batches: EpochRange,
+    /// The database that the epoch belongs to; none if that is of a time before databases had names.
+    pub database: Option<DatabaseId>,
 }
 
 /// What an agent runs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AgentPlan {
-    /// The plan's version.
+    /// The plan's version, for people: another database may have given it to another plan.
     pub version: u64,
-    /// The pipelines with their numbers.
+    /// The pipelines with their ids.
     pub pipelines: Vec<(PipelineId, Pipeline)>,
     /// The coarsening ladders: for each pipeline that has one its rungs, ascending.
     pub coarser: Vec<Coarser>,
@@ -62,7 +78,7 @@ pub struct AgentPlan {
 pub struct Coarser {
     /// The pipeline whose deltas are merged.
     pub of: PipelineId,
-    /// The number under which the merged deltas are shipped. Its definition is that of `of` but for the pane.
+    /// The id under which the merged deltas are shipped. Its definition is that of `of` but for the pane.
     pub pipeline: PipelineId,
     /// Its pane width: a multiple of the rung before, and of the pane of `of`.
     pub pane: Span,
@@ -71,6 +87,10 @@ pub struct Coarser {
 /// The aggregator's answer to a hello.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Welcome {
+    /// The database; none from an aggregator of version 1.
+    pub database: Option<DatabaseId>,
+    /// For an agent that runs a plan of version 1: the ids of all pipelines that have numbers.
+    pub numbers: Vec<(u32, PipelineId)>,
     /// The plan to run, when it differs from the one that the agent runs.
     pub plan: Option<AgentPlan>,
     /// For each epoch of the hello: which of the held batches are committed already.
@@ -84,7 +104,7 @@ pub struct Welcome {
 /// A number that an agent counts, cumulative within its era.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CounterSample {
-    /// The pipeline that it is about, or pipeline 0 for the agent itself.
+    /// The pipeline that it is about, or [`PipelineId::NONE`] for the agent itself.
     pub pipeline: PipelineId,
     /// Which counter: [`crate::metrics::Counter::code`].
     pub counter: u8,
@@ -113,6 +133,30 @@ pub struct Heartbeat {
     pub backlog_batches: u64,
     /// Their bytes.
     pub backlog_bytes: u64,
+    /// How the agent's sources are.
+    pub sources: Vec<SourceState>,
+    /// How the agent's clock is; none if that is not known.
+    pub clock: Option<ClockState>,
+}
+
+/// How one source of messages is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourceState {
+    /// Its name in the agent's configuration.
+    pub name: String,
+    /// Whether messages can come in.
+    pub is_connected: bool,
+    /// Since when that is so, by the agent's wall clock.
+    pub since: Timestamp,
+}
+
+/// How an agent's wall clock is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClockState {
+    /// How far it is ahead of the aggregator's, as of the last welcome.
+    pub offset: Span,
+    /// Whether the agent lets it move watermarks.
+    pub is_trusted: bool,
 }
 
 /// Why the aggregator will never take a batch.
@@ -132,6 +176,8 @@ pub enum RejectReason {
     OtherAgent,
     /// With it a pane would have more readings of one key than there may be.
     TooManyReadings,
+    /// It was gathered for another database, and what it means in this one is not certain.
+    OtherDatabase,
 }
 
 /// A batch that will never be taken.
@@ -162,6 +208,8 @@ pub enum Message {
     Drain,
     /// Agent: how I am.
     Heartbeat(Heartbeat),
+    /// Aggregator: your state is an older copy; let go of what was gathered before this start, and greet anew.
+    Forked(Forked),
 }
 
 impl Message {
@@ -175,6 +223,8 @@ impl Message {
             Self::Plan(_) => 5,
             Self::Drain => 6,
             Self::Heartbeat(_) => 7,
+            // 8 and 9 are batches and losses.
+            Self::Forked(_) => 10,
         }
     }
 
@@ -187,19 +237,25 @@ impl Message {
                     AGENT_NAME_BYTES_MAX,
                     "agent name",
                 )?;
-                check_epochs(&hello.held)
+                let ancestors = hello.lineage.iter().map(|lineage| lineage.ancestors.len());
+                within(ancestors.sum(), ANCESTORS_MAX, "ancestors")?;
+                check_epochs(hello.held.iter().map(|held| &held.batches))
             }
             Self::Welcome(welcome) => {
                 welcome.plan.as_ref().map_or(Ok(()), check_plan)?;
-                check_epochs(&welcome.committed)
+                within(welcome.numbers.len(), NUMBERS_MAX, "numbers of pipelines")?;
+                check_epochs(welcome.committed.iter())
             }
             Self::Ack(range) => check_ranges(&range.ranges),
             Self::Plan(plan) => check_plan(plan),
             Self::Heartbeat(heartbeat) => {
                 within(heartbeat.watermarks.len(), PIPELINES_MAX, "watermarks")?;
-                within(heartbeat.counters.len(), COUNTERS_MAX, "counters")
+                within(heartbeat.counters.len(), COUNTERS_MAX, "counters")?;
+                within(heartbeat.sources.len(), SOURCES_MAX, "sources")?;
+                let names = heartbeat.sources.iter().map(|source| source.name.len());
+                within(names.max().unwrap_or(0), AGENT_NAME_BYTES_MAX, "name of a source")
             }
-            Self::Reject(_) | Self::Drain => Ok(()),
+            Self::Reject(_) | Self::Drain | Self::Forked(_) => Ok(()),
         }
     }
 }
@@ -212,10 +268,10 @@ pub(super) fn within(length: usize, limit: usize, what: &'static str) -> Result<
     }
 }
 
-fn check_epochs(epochs: &[EpochRange]) -> Result<(), WireFault> {
-    let ranges = epochs.iter().map(|epoch| epoch.ranges.len() + 1).sum();
+fn check_epochs<'e>(epochs: impl Iterator<Item = &'e EpochRange> + Clone) -> Result<(), WireFault> {
+    let ranges = { epochs.clone() }.map(|epoch| epoch.ranges.len() + 1).sum();
     within(ranges, RANGES_MAX, "seq ranges")?;
-    epochs.iter().try_for_each(|epoch| check_ranges(&epoch.ranges))
+    { epochs }.try_for_each(|epoch| check_ranges(&epoch.ranges))
 }
 
 fn check_ranges(ranges: &[SeqRange]) -> Result<(), WireFault> {
@@ -243,7 +299,7 @@ fn check_plan(plan: &AgentPlan) -> Result<(), WireFault> {
     let mut reached = BTreeMap::new();
     for (id, pipeline) in &plan.pipelines {
         if !numbers.insert(*id) {
-            return Err(WireFault::Invalid("pipeline number stands twice"));
+            return Err(WireFault::Invalid("pipeline stands twice"));
         }
         reached.insert(*id, pipeline.pane);
     }
@@ -256,7 +312,7 @@ fn check_plan(plan: &AgentPlan) -> Result<(), WireFault> {
         }
         *below = rung.pane;
         if !numbers.insert(rung.pipeline) {
-            return Err(WireFault::Invalid("pipeline number stands twice"));
+            return Err(WireFault::Invalid("pipeline stands twice"));
         }
     }
     Ok(())

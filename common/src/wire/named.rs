@@ -1,21 +1,25 @@
 //! The envelope of frames that have a name: batches, and the loss records that stand in for them.
 //!
 //! ```text
-//! named := kind:u8  version:u8 = 1  epoch:u64 le  seq:varint  body  crc32c of all before:u32 le
+//! named := kind:u8  version:u8 = 2  epoch:u64 le  seq:varint  partition:varint = 0  body
+//!          crc32c of all before:u32 le
 //! ```
+//!
+//! The partition is room for what comes: a reader refuses any but 0. Version 1, which has none, is read too: an agent
+//! may hold such frames since before, and sends them as they are.
 //!
 //! A frame that waits in a spool without a name of its own yet is stored under (0, 0) and renamed when it is sealed.
 
 use alloc::vec::Vec;
 
 use super::cursor::{Cursor, put_varint};
-use super::v1::VERSION;
-use super::{WireFault, batch, checksum, loss};
+use super::{VERSION, WireFault, batch, checksum, loss, v1};
 use crate::limits::FRAME_BYTES_MAX;
 
 /// A frame whose envelope has been checked.
 pub(super) struct Envelope<'b> {
     pub(super) kind: u8,
+    pub(super) version: u8,
     pub(super) epoch: u64,
     pub(super) seq: u64,
     pub(super) body: &'b [u8],
@@ -33,16 +37,21 @@ impl<'b> Envelope<'b> {
         if !named(frame) {
             return Err(WireFault::Kind(kind));
         }
-        if version != VERSION {
+        if version != VERSION && version != v1::VERSION {
             return Err(WireFault::Version(version));
         }
         if checksum(all) != u32::from_le_bytes(*crc) {
             return Err(WireFault::Checksum);
         }
+        let (epoch, seq) = (u64::from_le_bytes(cursor.array()?), cursor.varint()?);
+        if version != v1::VERSION && cursor.varint()? != 0 {
+            return Err(WireFault::Invalid("partition"));
+        }
         Ok(Self {
             kind,
-            epoch: u64::from_le_bytes(cursor.array()?),
-            seq: cursor.varint()?,
+            version,
+            epoch,
+            seq,
             body: cursor.rest(),
         })
     }
@@ -67,12 +76,18 @@ impl<'b> Envelope<'b> {
 }
 
 /// Appends kind, version and name.
-pub(super) fn put_head(frame: &mut Vec<u8>, kind: u8, epoch: u64, seq: u64) {
+pub(super) fn put_head(frame: &mut Vec<u8>, (kind, version): (u8, u8), epoch: u64, seq: u64) {
     frame.push(kind);
-    frame.push(VERSION);
+    frame.push(version);
     frame.extend_from_slice(&epoch.to_le_bytes());
     put_varint(frame, seq);
+    if version != v1::VERSION {
+        put_varint(frame, PARTITION);
+    }
 }
+
+/// Batches are not parted yet.
+const PARTITION: u64 = 0;
 
 /// Appends the checksum of the frame that began at `start`.
 pub(super) fn put_checksum(frame: &mut Vec<u8>, start: usize) {
@@ -103,12 +118,12 @@ pub fn sealed_name(frame: &[u8]) -> Result<(u64, u64), WireFault> {
     Ok((envelope.epoch, envelope.seq))
 }
 
-/// Appends to `out` the same frame under another name, with a checksum of its own. The checksum of `frame` is checked,
+/// Appends to `out` the same frame, of the same version, under another name, with a checksum of its own. The checksum of `frame` is checked,
 /// its body is not looked at. On an error nothing is appended.
 pub fn rename(frame: &[u8], epoch: u64, seq: u64, out: &mut Vec<u8>) -> Result<(), WireFault> {
     let envelope = Envelope::open(frame)?;
     let start = out.len();
-    put_head(out, envelope.kind, epoch, seq);
+    put_head(out, (envelope.kind, envelope.version), epoch, seq);
     out.extend_from_slice(envelope.body);
     put_checksum(out, start);
     if out.len() - start > FRAME_BYTES_MAX {

@@ -1,11 +1,14 @@
 //! A section: the deltas of one pipeline and pane, as columns with the keys in ascending order.
 //!
 //! ```text
-//! section := pipeline:varint  pane:zigzag varint (µs)  rows:varint  fields:varint  components:u8 × fields
+//! section := index:varint  pane:zigzag varint (µs)  rows:varint  fields:varint  components:u8 × fields
 //!            sketches:varint  kind × sketches  key-length:varint  keys  readings − 1: column
 //!            field × fields  sketch × sketches
 //! keys    := shared prefix: column  suffix length: column  suffixes: bytes
 //! ```
+//!
+//! The index says which of the frame's pipelines the section is of: their ids are eight bytes each, and stand once in a
+//! frame ([`Pipelines`]).
 //!
 //! Reading is in two steps, so that a receiver that sees the same keys in pane after pane can recognise them by the
 //! bytes of [`SectionView::key_column`] and skip taking them apart.
@@ -18,8 +21,8 @@ use super::cursor::{Cursor, put_varint, unzigzag, zigzag};
 use super::sketch::{Room, put_kind, put_sketch, take_kind, take_sketch};
 use super::stats::{StatsScratch, put_field, take_field};
 use crate::limits::{
-    BATCH_DELTAS_MAX, DELTA_READINGS_MAX, FIELDS_MAX, KEY_BYTES_MAX, PANE_READINGS_MAX, SECTION_ENTRIES_MAX,
-    SKETCHES_MAX,
+    BATCH_DELTAS_MAX, DELTA_READINGS_MAX, FIELDS_MAX, KEY_BYTES_MAX, PANE_READINGS_MAX, PIPELINE_ID_BYTES,
+    SECTION_ENTRIES_MAX, SKETCHES_MAX,
 };
 use crate::plan::{Components, PipelineId};
 use crate::sketch::{Sketch, SketchKind};
@@ -96,7 +99,7 @@ pub struct Section {
 impl Default for Section {
     fn default() -> Self {
         Self {
-            pipeline: PipelineId(0),
+            pipeline: PipelineId::NONE,
             pane: Timestamp::clamped(0),
             keep: Vec::new(),
             keys: KeyList::default(),
@@ -143,15 +146,15 @@ impl Section {
         &self.sketches[index * self.sketch_kinds.len()..(index + 1) * self.sketch_kinds.len()]
     }
 
-    /// Appends the section's bytes. Keys must be strictly ascending, and there must be at least one row and at most
+    /// Appends the section's bytes; its pipeline is the one at `index` of the frame's. Keys must be strictly ascending, and there must be at least one row and at most
     /// [`BATCH_DELTAS_MAX`].
-    pub fn emit(&self, out: &mut Vec<u8>, scratch: &mut StatsScratch) {
+    pub fn emit(&self, index: u64, out: &mut Vec<u8>, scratch: &mut StatsScratch) {
         let rows = self.rows();
         assert!((1..=BATCH_DELTAS_MAX).contains(&rows) && self.keys.len() == rows);
         assert!(self.stats.len() == rows * self.keep.len());
         assert!(self.sketches.len() == rows * self.sketch_kinds.len());
         debug_assert!(self.sketches.iter().map(Sketch::entries).sum::<usize>() <= SECTION_ENTRIES_MAX);
-        put_varint(out, u64::from(self.pipeline.0));
+        put_varint(out, index);
         put_varint(out, zigzag(self.pane.as_micros()));
         put_varint(out, rows as u64);
         put_varint(out, self.keep.len() as u64);
@@ -197,6 +200,40 @@ impl Section {
     }
 }
 
+/// Which pipelines the sections of a frame are of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pipelines<'b> {
+    /// The index is the pipeline's number itself: frames of version 1.
+    Numbers,
+    /// Ids one after another, 8 bytes each, least significant first.
+    Table(&'b [u8]),
+    /// All are of this one, whatever their index says: panes as a store keeps them, under their pipeline.
+    One(PipelineId),
+}
+
+impl Pipelines<'_> {
+    fn take(self, cursor: &mut Cursor<'_>) -> Result<PipelineId, WireFault> {
+        match self {
+            Self::Numbers => take_number(cursor),
+            Self::Table(ids) => {
+                let index = usize::try_from(cursor.varint()?).ok();
+                let (ids, _) = ids.as_chunks::<PIPELINE_ID_BYTES>();
+                let id = index.and_then(|index| ids.get(index));
+                id.map(|id| PipelineId(u64::from_le_bytes(*id)))
+                    .ok_or(WireFault::Invalid("index of a pipeline"))
+            }
+            Self::One(id) => cursor.varint().map(|_| id),
+        }
+    }
+}
+
+/// A pipeline's number, as version 1 has it.
+pub(super) fn take_number(cursor: &mut Cursor<'_>) -> Result<PipelineId, WireFault> {
+    u32::try_from(cursor.varint()?)
+        .map(PipelineId::from)
+        .map_err(|_| WireFault::Invalid("pipeline number"))
+}
+
 /// A section's bytes with its head taken apart and its columns still packed.
 #[derive(Clone, Copy)]
 pub struct SectionView<'b> {
@@ -216,18 +253,18 @@ pub struct SectionView<'b> {
 impl<'b> SectionView<'b> {
     /// Takes the head of a section of deltas apart; `bytes` must be exactly one section. A row may have at most
     /// [`DELTA_READINGS_MAX`] readings.
-    pub fn parse(bytes: &'b [u8]) -> Result<Self, WireFault> {
-        Self::take_apart(bytes, DELTA_READINGS_MAX)
+    pub(super) fn parse(bytes: &'b [u8], pipelines: Pipelines<'_>) -> Result<Self, WireFault> {
+        Self::take_apart(bytes, pipelines, DELTA_READINGS_MAX)
     }
 
-    /// The same for a section of merged panes: a row may have up to [`PANE_READINGS_MAX`] readings.
-    pub fn parse_merged(bytes: &'b [u8]) -> Result<Self, WireFault> {
-        Self::take_apart(bytes, PANE_READINGS_MAX)
+    /// The same for a section of merged panes of this pipeline: a row may have up to [`PANE_READINGS_MAX`] readings.
+    pub fn parse_merged(bytes: &'b [u8], pipeline: PipelineId) -> Result<Self, WireFault> {
+        Self::take_apart(bytes, Pipelines::One(pipeline), PANE_READINGS_MAX)
     }
 
-    fn take_apart(bytes: &'b [u8], readings_max: u64) -> Result<Self, WireFault> {
+    fn take_apart(bytes: &'b [u8], pipelines: Pipelines<'_>, readings_max: u64) -> Result<Self, WireFault> {
         let mut cursor = Cursor::new(bytes);
-        let pipeline = u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("pipeline number"))?;
+        let pipeline = pipelines.take(&mut cursor)?;
         let pane = unzigzag(cursor.varint()?);
         let pane = Timestamp::from_micros(pane).ok_or(WireFault::Invalid("pane start"))?;
         let rows = cursor.length(BATCH_DELTAS_MAX, "rows")?;
@@ -251,7 +288,7 @@ impl<'b> SectionView<'b> {
         let key_bytes = cursor.varint()?;
         let keys = cursor.take(usize::try_from(key_bytes).map_err(|_| WireFault::Truncated)?)?;
         Ok(Self {
-            pipeline: PipelineId(pipeline),
+            pipeline,
             pane,
             rows,
             readings_max,

@@ -17,10 +17,12 @@ use core::fmt;
 
 use super::message::Message;
 use super::{WireFault, put, take};
-use crate::plan as program;
+use crate::plan::{self as program, PipelineId};
 
 /// The version byte of these forms, where they have one: plans and pipelines in a database had none.
 pub const VERSION: u8 = 1;
+/// The name that a peer of version 1 offers in the TLS handshake.
+pub const ALPN: &[u8] = b"catchment/1";
 
 /// Version 1 has no form for something; the text names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +47,8 @@ pub fn emit_message(message: &Message) -> Result<Vec<u8>, Inexpressible> {
         Message::Reject(body) => put(&message::Refusal::from(body), out),
         Message::Plan(body) => put(&pipeline::AgentPlan::try_from(body)?, out),
         Message::Drain => {}
-        Message::Heartbeat(body) => put(&message::Heartbeat::from(body), out),
+        Message::Heartbeat(body) => put(&message::Heartbeat::try_from(body)?, out),
+        Message::Forked(_) => return Err(Inexpressible("answer to an older copy of a state")),
     }
     Ok(frame)
 }
@@ -81,6 +84,11 @@ pub fn emit_pipeline(pipeline: &program::Pipeline) -> Result<Vec<u8>, Inexpressi
     let mut out = Vec::new();
     put(&pipeline::Pipeline::try_from(pipeline)?, &mut out);
     Ok(out)
+}
+
+/// A pipeline's number; whoever speaks to a peer of version 1 has put it in the place of the id.
+fn number(id: PipelineId) -> Result<u32, Inexpressible> {
+    id.number().ok_or(Inexpressible("pipeline without a number"))
 }
 
 /// Requires that something which version 1 does not have is not there either.

@@ -21,6 +21,8 @@
 //! [`super::VERSION`], and let `v2` go the way of `v1`: read for one more version. What a reader may ignore needs no
 //! version: it is an extension at the end of a message (a tag and bytes).
 
+mod heartbeat;
+
 mod language;
 
 mod message;
@@ -49,7 +51,8 @@ pub(super) fn put_message(message: &Message, out: &mut Vec<u8>) {
         Message::Reject(body) => put(&message::Refusal::from(body), out),
         Message::Plan(body) => put(&message::Plan::from(body), out),
         Message::Drain => put(&message::Drain::default(), out),
-        Message::Heartbeat(body) => put(&message::Heartbeat::from(body), out),
+        Message::Heartbeat(body) => put(&heartbeat::Heartbeat::from(body), out),
+        Message::Forked(body) => put(&message::Forked::from(body), out),
     }
 }
 
@@ -65,9 +68,15 @@ pub(super) fn take_message(kind: u8, body: &[u8]) -> Result<Message, WireFault> 
             take::<message::Drain>(body)?.check()?;
             Message::Drain
         }
-        7 => Message::Heartbeat(into::<message::Heartbeat, _>(body)?),
+        7 => Message::Heartbeat(into::<heartbeat::Heartbeat, _>(body)?),
+        10 => Message::Forked(into::<message::Forked, _>(body)?),
         other => return Err(WireFault::Kind(other)),
     })
+}
+
+/// An agent's plan, for its fingerprint.
+pub(super) fn put_agent_plan(plan: &super::AgentPlan, out: &mut Vec<u8>) {
+    put(&pipeline::AgentPlan::from(plan), out);
 }
 
 /// A plan as the database keeps it.

@@ -3,9 +3,10 @@
 
 use alloc::vec::Vec;
 
-use super::{Message, VERSION, WireFault, v1, v2};
+use super::{AgentPlan, Message, VERSION, WireFault, v1, v2};
 use crate::limits::FRAME_BYTES_MAX;
-use crate::plan::{Pipeline, Plan};
+use crate::plan::{Pipeline, PipelineId, Plan};
+use crate::sketch::hash;
 
 impl Message {
     /// The frame's bytes.
@@ -34,6 +35,15 @@ impl Message {
     }
 }
 
+impl AgentPlan {
+    /// What tells this plan from any other, in whatever database: XXH64 (seed 0) of its form. Never 0, which is "none".
+    pub fn fingerprint(&self) -> u64 {
+        let mut form = alloc::vec![VERSION];
+        v2::put_agent_plan(self, &mut form);
+        hash(&form).max(1)
+    }
+}
+
 /// A plan's bytes.
 pub fn emit_plan(plan: &Plan) -> Vec<u8> {
     let mut out = alloc::vec![VERSION];
@@ -51,6 +61,21 @@ pub fn emit_pipeline(pipeline: &Pipeline) -> Vec<u8> {
     let mut out = alloc::vec![VERSION];
     v2::put_pipeline(pipeline, &mut out);
     out
+}
+
+/// The id of a pipeline: XXH64 (seed 0) of its canonical form, version byte included, then the id of the pipeline of
+/// whose ladder it is a rung (0 if of none) and the nonce, 8 bytes each, least significant first. The nonce is 0 for the
+/// first that is so defined, and a random number for one that goes on apart from those before it.
+///
+/// A pipeline that version 2 can express keeps its form of version 2 in whatever version follows, so that its id does
+/// not change.
+pub fn fingerprint(pipeline: &Pipeline, coarser_of: Option<PipelineId>, nonce: u64) -> PipelineId {
+    let mut form = emit_pipeline(pipeline);
+    form.extend_from_slice(&coarser_of.unwrap_or(PipelineId::NONE).0.to_le_bytes());
+    form.extend_from_slice(&nonce.to_le_bytes());
+    let hash = hash(&form);
+    // Below are the numbers of version 1.
+    PipelineId(if hash < PipelineId::NUMBERS { !hash } else { hash })
 }
 
 /// Reads a pipeline and checks it.

@@ -79,7 +79,9 @@ async fn greet(site: &Site, endpoint: &quinn::Endpoint, name: &str) -> Result<Li
         agent: name.into(),
         software: "idle".into(),
         epoch: 1,
-        plan_version: 0,
+        plan: 0,
+        database: None,
+        lineage: None,
         held: Vec::new(),
     })
     .emit();

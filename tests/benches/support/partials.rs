@@ -18,10 +18,10 @@ pub fn keys(count: usize) -> Vec<Vec<u8>> {
 }
 
 /// Deltas of one pane: some keys, ten readings each, as an agent would send them.
-pub fn section(keys: &[Vec<u8>], pane: i64, seed: u64) -> Section {
+pub fn section(id: PipelineId, keys: &[Vec<u8>], pane: i64, seed: u64) -> Section {
     let (pipeline, mut dice) = (pipeline(), Dice::new(seed));
     let mut section = Section::default();
-    section.reset(PipelineId(1), timestamp(pane), kept(&pipeline.fields[..1]));
+    section.reset(id, timestamp(pane), kept(&pipeline.fields[..1]));
     for (device, key) in keys.iter().enumerate() {
         let mut stats = Stats::IDENTITY;
         for reading in 0..10 {

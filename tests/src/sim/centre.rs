@@ -10,6 +10,8 @@ use catchment_aggregator::store::memory::Memory;
 use catchment_aggregator::store::{Reads, Store};
 use catchment_common::plan::{Plan, Query};
 use catchment_common::time::{Span, Timestamp};
+use catchment_common::wire::VERSION;
+use catchment_common::wire::lineage::DatabaseId;
 
 use super::case::{Case, MS, SECOND};
 use super::plans::Variant;
@@ -36,7 +38,7 @@ pub(super) struct Centre {
 
 impl Centre {
     pub(super) fn new(case: &Case) -> Self {
-        let mut store = Memory::default();
+        let mut store = Memory::new(DatabaseId(u128::from(case.seed)));
         apply(&mut store, case.plan.queries());
         Self {
             machine: None,
@@ -59,7 +61,7 @@ impl Centre {
 
     pub(super) fn handle_connected(&mut self, link: u64, agent: &str) {
         if let Some(machine) = &mut self.machine {
-            machine.handle_connected(link, agent);
+            machine.handle_connected(link, agent, VERSION);
         }
     }
 

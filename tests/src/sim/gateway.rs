@@ -3,7 +3,7 @@
 mod disk;
 
 use bytes::Bytes;
-use catchment_agent::agent::{Agent, Outcome};
+use catchment_agent::agent::{Agent, KeptPlan};
 use catchment_agent::log::disk::Job;
 use catchment_agent::log::spool::Lane;
 use catchment_agent::metrics::AGENT;
@@ -11,7 +11,7 @@ use catchment_agent::settings::{ClockUnset, Settings};
 use catchment_agent::source::in_flight::Packet;
 use catchment_common::metrics::Counter;
 use catchment_common::time::{Now, Span};
-use catchment_common::wire::{AgentPlan, Message};
+use catchment_common::wire::Message;
 
 use super::broker::{Broker, FromBroker};
 use super::case::{Case, SECOND};
@@ -32,7 +32,7 @@ pub(super) struct Gateway {
     pub(super) offset_us: i64,
     pub(super) asleep_until: u64,
     settings: Settings,
-    plan_file: AgentPlan,
+    plan_file: KeptPlan,
     life: u32,
     boot: u64,
     /// The job under way and its next step.
@@ -48,7 +48,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    pub(super) fn new(index: usize, case: &Case, plan: AgentPlan) -> Self {
+    pub(super) fn new(index: usize, case: &Case, plan: KeptPlan) -> Self {
         let settings = Settings {
             name: format!("gw-{index}"),
             memory_bytes: case.memory_bytes,
@@ -329,12 +329,13 @@ impl World<'_> {
         let now = self.gateway_clock(index);
         let reachable = self.gateways[index].cut_until <= self.now && self.centre.is_up();
         let id = self.next_link;
+        let fresh = self.fresh();
         let gateway = &mut self.gateways[index];
         let Some(agent) = &mut gateway.agent else { return };
         if reachable {
             gateway.link = Some(id);
             self.next_link += 1;
-            agent.handle_connected();
+            agent.handle_connected(fresh);
             self.links.insert(id, Link::new(index));
             self.centre.handle_connected(id, gateway.settings.name.as_str());
             self.log(|| format!("gw-{index} link {id} is up"));
@@ -354,9 +355,8 @@ impl World<'_> {
         if let Message::Reject(refusal) = &message {
             let text = format!("gw-{index} is refused a batch: {refusal:?}");
             self.fail(text);
-        } else if let Outcome::PlanChanged(plan) = agent.handle_message(now, message, &gateway.disk) {
-            gateway.broker.filters = agent.filters();
-            gateway.plan_file = plan;
+        } else {
+            agent.handle_message(now, message, &gateway.disk);
         }
         self.after(index);
     }
@@ -372,6 +372,10 @@ impl World<'_> {
         let gateway = &mut self.gateways[index];
         let life = gateway.life;
         let Some(agent) = &mut gateway.agent else { return };
+        if let Some(kept) = agent.poll_plan() {
+            gateway.broker.filters = agent.filters();
+            gateway.plan_file = kept;
+        }
         if gateway.held_arrivals > 0 && !agent.is_backed_up() {
             let held = std::mem::take(&mut gateway.held_arrivals);
             self.come_down(index, held);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use catchment_agent::agent::KeptPlan;
 use catchment_common::time::{Instant, Now, Timestamp};
 use catchment_common::wire::AgentPlan;
 use catchment_firmware_sim::dice::Dice;
@@ -106,6 +107,7 @@ pub(super) struct World<'c> {
     pub(super) case: &'c Case,
     pub(super) now: u64,
     pub(super) dice: Dice,
+    bits: Dice,
     pub(super) gateways: Vec<Gateway>,
     pub(super) centre: Centre,
     pub(super) links: BTreeMap<u64, Link>,
@@ -134,6 +136,7 @@ impl<'c> World<'c> {
             case,
             now: 0,
             dice: Dice::new(case.seed, 3),
+            bits: Dice::new(case.seed, 5),
             gateways: Vec::new(),
             centre: Centre::new(case),
             links: BTreeMap::new(),
@@ -154,7 +157,11 @@ impl<'c> World<'c> {
         let plan = catalog(&world.centre.store).agent_plan();
         world.plans.insert(plan.version, plan.clone());
         for index in 0..case.gateways {
-            world.gateways.push(Gateway::new(index, case, plan.clone()));
+            let kept = KeptPlan {
+                plan: plan.clone(),
+                database: Some(world.centre.store.database),
+            };
+            world.gateways.push(Gateway::new(index, case, kept));
             world.start_gateway(index);
         }
         world.at(0, Event::RestartCentre);
@@ -202,6 +209,11 @@ impl<'c> World<'c> {
 
     pub(super) fn number(&mut self) -> u64 {
         u64::from(self.dice.below(u32::MAX)) << 32 | u64::from(self.dice.below(u32::MAX))
+    }
+
+    /// Random bits of a stream of their own, so that drawing them changes nothing else.
+    pub(super) fn fresh(&mut self) -> u64 {
+        u64::from(self.bits.below(u32::MAX)) << 32 | u64::from(self.bits.below(u32::MAX))
     }
 
     pub(super) fn log(&mut self, text: impl FnOnce() -> String) {

@@ -3,13 +3,15 @@
 
 use std::net::UdpSocket;
 
+use catchment_aggregator::plan_toml;
 use catchment_common::limits::FRAME_BYTES_MAX;
 use catchment_common::number::decimal::Value;
 use catchment_common::plan::{Components, PipelineId};
 use catchment_common::stats::Stats;
 use catchment_common::time::Timestamp;
 use catchment_common::wire::{
-    ALPN, BatchWriter, EpochRange, Heartbeat, Message, Refusal, RejectReason, Section, SeqRange, checksum,
+    ALPN, BatchWriter, EpochRange, Heartbeat, Message, Refusal, RejectReason, Section, SeqRange, VERSION,
+    checksum, fingerprint,
 };
 use catchment_tests::agent::AgentConfig;
 use catchment_tests::aggregator::Aggregator;
@@ -22,18 +24,24 @@ use catchment_tests::world::{FLEET_PLAN, World};
 const EPOCH: u64 = 7;
 const PANE: i64 = 1_700_000_000_000_000;
 
-/// The head of every batch here: kind, version, epoch; seq follows.
+/// The head of batches of version 1: kind, version, epoch; seq follows.
 fn head() -> Vec<u8> {
     let mut head = vec![8, 1];
     head.extend(EPOCH.to_le_bytes());
     head
 }
 
+/// The pipeline of the plan's first query.
+fn climate() -> PipelineId {
+    let plan = plan_toml::parse(FLEET_PLAN, "plan.toml").unwrap();
+    fingerprint(&plan.pipelines().pipelines[0], None, 0)
+}
+
 /// A batch of one section, sealed as an agent would.
-fn batch(seq: u64, pipeline: u32, pane: i64, fields: usize) -> Vec<u8> {
+fn batch(seq: u64, pipeline: PipelineId, pane: i64, fields: usize) -> Vec<u8> {
     let mut section = Section::default();
     let keep = vec![Components::STATS; fields];
-    section.reset(PipelineId(pipeline), Timestamp::clamped(pane), keep.into_iter());
+    section.reset(pipeline, Timestamp::clamped(pane), keep.into_iter());
     section.keys.push(b"berlin\0dev-1");
     section.readings.push(1);
     let mut stats = Stats::IDENTITY;
@@ -95,19 +103,19 @@ fn a_bad_batch_is_refused_by_name_and_the_connection_goes_on() {
     let cases: Vec<(&str, Vec<u8>, RejectReason)> = vec![
         (
             "a wrong checksum",
-            changed(1, 1, batch(1, 1, PANE, two_fields)),
+            changed(1, 1, batch(1, climate(), PANE, two_fields)),
             RejectReason::Checksum,
         ),
         (
             "a flipped bit inside",
-            changed(9, 4, batch(2, 1, PANE, two_fields)),
+            changed(9, 4, batch(2, climate(), PANE, two_fields)),
             RejectReason::Checksum,
         ),
         (
-            "version 2",
+            "version 3",
             {
-                let mut frame = batch(3, 1, PANE, two_fields);
-                frame[1] = 2;
+                let mut frame = batch(3, climate(), PANE, two_fields);
+                frame[1] = 3;
                 frame
             },
             RejectReason::Version,
@@ -145,17 +153,17 @@ fn a_bad_batch_is_refused_by_name_and_the_connection_goes_on() {
         ),
         (
             "an unknown pipeline",
-            batch(11, 999, PANE, two_fields),
+            batch(11, PipelineId(u64::MAX - 9), PANE, two_fields),
             RejectReason::UnknownPipeline,
         ),
         (
             "other fields than the pipeline has",
-            batch(12, 1, PANE, 1),
+            batch(12, climate(), PANE, 1),
             RejectReason::UnknownPipeline,
         ),
         (
             "a pane that does not fit",
-            batch(13, 1, PANE + 1, two_fields),
+            batch(13, climate(), PANE + 1, two_fields),
             RejectReason::BadPane,
         ),
     ];
@@ -177,7 +185,7 @@ fn a_bad_batch_is_refused_by_name_and_the_connection_goes_on() {
         );
     }
     // A good one is taken on the same connection.
-    intruder.send_frame(&batch(20, 1, PANE, two_fields));
+    intruder.send_frame(&batch(20, climate(), PANE, two_fields));
     assert_eq!(intruder.receive(), Some(ack(20)));
     check_alive(&world, &mut aggregator);
 }
@@ -188,7 +196,7 @@ fn a_bad_batch_is_refused_by_name_and_the_connection_goes_on() {
 fn a_batch_that_comes_again_is_merged_once() {
     let world = World::new();
     let mut aggregator = Aggregator::start(&world, FLEET_PLAN);
-    let frame = batch(1, 1, PANE, 2);
+    let frame = batch(1, climate(), PANE, 2);
     let mut intruder = Intruder::greeted(&world, "gw-1", aggregator.address());
     for _ in 0..2 {
         intruder.send_frame(&frame);
@@ -204,7 +212,7 @@ fn a_batch_that_comes_again_is_merged_once() {
     intruder.send_frame(&frame);
     assert_eq!(intruder.receive(), Some(ack(1)));
     intruder.send_message(&Message::Heartbeat(Heartbeat {
-        watermarks: vec![(PipelineId(1), Timestamp::clamped(PANE + 60_000_000))],
+        watermarks: vec![(climate(), Timestamp::clamped(PANE + 60_000_000))],
         seq: 1,
         ..heartbeat()
     }));
@@ -226,6 +234,8 @@ fn heartbeat() -> Heartbeat {
         counters: Vec::new(),
         backlog_batches: 0,
         backlog_bytes: 0,
+        sources: Vec::new(),
+        clock: None,
     }
 }
 
@@ -253,17 +263,17 @@ fn bytes_that_are_no_frame_end_the_connection_and_nothing_else() {
             &old_hello,
             "the frame has version 9, this side speaks 2",
         ),
-        ("a cut heartbeat", &[7, 1, 0x80], "the frame ends too early"),
+        ("a cut heartbeat", &[7, VERSION, 0x80], "the frame ends too early"),
         (
             "noise",
             &[
-                7, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+                7, VERSION, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
             ],
             "invalid: body",
         ),
         (
             "a list of four thousand million",
-            &[7, 1, 1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0x0f],
+            &[7, VERSION, 1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0x0f],
             "the frame ends too early",
         ),
         ("bytes too many", &trailing, "bytes follow after the frame's end"),
@@ -300,7 +310,7 @@ fn an_agent_must_be_who_it_says_and_say_so_first() {
     let address = aggregator.address();
 
     let mut early = Intruder::connect(&world, "pki", "gw-1", address, ALPN).unwrap();
-    early.send_frame(&batch(1, 1, PANE, 2));
+    early.send_frame(&batch(1, climate(), PANE, 2));
     assert!(early.reason().contains("a batch before the hello"));
 
     let mut liar = Intruder::connect(&world, "pki", "gw-1", address, ALPN).unwrap();
@@ -322,7 +332,7 @@ fn an_agent_must_be_who_it_says_and_say_so_first() {
             .reason()
             .contains("a newer one of this agent has taken over")
     );
-    newer.send_frame(&batch(2, 1, PANE, 2));
+    newer.send_frame(&batch(2, climate(), PANE, 2));
     assert!(matches!(newer.receive(), Some(Message::Ack(_))));
     check_alive(&world, &mut aggregator);
 }

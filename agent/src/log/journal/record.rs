@@ -2,23 +2,28 @@
 //!
 //! ```text
 //! KEY        := 1  number  length  bytes          a key's number within this segment
-//! MESSAGE    := 2  id:u16  hash:u32               a QoS 1 message begins
+//! MESSAGE    := 2  source  id:u16  hash:u32       a QoS 1 message begins
 //! READING    := 3  pipeline  key  Δtime:zigzag µs  value × fields  tag × watched tags
 //! CLOSED     := 4  pipeline  watermark:i64 µs        partials of the pipeline that end by then are in the spool
 //! CLOSED_ALL := 5                                 all partials are
 //! TAKEN      := 6  pipeline  pane:i64 µs  count  (length  key bytes) × count
-//! SESSION    := 7                                 the broker's session is new
-//! COUNTS     := 8  count  (pipeline  code:u8  increase) × count
+//! SESSION    := 7  source                         the broker's session is new
+//! COUNTS     := 8  count  (name  code:u8  increase) × count
 //! SPOOLED    := 9  number                         the spool's last record that belongs to this history; the highest
 //!                                                 number of all counts
-//! SNAPSHOT   := 10 version:u8  era:u64  number  length plan  count (pipeline code:u8 value) × count
+//! SNAPSHOT   := 10                                see [`super::snapshot`]
 //! DEVICE     := 11 number  last  window:u64  length  bytes
 //! SEQUENCE   := 12 number  sequence               of the reading that follows
 //! WINDOW     := 13 number  window:zigzag ms  readings  length  bytes     the newest window of a pipeline's key
 //! NEXT       := 14 number  window:zigzag ms       the key's next window
 //! FLOOR      := 15 window:zigzag ms               the highest window that was forgotten
 //! GONE       := 16 length  bytes                  a key whose newest window was forgotten
+//! SEALED     := 17 seq                            the last seq given out in the epoch of the snapshot
+//! POSITION   := 18 source  partition  offset      how far a source has been read
 //!
+//! name  := 0                       the agent itself
+//!        | 1  id:u64 le            a pipeline
+//!        | 2 + n                   the n-th pipeline of the plan, then the rungs of its ladders
 //! value := 0                       absent
 //!        | 1 + scale  zigzag n     n · 10^scale units of 10⁻¹⁸
 //!        | 38  units:i128
@@ -26,16 +31,22 @@
 //! tag   := 0                       absent
 //!        | 1 + length  bytes
 //! ```
+//!
+//! A segment has the version of its snapshot. In version 1 MESSAGE and SESSION name no source, counters name a pipeline
+//! by its number, as a varint, and the bytes of WINDOW and GONE begin with that number in four bytes instead of with an id
+//! in eight.
 
-use catchment_common::limits::{KEY_BYTES_MAX, PLAN_BYTES_MAX, WINDOW_STEP_MIN};
-use catchment_common::metrics::Counter;
+use std::borrow::Cow;
+
+use catchment_common::limits::{KEY_BYTES_MAX, WINDOW_STEP_MIN};
 use catchment_common::number::decimal::Value;
-use catchment_common::plan::PipelineId;
 use catchment_common::time::Timestamp;
 use catchment_common::wire::cursor::{Cursor, put_varint, unzigzag, zigzag};
-use catchment_common::wire::{AgentPlan, CounterSample, Message, WireFault};
+use catchment_common::wire::{AgentPlan, CounterSample, WireFault};
 
-use crate::aggregate::count_windows::{self, Window};
+use super::context::{Context, PipelineNames, take_u32};
+use super::snapshot::Snapshot;
+use crate::aggregate::count_windows::Window;
 use crate::source::dedupe::{IDENTITY_BYTES_MAX, Numbers};
 
 pub(super) const KEY: u8 = 1;
@@ -54,15 +65,13 @@ pub(super) const WINDOW: u8 = 13;
 pub(super) const NEXT: u8 = 14;
 pub(super) const FLOOR: u8 = 15;
 pub(super) const GONE: u8 = 16;
+pub(super) const SEALED: u8 = 17;
+pub(super) const POSITION: u8 = 18;
 
-/// The version of these records, in each snapshot.
-const VERSION: u8 = 1;
 const ABSENT: u8 = 0;
 const SCALE_MAX: u8 = 36;
 const RAW: u8 = 38;
 const STEPS: u8 = 39;
-/// Most counters in one record; far above pipelines × counters of any agent.
-const COUNTS_MAX: usize = 1 << 20;
 /// Most keys in one record: the largest table a gateway could hold.
 const TAKEN_MAX: usize = 1 << 24;
 
@@ -75,6 +84,7 @@ pub enum Record<'b> {
         bytes: &'b [u8],
     },
     Message {
+        source: u32,
         id: u16,
         hash: u32,
     },
@@ -95,10 +105,12 @@ pub enum Record<'b> {
         pane: Timestamp,
         keys: Vec<&'b [u8]>,
     },
-    Session,
+    Session {
+        source: u32,
+    },
     Counts(Vec<CounterSample>),
     Spooled(u64),
-    Snapshot(Snapshot),
+    Snapshot(Box<Snapshot>),
     Device {
         number: u64,
         numbers: Numbers,
@@ -111,97 +123,28 @@ pub enum Record<'b> {
     Window {
         id: u64,
         window: Window,
-        bytes: &'b [u8],
+        bytes: Cow<'b, [u8]>,
     },
     Next {
         id: u64,
         number: Timestamp,
     },
     Floor(Timestamp),
-    Gone(&'b [u8]),
-}
-
-/// What a segment begins with, so that it needs none before it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Snapshot {
-    /// The era of the counters.
-    pub era: u64,
-    /// The spool's last record so far.
-    pub spooled: u64,
-    /// The plan that pipelines and fields refer to.
-    pub plan: AgentPlan,
-    /// All counters.
-    pub counts: Vec<CounterSample>,
-}
-
-impl Snapshot {
-    pub(super) fn put(&self, out: &mut Vec<u8>) {
-        out.push(SNAPSHOT);
-        out.push(VERSION);
-        out.extend_from_slice(&self.era.to_le_bytes());
-        put_varint(out, self.spooled);
-        let plan = Message::Plan(self.plan.clone()).emit();
-        put_varint(out, plan.len() as u64);
-        out.extend_from_slice(&plan);
-        put_samples(out, &self.counts);
-    }
-
-    fn take(cursor: &mut Cursor<'_>) -> Result<Self, WireFault> {
-        let version = cursor.byte()?;
-        if version != VERSION {
-            return Err(WireFault::Version(version));
-        }
-        let era = u64::from_le_bytes(cursor.array()?);
-        let spooled = cursor.varint()?;
-        let length = cursor.length(PLAN_BYTES_MAX, "plan")?;
-        let Message::Plan(plan) = Message::parse(cursor.take(length)?)? else {
-            return Err(WireFault::Invalid("plan"));
-        };
-        Ok(Self {
-            era,
-            spooled,
-            plan,
-            counts: take_samples(cursor)?,
-        })
-    }
+    Gone(Cow<'b, [u8]>),
+    Sealed(u64),
+    Position {
+        source: u32,
+        partition: u32,
+        offset: u64,
+    },
 }
 
 /// Appends increases of counters, if there are any.
-pub(super) fn put_counts(out: &mut Vec<u8>, samples: &[CounterSample]) {
+pub(super) fn put_counts(out: &mut Vec<u8>, names: &PipelineNames, samples: &[CounterSample]) {
     if !samples.is_empty() {
         out.push(COUNTS);
-        put_samples(out, samples);
+        names.put_samples(out, samples);
     }
-}
-
-fn put_samples(out: &mut Vec<u8>, samples: &[CounterSample]) {
-    put_varint(out, samples.len() as u64);
-    for sample in samples {
-        put_varint(out, u64::from(sample.pipeline.0));
-        out.push(sample.counter);
-        put_varint(out, sample.value);
-    }
-}
-
-fn take_samples(cursor: &mut Cursor<'_>) -> Result<Vec<CounterSample>, WireFault> {
-    let count = cursor.length(COUNTS_MAX, "counters")?;
-    let mut samples = Vec::new();
-    for _ in 0..count {
-        let pipeline = PipelineId(take_u32(cursor)?);
-        let counter = cursor.byte()?;
-        Counter::from_code(counter).ok_or(WireFault::Invalid("counter"))?;
-        let value = cursor.varint()?;
-        samples.push(CounterSample {
-            pipeline,
-            counter,
-            value,
-        });
-    }
-    Ok(samples)
-}
-
-fn take_u32(cursor: &mut Cursor<'_>) -> Result<u32, WireFault> {
-    u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("number above 32 bits"))
 }
 
 /// Appends a window's number.
@@ -324,8 +267,9 @@ impl<'b> Records<'b> {
         }
     }
 
-    /// The next record. Readings are read as `plan` says.
-    pub fn next(&mut self, plan: &AgentPlan) -> Result<Option<Record<'b>>, WireFault> {
+    /// The next record, read as the segment's snapshot says.
+    pub fn next(&mut self, context: &Context) -> Result<Option<Record<'b>>, WireFault> {
+        let plan = &context.plan;
         let cursor = &mut self.cursor;
         if cursor.rest().is_empty() {
             return Ok(None);
@@ -340,6 +284,7 @@ impl<'b> Records<'b> {
                 }
             }
             MESSAGE => Record::Message {
+                source: context.take_source(cursor)?,
                 id: u16::from_le_bytes(cursor.array()?),
                 hash: u32::from_le_bytes(cursor.array()?),
             },
@@ -359,10 +304,12 @@ impl<'b> Records<'b> {
                 }
                 Record::Taken { pipeline, pane, keys }
             }
-            SESSION => Record::Session,
-            COUNTS => Record::Counts(take_samples(cursor)?),
+            SESSION => Record::Session {
+                source: context.take_source(cursor)?,
+            },
+            COUNTS => Record::Counts(context.take_samples(cursor)?),
             SPOOLED => Record::Spooled(cursor.varint()?),
-            SNAPSHOT => Record::Snapshot(Snapshot::take(cursor)?),
+            SNAPSHOT => Record::Snapshot(Box::new(Snapshot::take(cursor)?)),
             DEVICE => {
                 let (number, last) = (cursor.varint()?, cursor.varint()?);
                 let window = u64::from_le_bytes(cursor.array()?);
@@ -380,11 +327,10 @@ impl<'b> Records<'b> {
             WINDOW => {
                 let (id, number) = (cursor.varint()?, take_number(cursor)?);
                 let readings = take_u32(cursor)?;
-                let length = cursor.length(count_windows::IDENTITY_BYTES_MAX, "window")?;
                 Record::Window {
                     id,
                     window: Window { number, readings },
-                    bytes: cursor.take(length)?,
+                    bytes: context.take_identity(cursor)?,
                 }
             }
             NEXT => Record::Next {
@@ -392,10 +338,13 @@ impl<'b> Records<'b> {
                 number: take_number(cursor)?,
             },
             FLOOR => Record::Floor(take_number(cursor)?),
-            GONE => {
-                let length = cursor.length(count_windows::IDENTITY_BYTES_MAX, "window")?;
-                Record::Gone(cursor.take(length)?)
-            }
+            GONE => Record::Gone(context.take_identity(cursor)?),
+            SEALED => Record::Sealed(cursor.varint()?),
+            POSITION => Record::Position {
+                source: take_u32(cursor)?,
+                partition: take_u32(cursor)?,
+                offset: cursor.varint()?,
+            },
             other => return Err(WireFault::Kind(other)),
         }))
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use catchment_common::wire::AgentPlan;
 
+use super::context::Context;
 use super::record::{Record, Records};
 use crate::log::disk::{Disk, DiskFault, File, frame};
 
@@ -29,8 +30,8 @@ pub struct Replayed {
     pub lost: bool,
     /// Groups read.
     pub groups: usize,
-    /// The last plan.
-    pub plan: AgentPlan,
+    /// The last snapshot's version and plan.
+    pub context: Context,
 }
 
 impl Segments {
@@ -103,16 +104,16 @@ impl Replayed {
         visit: &mut impl FnMut(u32, &AgentPlan, Record<'_>),
     ) -> Result<(), catchment_common::wire::WireFault> {
         let mut records = Records::new(body);
-        while let Some(record) = records.next(&self.plan)? {
+        while let Some(record) = records.next(&self.context)? {
             match &record {
                 Record::Spooled(number) => self.spooled = self.spooled.max(Some(*number)),
                 Record::Snapshot(snapshot) => {
                     self.spooled = self.spooled.max(Some(snapshot.spooled));
-                    self.plan = snapshot.plan.clone();
+                    self.context = Context::new(snapshot.version, snapshot.plan.clone());
                 }
                 _ => {}
             }
-            visit(segment, &self.plan, record);
+            visit(segment, &self.context.plan, record);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::record::Record;
 use super::*;
-use crate::log::disk::{Job, MemoryDisk};
+use crate::log::disk::{File, Job, MemoryDisk, Step};
 
 fn plan() -> AgentPlan {
     let field = |path: &str, resolution| PipelineField {

@@ -72,6 +72,44 @@ impl Spool {
         Freed::Some
     }
 
+    /// Lets go of all that has no name and is at a place before this one; it may have been delivered by another. That this
+    /// is lost is said once for all, so the records here only say that they took the place of it.
+    pub fn forget_unsealed(&mut self, before: u64) {
+        let is_victim =
+            |slot: &Slot, held: &Held| slot.number < before && held.name.is_none() && !held.is_loss;
+        let all = self.records.iter().filter(|(slot, held)| is_victim(slot, held));
+        let (waiting, placed): (Vec<Slot>, Vec<Slot>) = { all }
+            .map(|(&slot, _)| slot)
+            .partition(|slot| !self.is_placed(*slot));
+        for slot in waiting {
+            self.release(slot);
+        }
+        let victims: BTreeSet<Slot> = placed.into_iter().collect();
+        let mut lost = Unsealed::default();
+        for (slot, is_victim) in self.walk(&victims) {
+            if is_victim {
+                let source = self.records.get(&slot).map(|held| held.segment);
+                lost.add(slot.number, source, Vec::new());
+                self.release(slot);
+            } else {
+                self.write_loss(&mut lost);
+            }
+        }
+        self.write_loss(&mut lost);
+    }
+
+    /// Lets go of all that has a name of this epoch. A restart before its files are gone brings it back.
+    pub fn forget_named(&mut self, epoch: u64) {
+        let is_victim = |held: &Held| held.name.is_some_and(|name| name.epoch == epoch);
+        let victims: Vec<Slot> = { self.records.iter() }
+            .filter(|(_, held)| is_victim(held))
+            .map(|(&slot, _)| slot)
+            .collect();
+        for slot in victims {
+            self.release(slot);
+        }
+    }
+
     /// The victims in order, and between them the unsealed records that stay: a record of a loss must not reach over
     /// those.
     fn walk(&self, victims: &BTreeSet<Slot>) -> Vec<(Slot, bool)> {

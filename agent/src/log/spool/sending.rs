@@ -1,5 +1,7 @@
 //! What goes out: batches to the link, each under its name, and steps to the disk.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use catchment_common::wire::{Loss, claimed_name, rename, sealed_name};
 
@@ -8,6 +10,21 @@ use super::{Lane, Name, Slot, Spool};
 use crate::log::disk::{Disk, File, Step};
 
 impl Spool {
+    /// The epochs that something is held of, or kept.
+    pub fn epochs(&self) -> BTreeSet<u64> {
+        let names = self.held.keys().chain(self.retained.keys());
+        names.map(|name| name.epoch).collect()
+    }
+
+    /// The largest seq of an epoch that is held or kept; 0 for none.
+    pub fn last_seq(&self, epoch: u64) -> u64 {
+        let all = Name { epoch, seq: 0 }..=Name { epoch, seq: u64::MAX };
+        let held = self.held.range(all.clone()).next_back();
+        let kept = self.retained.range(all).next_back();
+        let last = held.into_iter().chain(kept).map(|(name, _)| name.seq).max();
+        last.unwrap_or(0)
+    }
+
     /// The next batch to send under its name, and on which lane. What is live goes before what is held since before, as
     /// long as its lane has room. A batch stays held until it is acknowledged.
     pub fn next(&mut self, has_room: impl Fn(Lane) -> bool, disk: &impl Disk) -> Option<(Lane, Bytes)> {

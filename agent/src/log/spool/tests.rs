@@ -6,7 +6,7 @@ use catchment_common::plan::{Components, FieldSource, Pipeline, PipelineField};
 use catchment_common::stats::Stats;
 use catchment_common::time::Timestamp;
 use catchment_common::wire::{
-    AgentPlan, Batch, BatchWriter, Coarser, Hello, Loss, Message, Section, StatsScratch,
+    AgentPlan, Batch, BatchWriter, Coarser, HeldEpoch, Hello, Loss, Message, Section, StatsScratch,
 };
 
 use catchment_common::wire::rename;
@@ -193,7 +193,7 @@ fn nothing_is_sent_before_it_is_durable_and_everything_until_it_is_acknowledged(
         epoch: 9,
         ranges: vec![SeqRange { first: 2, last: 3 }],
     };
-    spool.resume(&[committed], now(1));
+    spool.resume(&[committed], |_| true, now(1));
     assert_eq!(names(&drain(&mut spool, &disk)), [1]);
 }
 
@@ -223,11 +223,18 @@ fn a_hello_is_never_too_long_for_its_reader() {
             agent: "a".into(),
             software: "test".into(),
             epoch: 1,
-            plan_version: 1,
-            held: spool.ranges(RANGES_MAX),
+            plan: 1,
+            database: None,
+            lineage: None,
+            held: { spool.ranges(RANGES_MAX).into_iter() }
+                .map(|batches| HeldEpoch {
+                    batches,
+                    database: None,
+                })
+                .collect(),
         };
         assert_eq!(hello.held.len(), HELD_EPOCHS_MAX.min(epochs as usize));
-        assert!(hello.held.iter().all(|epoch| epoch.ranges[0].first == 2));
+        assert!(hello.held.iter().all(|epoch| epoch.batches.ranges[0].first == 2));
         let message = Message::Hello(hello);
         assert_eq!(Message::parse(&message.emit()), Ok(message), "{epochs} epochs");
     }
@@ -250,12 +257,12 @@ fn an_aggregator_that_lost_commits_gets_them_again_while_they_are_kept() {
         }]
     };
     spool.handle_disconnected();
-    spool.resume(&has(1), now(1));
+    spool.resume(&has(1), |_| true, now(1));
     assert_eq!(names(&drain(&mut spool, &disk)), [2, 3]);
     assert_eq!(spool.take_resent(), 2);
     spool.acknowledge(9, &[SeqRange { first: 1, last: 3 }], now(2));
     spool.expire(now(63));
-    spool.resume(&has(1), now(64));
+    spool.resume(&has(1), |_| true, now(64));
     assert!(drain(&mut spool, &disk).is_empty(), "kept long enough");
 }
 
@@ -279,7 +286,7 @@ fn unsealed_batches_get_their_names_when_the_link_is_up_and_keep_them() {
     let mut again = restart(&spool, &disk);
     assert!(!again.holds_others(9) && again.holds_others(8));
     assert_eq!(again.seal_all(Name { epoch: 10, seq: 1 }), 0);
-    again.resume(&[], now(0));
+    again.resume(&[], |_| true, now(0));
     assert_eq!(
         drain(&mut again, &disk),
         sent,
@@ -391,7 +398,7 @@ fn a_named_batch_that_is_dropped_leaves_its_name_to_the_record_of_its_loss() {
         commit(&mut spool, &mut disk);
     }
     let mut spool = restart(&spool, &disk);
-    spool.resume(&[], now(0));
+    spool.resume(&[], |_| true, now(0));
     let sent = drain(&mut spool, &disk);
     let mut seqs = names(&sent);
     seqs.sort_unstable();
@@ -410,7 +417,7 @@ fn a_batch_that_cannot_be_read_back_is_counted_and_its_name_settled() {
     let file = File::Spool(1);
     let last = disk.file_mut(file).unwrap().len() - 6;
     disk.file_mut(file).unwrap()[last] ^= 1;
-    spool.resume(&[], now(0));
+    spool.resume(&[], |_| true, now(0));
     assert!(drain(&mut spool, &disk).is_empty());
     assert_eq!(spool.take_damaged(), 1);
     commit(&mut spool, &mut disk);
@@ -455,7 +462,7 @@ fn an_aggregator_that_does_not_even_know_the_epoch_gets_everything_again() {
     assert_eq!(spool.acknowledge(FIRST.epoch, &[range], now(1)), 1);
     spool.handle_disconnected();
     // Its backup is from before this epoch, so its welcome does not name it.
-    spool.resume(&[], now(2));
+    spool.resume(&[], |_| true, now(2));
     assert_eq!(spool.take_resent(), 1);
     assert_eq!(drain(&mut spool, &disk), sent);
 }
@@ -479,7 +486,7 @@ fn names_stay_what_they_were_when_the_files_of_earlier_ones_are_gone() {
         "the first batches' files are gone"
     );
     let mut again = restart(&spool, &disk);
-    again.resume(&[], now(101));
+    again.resume(&[], |_| true, now(101));
     let mut left = drain(&mut again, &disk);
     left.retain(|frame| names(std::slice::from_ref(frame))[0] > 16);
     assert_eq!(left, sent[16..], "the same bytes under the same names");
@@ -536,7 +543,7 @@ fn what_comes_in_at_once_and_does_not_fit_is_lost_and_said() {
     let mut spool = restart(&spool, &disk);
     assert!(spool.seal_all(Name { epoch: 10, seq: 1 }) > 0);
     commit(&mut spool, &mut disk);
-    spool.resume(&[], now(0));
+    spool.resume(&[], |_| true, now(0));
     let sent = drain(&mut spool, &disk);
     let (readings, _, _, lost) = totals(&sent);
     assert_eq!(readings + lost, count * u64::from(keys));
@@ -557,7 +564,7 @@ fn a_seal_gives_names_to_what_waits_in_memory_too() {
     assert!(!spool.holds_others(9));
     commit(&mut spool, &mut disk);
     let mut again = restart(&spool, &disk);
-    again.resume(&[], now(0));
+    again.resume(&[], |_| true, now(0));
     assert_eq!(names(&drain(&mut again, &disk)), [1, 2]);
     assert_eq!(names(&drain(&mut spool, &disk)), [1, 2]);
 }

@@ -144,7 +144,7 @@ fn one_agent_too_many_is_not_let_in() {
         world.aggregator.handle_disconnected(number);
     }
     let last = AGENTS_MAX as u64;
-    world.aggregator.handle_connected(last, "b");
+    world.aggregator.handle_connected(last, "b", VERSION);
     assert_eq!(
         world.frame(1, last, hello("b", 1, Vec::new())),
         Err(Fault::Agents)
@@ -172,6 +172,8 @@ fn what_agents_say_of_themselves_is_bounded() {
         counters: vec![sample(PIPELINE), sample(PipelineId(77))],
         backlog_batches: u64::MAX,
         backlog_bytes: u64::MAX,
+        sources: Vec::new(),
+        clock: None,
     };
     world.frame(1, 1, Message::Heartbeat(heartbeat).emit()).unwrap();
     let lost = Loss {
@@ -186,12 +188,13 @@ fn what_agents_say_of_themselves_is_bounded() {
     };
     world.frame(1, 1, lost.emit()).unwrap();
     world.settle(2);
+    let pipeline = world.id(PIPELINE);
     let commit = world.commits.last().unwrap();
     assert_eq!(
         commit.counters,
-        [("a".to_owned(), 1, PIPELINE, Counter::Accepted, CLAIM_MAX)]
+        [("a".to_owned(), 1, pipeline, Counter::Accepted, CLAIM_MAX)]
     );
-    assert_eq!(commit.watermarks, [("a".to_owned(), PIPELINE, at(5))]);
+    assert_eq!(commit.watermarks, [("a".to_owned(), pipeline, at(5))]);
     let row = &commit.agents[0];
     assert_eq!((row.backlog_batches, row.backlog_bytes), (CLAIM_MAX, CLAIM_MAX));
     assert!(commit.losses[0].1.entries[0].readings < CLAIM_MAX);

@@ -34,7 +34,7 @@ fn batch_with(pipeline: &Pipeline, seq: u64, fill: impl FnOnce(&mut Section)) ->
 }
 
 fn pipeline(world: &World) -> Pipeline {
-    world.aggregator.catalog().pipelines[&PIPELINE].clone()
+    world.aggregator.catalog().pipelines[&world.id(PIPELINE)].clone()
 }
 
 /// One key with this many readings, none of which has the field.
@@ -51,7 +51,7 @@ fn without_values(pipeline: &Pipeline, seq: u64, readings: u64) -> Vec<u8> {
 /// A machine with the same plan that starts from what the other has stored.
 fn restarted(world: &World) -> (Aggregator, Vec<SetAside>) {
     let settings = world.aggregator.settings;
-    let mut again = Aggregator::new(settings, world.aggregator.catalog().clone(), now(90));
+    let mut again = Aggregator::new(settings, DATABASE, world.aggregator.catalog().clone(), now(90));
     for ((pipeline, pane, number), columns) in world.chunks.0.borrow().iter() {
         let chunk = StoredChunk {
             number: *number,
@@ -67,7 +67,9 @@ fn restarted(world: &World) -> (Aggregator, Vec<SetAside>) {
 type Held = BTreeMap<(Timestamp, Vec<u8>), (u64, Vec<Stats>, Vec<Sketch>)>;
 
 fn held(aggregator: &Aggregator) -> Held {
-    let pipeline = aggregator.panes.pipeline(PIPELINE);
+    let pipeline = aggregator
+        .panes
+        .pipeline(aggregator.catalog().resolve(PIPELINE).unwrap());
     let panes = pipeline
         .into_iter()
         .flat_map(|pipeline| pipeline.range(..).map(move |pane| (pipeline, pane)));
@@ -242,7 +244,7 @@ fn a_chunk_that_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
     }
     let damaged = SetAside {
         what: Unreadable::Chunk {
-            pipeline: PIPELINE,
+            pipeline: world.id(PIPELINE),
             pane: at(100),
             end: at(110),
             number: 0,

@@ -121,6 +121,8 @@ fn windows_that_are_due_together_are_shown_by_and_by() {
         counters: Vec::new(),
         backlog_batches: 0,
         backlog_bytes: 0,
+        sources: Vec::new(),
+        clock: None,
     });
     world.frame(0, 1, heartbeat.emit()).unwrap();
     world.settle(0);

@@ -25,11 +25,12 @@ pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Wr
         "retired",
         "lost_readings",
         "conflicts",
+        "forks",
     ];
     let store = Sqlite::open_to_read(database)?;
     let mut statement = store.connection().prepare(
         "SELECT name, last_heard_us, plan_version, backlog_batches, backlog_bytes, software, retired,
-                (SELECT coalesce(sum(readings), 0) FROM catchment_loss WHERE agent = name), conflicts
+                (SELECT coalesce(sum(readings), 0) FROM catchment_loss WHERE agent = name), conflicts, forks
          FROM catchment_agent ORDER BY name",
     )?;
     let rows = statement.query_map([], |row| {
@@ -50,6 +51,7 @@ pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Wr
             retired.into(),
             number(7)?,
             number(8)?,
+            number(9)?,
         ])
     })?;
     let rows = rows.collect::<rusqlite::Result<_>>()?;

@@ -20,6 +20,7 @@ use crate::catalog::{Catalog, RunningQuery};
 use crate::commit::PaneSource;
 use crate::io::command::query::{explain_fault, instant, table};
 use crate::io::store::sqlite::Sqlite;
+use crate::io::store::sqlite::pipelines::bits;
 use crate::io::store::tables::{parse_time_text, time_text};
 use crate::merge::Panes;
 use crate::store::Reads;
@@ -250,7 +251,7 @@ fn panes_table(
         let Some(definition) = catalog.pipelines.get(&pipeline) else {
             continue;
         };
-        let panes = load(store, (pipeline, definition), row)?;
+        let panes = load(store, catalog, (pipeline, definition), row)?;
         let Some(held) = panes.pipeline(pipeline) else {
             continue;
         };
@@ -269,8 +270,8 @@ fn panes_table(
                 "SELECT agent, deltas, late, first_us, last_us FROM catchment_contribution
                  WHERE pipeline = ?1 AND start_us = ?2 ORDER BY first_us, agent",
             )?;
-            let mut agents = statement.query(params![pipeline.0, start.as_micros()])?;
-            let mut head = [pipeline.0.to_string(), time_text(start), readings.to_string()];
+            let mut agents = statement.query(params![bits(pipeline), start.as_micros()])?;
+            let mut head = [pipeline.to_string(), time_text(start), readings.to_string()];
             while let Some(agent) = agents.next()? {
                 let number = |index| agent.get::<_, i64>(index).map(|number| number.to_string());
                 let time = |index| agent.get(index).map(|at| time_text(Timestamp::clamped(at)));
@@ -288,7 +289,12 @@ fn panes_table(
 
 /// The panes of a pipeline that may be part of a row: as stored, and what was appended since. What cannot be read is
 /// left out: the server sets it aside and says so.
-fn load(store: &Sqlite, (id, pipeline): (PipelineId, &Pipeline), row: &Row) -> Result<Panes> {
+fn load(
+    store: &Sqlite,
+    catalog: &Catalog,
+    (id, pipeline): (PipelineId, &Pipeline),
+    row: &Row,
+) -> Result<Panes> {
     let mut panes = Panes::default();
     let (from, to) = row.range();
     let from = from.minus(pipeline.pane);
@@ -304,7 +310,8 @@ fn load(store: &Sqlite, (id, pipeline): (PipelineId, &Pipeline), row: &Row) -> R
     while let Some(batch) = batches.next()? {
         let frame: Vec<u8> = batch.get(0)?;
         let Ok(batch) = Batch::parse(&frame) else { continue };
-        for view in batch.sections().filter_map(Result::ok) {
+        let views = batch.sections().filter_map(Result::ok);
+        for view in views.filter_map(|view| catalog.resolved(view)) {
             if view.pipeline == id && (from..to).contains(&view.pane) {
                 panes.merge("", &view).ok();
             }
@@ -320,14 +327,14 @@ fn agents_table(store: &Sqlite, pipelines: &[(PipelineId, Span)], row: &Row) -> 
             "SELECT w.agent, w.watermark_us, a.last_heard_us, a.retired FROM catchment_watermark w
              JOIN catchment_agent a ON a.name = w.agent WHERE w.pipeline = ?1 ORDER BY w.agent",
         )?;
-        let mut agents = statement.query([pipeline.0])?;
+        let mut agents = statement.query([bits(*pipeline)])?;
         while let Some(agent) = agents.next()? {
             let watermark = Timestamp::clamped(agent.get(1)?);
             let heard = time_text(Timestamp::clamped(agent.get(2)?));
             let retired: bool = agent.get(3)?;
             shown.add_row([
                 agent.get::<_, String>(0)?,
-                pipeline.0.to_string(),
+                pipeline.to_string(),
                 time_text(watermark),
                 if watermark >= row.end { "yes" } else { "no" }.into(),
                 if retired {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use catchment_common::limits::FRAME_BYTES_MAX;
+use catchment_common::wire::{VERSION, v1};
 use futures_util::{SinkExt, StreamExt};
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::pki_types::CertificateDer;
@@ -24,12 +25,25 @@ use crate::io::pki;
 /// What connections tell the engine.
 #[derive(Debug)]
 pub enum NetEvent {
-    /// An agent has connected from this address; what is to be sent goes here.
-    Connected(ConnectionId, String, SocketAddr, mpsc::Sender<Outgoing>),
+    /// An agent has connected.
+    Connected(ConnectionId, Peer),
     /// A frame came.
     Frame(ConnectionId, Bytes),
     /// A connection ended.
     Disconnected(ConnectionId),
+}
+
+/// The other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// The agent's name, as its certificate has it.
+    pub agent: String,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The version of the wire that it speaks.
+    pub version: u8,
+    /// What is to be sent goes here.
+    pub outgoing: mpsc::Sender<Outgoing>,
 }
 
 /// What the engine gives a connection.
@@ -112,13 +126,16 @@ async fn serve(id: ConnectionId, incoming: quinn::Incoming, events: mpsc::Sender
             return;
         }
     };
-    info!(%agent, %peer, "connected");
+    let version = version(&connection);
+    info!(%agent, %peer, version, "connected");
     let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
-    if events
-        .send(NetEvent::Connected(id, agent.clone(), peer, outgoing))
-        .await
-        .is_ok()
-    {
+    let connected = Peer {
+        agent: agent.clone(),
+        address: peer,
+        version,
+        outgoing,
+    };
+    if events.send(NetEvent::Connected(id, connected)).await.is_ok() {
         let reason = carry(id, &connection, queue, &events).await.err().map_or_else(
             || {
                 connection
@@ -139,6 +156,18 @@ fn identity(connection: &quinn::Connection) -> Result<String, &'static str> {
         .downcast::<Vec<CertificateDer<'static>>>()
         .map_err(|_| "no certificate")?;
     pki::agent_name(&certificates)
+}
+
+/// The version of the wire that was agreed upon in the handshake.
+fn version(connection: &quinn::Connection) -> u8 {
+    let data = connection.handshake_data();
+    let data = data.and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
+    let protocol = data.and_then(|data| data.protocol);
+    if protocol.as_deref() == Some(v1::ALPN) {
+        v1::VERSION
+    } else {
+        VERSION
+    }
 }
 
 async fn carry(
@@ -275,7 +304,7 @@ mod tests {
         let _second = connect().await.unwrap();
         for _ in 0..2 {
             let event = events.recv().await;
-            assert!(matches!(event, Some(NetEvent::Connected(_, name, ..)) if name == "gw-1"));
+            assert!(matches!(event, Some(NetEvent::Connected(_, peer)) if peer.agent == "gw-1"));
         }
         assert!(connect().await.is_err(), "a third is refused");
         first.close(0_u32.into(), b"");

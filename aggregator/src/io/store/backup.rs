@@ -4,9 +4,10 @@
 //! that a file of that name is always a whole backup. After a restore the agents are told what the old database has
 //! committed, and send again what it lacks from the batches that they retain.
 //!
-//! **Numbers are not used twice.** Agents hold batches of pipelines that were given out after the backup was made, and
-//! plans with later versions. If the replaced database can still be read, its pipelines and its plan are carried over;
-//! if not, numbering goes on far above anything that it can have given out.
+//! **Nothing is given out twice.** A backup is the same database as the one that it was made of, and agents go on with it.
+//! They hold batches of pipelines that were given out after the backup was made. If the replaced database is the same
+//! one and can still be read, its pipelines and its plan are carried over; if it cannot be read, whatever is given out
+//! from now on gets ids of its own, and plan versions go on above any that it can have had.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -20,12 +21,10 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::io::run;
 use crate::io::store::lock::DatabaseLock;
-use crate::io::store::sqlite::{Numbers, Sqlite, check_version};
+use crate::io::store::sqlite::{GivenOut, Sqlite, check_version};
 
-/// How far numbering goes on after a restore whose replaced database cannot be read: more pipelines than any plans
-/// between two backups can have taken, and few enough that numbers stay short.
-const PIPELINE_GAP: u32 = 100_000;
-/// The same for plan versions.
+/// How far plan versions go on after a restore whose replaced database cannot be read: more plans than anybody applies
+/// between two backups.
 const PLAN_GAP: u64 = 1_000;
 
 /// A copy waits so long, and so often, for a database that is locked: by one that is being recovered, say.
@@ -60,8 +59,8 @@ pub fn restore(database: &Path, source: &Path, now: Timestamp) -> Result<Option<
     let partial = beside(database, "restoring");
     copy(&open_to_copy(source)?, &partial)
         .with_context(|| format!("{}: cannot copy the backup", partial.display()))?;
-    let replaced = database.exists().then(|| carry_over(database));
-    renumber(&partial, replaced.flatten(), now)?;
+    let replaced = replaced(database);
+    carry_over(&partial, &replaced, now)?;
     settle_journal(&partial)?;
     let aside = move_aside(database, now)?;
     give_name(&partial, database)?;
@@ -126,27 +125,58 @@ fn check(file: &Path) -> Result<()> {
     Ok(check_version(version, file)?)
 }
 
-/// What of the database that is replaced must not be forgotten; nothing if it cannot be read.
-fn carry_over(database: &Path) -> Option<Numbers> {
-    Sqlite::open_to_read(database)
-        .and_then(|store| store.numbers())
-        .ok()
+/// The database that a backup replaces.
+enum Replaced {
+    /// There is none.
+    Nothing,
+    /// What it has given out.
+    Known(Box<GivenOut>),
+    /// It cannot be read.
+    Unreadable,
 }
 
-fn renumber(file: &Path, replaced: Option<Numbers>, now: Timestamp) -> Result<()> {
-    let mut store = Sqlite::open(file)?;
-    let own = store.numbers()?;
-    let Some(replaced) = replaced else {
-        let unknown = Numbers {
-            pipeline_floor: own.pipeline_floor.saturating_add(PIPELINE_GAP),
-            plan_floor: own.plan_floor.saturating_add(PLAN_GAP),
-            ..Numbers::default()
-        };
-        return Ok(store.carry_over(&unknown)?);
+/// What of the database that is replaced must not be forgotten. It is read from a copy, brought up to date, so that the
+/// file itself stays as it is.
+fn replaced(database: &Path) -> Replaced {
+    if !database.exists() {
+        return Replaced::Nothing;
+    }
+    let beside = beside(database, "reading");
+    let read = || -> Result<GivenOut> {
+        copy(&open_to_copy(database)?, &beside)?;
+        let given_out = Sqlite::open(&beside)?.given_out()?;
+        settle_journal(&beside)?;
+        Ok(given_out)
     };
-    store.carry_over(&replaced)?;
-    if let Some(plan) = replaced.plan.filter(|_| replaced.plan_version > own.plan_version) {
-        run::apply(&mut store, &plan, "the plan of the replaced database", now)?;
+    let found = read().map_or(Replaced::Unreadable, |known| Replaced::Known(Box::new(known)));
+    fs::remove_file(&beside).ok();
+    found
+}
+
+fn carry_over(file: &Path, replaced: &Replaced, now: Timestamp) -> Result<()> {
+    let mut store = Sqlite::open(file)?;
+    let own = store.given_out()?;
+    match replaced {
+        Replaced::Nothing => {}
+        Replaced::Unreadable => {
+            let mut nonce = [0; 8];
+            getrandom::fill(&mut nonce)
+                .map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))?;
+            store.begin_branch(u64::from_le_bytes(nonce))?;
+            store.raise_plan_floor(own.plan_floor.saturating_add(PLAN_GAP))?;
+        }
+        // Another database: its agents will see that this is not theirs.
+        Replaced::Known(known) if known.database != own.database => {}
+        Replaced::Known(known) => {
+            store.carry_over(known)?;
+            if let Some(plan) = known
+                .plan
+                .as_ref()
+                .filter(|_| known.plan_version > own.plan_version)
+            {
+                run::apply(&mut store, plan, "the plan of the replaced database", now)?;
+            }
+        }
     }
     Ok(())
 }

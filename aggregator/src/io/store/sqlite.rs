@@ -5,11 +5,13 @@
 
 mod commit;
 
+mod given_out;
+
 mod inputs;
 
 mod migrate;
 
-mod numbers;
+pub(in crate::io) mod pipelines;
 
 mod plan;
 
@@ -27,8 +29,8 @@ use catchment_common::plan::{Plan, Query};
 use catchment_common::time::Timestamp;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
+pub use self::given_out::GivenOut;
 use self::migrate::{SCHEMA_FIRST, SCHEMA_VERSION};
-pub use self::numbers::Numbers;
 use crate::commit::Commit;
 use crate::io::store::tables::TableSql;
 use crate::store::{Result, Store, StoreFault};
@@ -76,7 +78,11 @@ impl Sqlite {
             connection,
             tables: Default::default(),
         };
-        version_of(&store.connection, path)?;
+        let found = version_of(&store.connection, path)?;
+        if found != SCHEMA_VERSION {
+            let (path, known) = (path.to_owned(), SCHEMA_VERSION);
+            return Err(StoreFault::Behind { path, found, known });
+        }
         Ok(store)
     }
 

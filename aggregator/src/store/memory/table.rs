@@ -24,6 +24,8 @@ pub struct Stored {
     pub coverage: f64,
     /// How often it was written.
     pub revision: u64,
+    /// How often the row itself was written: changes of status alone count as revisions, and not here.
+    pub writes: u64,
     /// Whether it has become part of an earlier session.
     pub is_merged: bool,
 }
@@ -117,6 +119,7 @@ impl Table {
             if !stored.is_merged {
                 stored.is_merged = true;
                 stored.revision += 1;
+                stored.writes += 1;
                 stored.row.readings = 0;
                 stored.row.values.fill(None);
             }
@@ -144,12 +147,14 @@ impl Table {
                 } else {
                     self.rows.remove(&name)
                 };
-                let revision = before.map_or(1, |stored| stored.revision + 1);
+                let (revision, writes) =
+                    before.map_or((1, 1), |stored| (stored.revision + 1, stored.writes + 1));
                 let stored = Stored {
                     row: row.clone(),
                     is_final,
                     coverage,
                     revision,
+                    writes,
                     is_merged: false,
                 };
                 self.rows.insert(name, stored);

@@ -16,21 +16,23 @@ use crate::plan::{Components, PipelineId};
 use crate::sketch::merge_rows;
 use crate::stats::{End, Stats};
 use crate::time::Timestamp;
+use crate::wire::section::Pipelines;
 use crate::wire::{Section, SectionView, StatsScratch};
 
 const PANE: i64 = super::PANE;
+const PIPELINE: PipelineId = PipelineId(7);
 
 /// A section as a peer sends it, if a reader accepts it.
 fn accepted(bytes: &[u8]) -> Option<Section> {
     let (mut section, mut scratch) = (Section::default(), StatsScratch::default());
-    let view = SectionView::parse(bytes).ok()?;
+    let view = SectionView::parse(bytes, Pipelines::One(PIPELINE)).ok()?;
     view.read(&mut section, &mut scratch).ok()?;
     Some(section)
 }
 
 fn emitted(section: &Section) -> Vec<u8> {
     let mut bytes = Vec::new();
-    section.emit(&mut bytes, &mut StatsScratch::default());
+    section.emit(0, &mut bytes, &mut StatsScratch::default());
     bytes
 }
 
@@ -76,7 +78,7 @@ fn check(sections: &[Section]) -> Result<(), TestCaseError> {
             let merged = merged.as_ref().expect("a row was merged");
             let bytes = emitted(merged);
             let (mut read, mut scratch) = (Section::default(), StatsScratch::default());
-            let view = SectionView::parse_merged(&bytes);
+            let view = SectionView::parse_merged(&bytes, merged.pipeline);
             let view = view.map_err(|fault| TestCaseError::fail(alloc::format!("{fault}: {merged:?}")))?;
             let result = view.read(&mut read, &mut scratch);
             prop_assert_eq!(result, Ok(()), "{:?}", merged);

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::pipeline::AgentPlan;
-use super::{Inexpressible, all};
+use super::{Inexpressible, all, number};
 use crate::plan::PipelineId;
 use crate::time::{Span, Timestamp};
 use crate::wire::WireFault;
@@ -69,20 +69,26 @@ impl From<&program::Hello> for Hello {
             agent: hello.agent.clone(),
             software: hello.software.clone(),
             epoch: hello.epoch,
-            plan_version: hello.plan_version,
-            held: all(&hello.held),
+            plan_version: hello.plan,
+            held: hello.held.iter().map(|held| (&held.batches).into()).collect(),
         }
     }
 }
 
 impl From<Hello> for program::Hello {
     fn from(hello: Hello) -> Self {
+        let held = |batches: EpochRange| program::HeldEpoch {
+            batches: batches.into(),
+            database: None,
+        };
         Self {
             agent: hello.agent,
             software: hello.software,
             epoch: hello.epoch,
-            plan_version: hello.plan_version,
-            held: all(hello.held),
+            plan: hello.plan_version,
+            database: None,
+            lineage: None,
+            held: hello.held.into_iter().map(held).collect(),
         }
     }
 }
@@ -113,6 +119,8 @@ impl TryFrom<Welcome> for program::Welcome {
 
     fn try_from(welcome: Welcome) -> Result<Self, WireFault> {
         Ok(Self {
+            database: None,
+            numbers: Vec::new(),
             plan: welcome.plan.map(TryInto::try_into).transpose()?,
             committed: all(welcome.committed),
             server_time: timestamp(welcome.server_time_us)?,
@@ -149,7 +157,7 @@ impl From<&program::Refusal> for Refusal {
                 Program::Version => RejectReason::Version,
                 // Version 1 has no word for some; its agents treat all of them alike.
                 Program::Malformed | Program::TooManyReadings => RejectReason::Malformed,
-                Program::UnknownPipeline => RejectReason::UnknownPipeline,
+                Program::UnknownPipeline | Program::OtherDatabase => RejectReason::UnknownPipeline,
                 Program::BadPane => RejectReason::BadPane,
                 Program::OtherAgent => RejectReason::OtherAgent,
             },
@@ -194,24 +202,32 @@ struct CounterSample {
     value: u64,
 }
 
-impl From<&program::Heartbeat> for Heartbeat {
-    fn from(heartbeat: &program::Heartbeat) -> Self {
-        let sample = |sample: &program::CounterSample| CounterSample {
-            pipeline: sample.pipeline.0,
-            counter: sample.counter,
-            value: sample.value,
+impl TryFrom<&program::Heartbeat> for Heartbeat {
+    type Error = Inexpressible;
+
+    fn try_from(heartbeat: &program::Heartbeat) -> Result<Self, Inexpressible> {
+        let sample = |sample: &program::CounterSample| {
+            Ok(CounterSample {
+                pipeline: number(sample.pipeline)?,
+                counter: sample.counter,
+                value: sample.value,
+            })
         };
-        let watermark = |(id, at): &(PipelineId, Timestamp)| (id.0, at.as_micros());
-        Self {
+        let watermark = |(id, at): &(PipelineId, Timestamp)| Ok((number(*id)?, at.as_micros()));
+        Ok(Self {
             epoch: heartbeat.epoch,
             era: heartbeat.era,
             seq: heartbeat.seq,
             oldest: heartbeat.oldest,
-            watermarks: heartbeat.watermarks.iter().map(watermark).collect(),
-            counters: heartbeat.counters.iter().map(sample).collect(),
+            watermarks: { heartbeat.watermarks.iter() }
+                .map(watermark)
+                .collect::<Result<_, Inexpressible>>()?,
+            counters: { heartbeat.counters.iter() }
+                .map(sample)
+                .collect::<Result<_, Inexpressible>>()?,
             backlog_batches: heartbeat.backlog_batches,
             backlog_bytes: heartbeat.backlog_bytes,
-        }
+        })
     }
 }
 
@@ -220,22 +236,24 @@ impl TryFrom<Heartbeat> for program::Heartbeat {
 
     fn try_from(heartbeat: Heartbeat) -> Result<Self, WireFault> {
         let sample = |sample: CounterSample| program::CounterSample {
-            pipeline: PipelineId(sample.pipeline),
+            pipeline: sample.pipeline.into(),
             counter: sample.counter,
             value: sample.value,
         };
-        let watermarks = heartbeat.watermarks.into_iter();
+        let watermark = |(number, at): (u32, i64)| Ok((number.into(), timestamp(at)?));
         Ok(Self {
             epoch: heartbeat.epoch,
             era: heartbeat.era,
             seq: heartbeat.seq,
             oldest: heartbeat.oldest,
-            watermarks: watermarks
-                .map(|(id, at)| Ok((PipelineId(id), timestamp(at)?)))
+            watermarks: { heartbeat.watermarks.into_iter() }
+                .map(watermark)
                 .collect::<Result<_, WireFault>>()?,
             counters: heartbeat.counters.into_iter().map(sample).collect(),
             backlog_batches: heartbeat.backlog_batches,
             backlog_bytes: heartbeat.backlog_bytes,
+            sources: Vec::new(),
+            clock: None,
         })
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::language::{
     Compression, Expression, FieldSource, Format, KeyPart, NewKeys, Path, TimeSource, Topic,
 };
-use super::{Inexpressible, all, try_all};
+use super::{Inexpressible, all, number, try_all};
 use crate::plan::{self as program, Components, PipelineId};
 use crate::time::Span;
 use crate::wire::{self, WireFault};
@@ -31,18 +31,23 @@ impl TryFrom<&wire::AgentPlan> for AgentPlan {
     type Error = Inexpressible;
 
     fn try_from(plan: &wire::AgentPlan) -> Result<Self, Inexpressible> {
-        let pipeline = |(id, pipeline): &(PipelineId, program::Pipeline)| Ok((id.0, pipeline.try_into()?));
-        let rung = |rung: &wire::Coarser| Coarser {
-            of: rung.of.0,
-            pipeline: rung.pipeline.0,
-            pane_us: rung.pane.as_micros(),
+        let pipeline =
+            |(id, pipeline): &(PipelineId, program::Pipeline)| Ok((number(*id)?, pipeline.try_into()?));
+        let rung = |rung: &wire::Coarser| {
+            Ok(Coarser {
+                of: number(rung.of)?,
+                pipeline: number(rung.pipeline)?,
+                pane_us: rung.pane.as_micros(),
+            })
         };
         Ok(Self {
             version: plan.version,
             pipelines: { plan.pipelines.iter() }
                 .map(pipeline)
                 .collect::<Result<_, Inexpressible>>()?,
-            coarser: plan.coarser.iter().map(rung).collect(),
+            coarser: { plan.coarser.iter() }
+                .map(rung)
+                .collect::<Result<_, Inexpressible>>()?,
         })
     }
 }
@@ -51,10 +56,10 @@ impl TryFrom<AgentPlan> for wire::AgentPlan {
     type Error = WireFault;
 
     fn try_from(plan: AgentPlan) -> Result<Self, WireFault> {
-        let pipeline = |(id, pipeline): (u32, Pipeline)| Ok((PipelineId(id), pipeline.try_into()?));
+        let pipeline = |(id, pipeline): (u32, Pipeline)| Ok((id.into(), pipeline.try_into()?));
         let rung = |rung: Coarser| wire::Coarser {
-            of: PipelineId(rung.of),
-            pipeline: PipelineId(rung.pipeline),
+            of: rung.of.into(),
+            pipeline: rung.pipeline.into(),
             pane: Span::from_micros(rung.pane_us),
         };
         Ok(Self {

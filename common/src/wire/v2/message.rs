@@ -1,24 +1,35 @@
-//! The bodies of messages.
+//! The bodies of messages, but for heartbeats.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::all;
-use super::pipeline::AgentPlan;
+use super::pipeline::{AgentPlan, Id};
+use super::{all, try_all};
 use crate::limits::EXTENSIONS_MAX;
-use crate::plan::PipelineId;
 use crate::time::{Span, Timestamp};
+use crate::wire::lineage::{self, DatabaseId};
 use crate::wire::message::{self as program, within};
 use crate::wire::{self, WireFault};
 
 /// What a later version may add to a message: tags and bytes. A reader passes over tags that it does not know, so
 /// whatever must not be passed over is not for here.
-type Extensions = Vec<(u16, Vec<u8>)>;
+pub(super) type Extensions = Vec<(u16, Vec<u8>)>;
 
-fn check(extensions: &Extensions) -> Result<(), WireFault> {
+pub(super) fn check(extensions: &Extensions) -> Result<(), WireFault> {
     within(extensions.len(), EXTENSIONS_MAX, "extensions")
+}
+
+/// Batches are not parted yet.
+const PARTITION: u32 = 0;
+
+fn check_partition(partition: u32) -> Result<(), WireFault> {
+    if partition == PARTITION {
+        Ok(())
+    } else {
+        Err(WireFault::Invalid("partition"))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,6 +53,7 @@ impl From<SeqRange> for program::SeqRange {
 #[derive(Serialize, Deserialize)]
 struct EpochRange {
     epoch: u64,
+    partition: u32,
     ranges: Vec<SeqRange>,
 }
 
@@ -49,17 +61,21 @@ impl From<&program::EpochRange> for EpochRange {
     fn from(epoch: &program::EpochRange) -> Self {
         Self {
             epoch: epoch.epoch,
+            partition: PARTITION,
             ranges: all(&epoch.ranges),
         }
     }
 }
 
-impl From<EpochRange> for program::EpochRange {
-    fn from(epoch: EpochRange) -> Self {
-        Self {
+impl TryFrom<EpochRange> for program::EpochRange {
+    type Error = WireFault;
+
+    fn try_from(epoch: EpochRange) -> Result<Self, WireFault> {
+        check_partition(epoch.partition)?;
+        Ok(Self {
             epoch: epoch.epoch,
             ranges: all(epoch.ranges),
-        }
+        })
     }
 }
 
@@ -68,19 +84,63 @@ pub(super) struct Hello {
     agent: String,
     software: String,
     epoch: u64,
-    plan_version: u64,
-    held: Vec<EpochRange>,
+    plan: [u8; 8],
+    /// All that are spoken of below, as numbers from 1; 0 is none.
+    databases: Vec<[u8; 16]>,
+    database: u32,
+    lineage: Option<Lineage>,
+    held: Vec<HeldEpoch>,
     extensions: Extensions,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Lineage {
+    id: u64,
+    generation: u64,
+    sealed: u64,
+    ancestors: Vec<Ancestor>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Ancestor {
+    generation: u64,
+    epoch: u64,
+    sealed: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeldEpoch {
+    batches: EpochRange,
+    database: u32,
 }
 
 impl From<&program::Hello> for Hello {
     fn from(hello: &program::Hello) -> Self {
+        let mut databases: Vec<DatabaseId> = Vec::new();
+        let mut number = |database: Option<DatabaseId>| {
+            let Some(database) = database else { return 0 };
+            let known = databases.iter().position(|&known| known == database);
+            let index = known.unwrap_or_else(|| {
+                databases.push(database);
+                databases.len() - 1
+            });
+            index as u32 + 1
+        };
+        let database = number(hello.database);
+        let mut held = |held: &program::HeldEpoch| HeldEpoch {
+            batches: (&held.batches).into(),
+            database: number(held.database),
+        };
+        let held = hello.held.iter().map(&mut held).collect();
         Self {
             agent: hello.agent.clone(),
             software: hello.software.clone(),
             epoch: hello.epoch,
-            plan_version: hello.plan_version,
-            held: all(&hello.held),
+            plan: hello.plan.to_le_bytes(),
+            databases: databases.iter().map(|id| id.0.to_le_bytes()).collect(),
+            database,
+            lineage: hello.lineage.as_ref().map(Into::into),
+            held,
             extensions: Vec::new(),
         }
     }
@@ -91,19 +151,71 @@ impl TryFrom<Hello> for program::Hello {
 
     fn try_from(hello: Hello) -> Result<Self, WireFault> {
         check(&hello.extensions)?;
+        let named = |number: u32| {
+            let Some(index) = (number as usize).checked_sub(1) else {
+                return Ok(None);
+            };
+            let id = hello.databases.get(index);
+            id.map(|id| Some(DatabaseId(u128::from_le_bytes(*id))))
+                .ok_or(WireFault::Invalid("number of a database"))
+        };
+        let held = |held: HeldEpoch| {
+            Ok(program::HeldEpoch {
+                batches: held.batches.try_into()?,
+                database: named(held.database)?,
+            })
+        };
         Ok(Self {
             agent: hello.agent,
             software: hello.software,
             epoch: hello.epoch,
-            plan_version: hello.plan_version,
-            held: all(hello.held),
+            plan: u64::from_le_bytes(hello.plan),
+            database: named(hello.database)?,
+            lineage: hello.lineage.map(Into::into),
+            held: { hello.held.into_iter() }
+                .map(held)
+                .collect::<Result<_, WireFault>>()?,
         })
+    }
+}
+
+impl From<&lineage::Lineage> for Lineage {
+    fn from(lineage: &lineage::Lineage) -> Self {
+        let ancestor = |ancestor: &lineage::Ancestor| Ancestor {
+            generation: ancestor.generation,
+            epoch: ancestor.epoch,
+            sealed: ancestor.sealed,
+        };
+        Self {
+            id: lineage.id,
+            generation: lineage.generation,
+            sealed: lineage.sealed,
+            ancestors: lineage.ancestors.iter().map(ancestor).collect(),
+        }
+    }
+}
+
+impl From<Lineage> for lineage::Lineage {
+    fn from(lineage: Lineage) -> Self {
+        let ancestor = |ancestor: Ancestor| lineage::Ancestor {
+            generation: ancestor.generation,
+            epoch: ancestor.epoch,
+            sealed: ancestor.sealed,
+        };
+        Self {
+            id: lineage.id,
+            generation: lineage.generation,
+            sealed: lineage.sealed,
+            ancestors: lineage.ancestors.into_iter().map(ancestor).collect(),
+        }
     }
 }
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Welcome {
+    database: Option<[u8; 16]>,
     plan: Option<AgentPlan>,
+    numbers: Vec<(u32, Id)>,
     committed: Vec<EpochRange>,
     server_time_us: i64,
     heartbeat_us: i64,
@@ -112,8 +224,11 @@ pub(super) struct Welcome {
 
 impl From<&program::Welcome> for Welcome {
     fn from(welcome: &program::Welcome) -> Self {
+        let numbers = welcome.numbers.iter();
         Self {
+            database: welcome.database.map(|id| id.0.to_le_bytes()),
             plan: welcome.plan.as_ref().map(Into::into),
+            numbers: numbers.map(|&(number, id)| (number, id.into())).collect(),
             committed: all(&welcome.committed),
             server_time_us: welcome.server_time.as_micros(),
             heartbeat_us: welcome.heartbeat.as_micros(),
@@ -127,9 +242,12 @@ impl TryFrom<Welcome> for program::Welcome {
 
     fn try_from(welcome: Welcome) -> Result<Self, WireFault> {
         check(&welcome.extensions)?;
+        let numbers = welcome.numbers.into_iter();
         Ok(Self {
+            database: welcome.database.map(|id| DatabaseId(u128::from_le_bytes(id))),
             plan: welcome.plan.map(TryInto::try_into).transpose()?,
-            committed: all(welcome.committed),
+            numbers: numbers.map(|(number, id)| (number, id.into())).collect(),
+            committed: try_all(welcome.committed)?,
             server_time: timestamp(welcome.server_time_us)?,
             heartbeat: Span::from_micros(welcome.heartbeat_us),
         })
@@ -156,13 +274,14 @@ impl TryFrom<Ack> for program::EpochRange {
 
     fn try_from(ack: Ack) -> Result<Self, WireFault> {
         check(&ack.extensions)?;
-        Ok(ack.batches.into())
+        ack.batches.try_into()
     }
 }
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Refusal {
     epoch: u64,
+    partition: u32,
     seq: u64,
     reason: RejectReason,
     extensions: Extensions,
@@ -177,6 +296,7 @@ enum RejectReason {
     BadPane,
     OtherAgent,
     TooManyReadings,
+    OtherDatabase,
 }
 
 impl From<&program::Refusal> for Refusal {
@@ -184,6 +304,7 @@ impl From<&program::Refusal> for Refusal {
         use program::RejectReason as Program;
         Self {
             epoch: refusal.epoch,
+            partition: PARTITION,
             seq: refusal.seq,
             reason: match refusal.reason {
                 Program::Checksum => RejectReason::Checksum,
@@ -193,6 +314,7 @@ impl From<&program::Refusal> for Refusal {
                 Program::BadPane => RejectReason::BadPane,
                 Program::OtherAgent => RejectReason::OtherAgent,
                 Program::TooManyReadings => RejectReason::TooManyReadings,
+                Program::OtherDatabase => RejectReason::OtherDatabase,
             },
             extensions: Vec::new(),
         }
@@ -205,6 +327,7 @@ impl TryFrom<Refusal> for program::Refusal {
     fn try_from(refusal: Refusal) -> Result<Self, WireFault> {
         use program::RejectReason as Program;
         check(&refusal.extensions)?;
+        check_partition(refusal.partition)?;
         Ok(Self {
             epoch: refusal.epoch,
             seq: refusal.seq,
@@ -216,6 +339,7 @@ impl TryFrom<Refusal> for program::Refusal {
                 RejectReason::BadPane => Program::BadPane,
                 RejectReason::OtherAgent => Program::OtherAgent,
                 RejectReason::TooManyReadings => Program::TooManyReadings,
+                RejectReason::OtherDatabase => Program::OtherDatabase,
             },
         })
     }
@@ -258,74 +382,36 @@ impl Drain {
     }
 }
 
+pub(super) fn timestamp(micros: i64) -> Result<Timestamp, WireFault> {
+    Timestamp::from_micros(micros).ok_or(WireFault::Invalid("timestamp"))
+}
+
+/// The state of the agent is an older copy.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Heartbeat {
+pub(super) struct Forked {
+    lineage: u64,
     epoch: u64,
-    era: u64,
-    seq: u64,
-    oldest: u64,
-    watermarks: Vec<(u32, i64)>,
-    counters: Vec<CounterSample>,
-    backlog_batches: u64,
-    backlog_bytes: u64,
     extensions: Extensions,
 }
 
-#[derive(Serialize, Deserialize)]
-struct CounterSample {
-    pipeline: u32,
-    counter: u8,
-    value: u64,
-}
-
-impl From<&program::Heartbeat> for Heartbeat {
-    fn from(heartbeat: &program::Heartbeat) -> Self {
-        let sample = |sample: &program::CounterSample| CounterSample {
-            pipeline: sample.pipeline.0,
-            counter: sample.counter,
-            value: sample.value,
-        };
-        let watermark = |(id, at): &(PipelineId, Timestamp)| (id.0, at.as_micros());
+impl From<&lineage::Forked> for Forked {
+    fn from(&lineage::Forked { lineage, epoch }: &lineage::Forked) -> Self {
         Self {
-            epoch: heartbeat.epoch,
-            era: heartbeat.era,
-            seq: heartbeat.seq,
-            oldest: heartbeat.oldest,
-            watermarks: heartbeat.watermarks.iter().map(watermark).collect(),
-            counters: heartbeat.counters.iter().map(sample).collect(),
-            backlog_batches: heartbeat.backlog_batches,
-            backlog_bytes: heartbeat.backlog_bytes,
+            lineage,
+            epoch,
             extensions: Vec::new(),
         }
     }
 }
 
-impl TryFrom<Heartbeat> for program::Heartbeat {
+impl TryFrom<Forked> for lineage::Forked {
     type Error = WireFault;
 
-    fn try_from(heartbeat: Heartbeat) -> Result<Self, WireFault> {
-        check(&heartbeat.extensions)?;
-        let sample = |sample: CounterSample| program::CounterSample {
-            pipeline: PipelineId(sample.pipeline),
-            counter: sample.counter,
-            value: sample.value,
-        };
-        let watermarks = heartbeat.watermarks.into_iter();
+    fn try_from(forked: Forked) -> Result<Self, WireFault> {
+        check(&forked.extensions)?;
         Ok(Self {
-            epoch: heartbeat.epoch,
-            era: heartbeat.era,
-            seq: heartbeat.seq,
-            oldest: heartbeat.oldest,
-            watermarks: watermarks
-                .map(|(id, at)| Ok((PipelineId(id), timestamp(at)?)))
-                .collect::<Result<_, WireFault>>()?,
-            counters: heartbeat.counters.into_iter().map(sample).collect(),
-            backlog_batches: heartbeat.backlog_batches,
-            backlog_bytes: heartbeat.backlog_bytes,
+            lineage: forked.lineage,
+            epoch: forked.epoch,
         })
     }
-}
-
-fn timestamp(micros: i64) -> Result<Timestamp, WireFault> {
-    Timestamp::from_micros(micros).ok_or(WireFault::Invalid("timestamp"))
 }

@@ -8,37 +8,65 @@ use super::language::{
     Compression, Expression, FieldSource, Format, KeyPart, NewKeys, Path, TimeSource, Topic,
 };
 use super::{all, try_all};
+use crate::limits::PIPELINE_ID_BYTES;
 use crate::plan::{self as program, Components, PipelineId};
 use crate::time::Span;
 use crate::wire::{self, WireFault};
+
+/// A pipeline's id. As a number it would be a varint of ten bytes.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Id([u8; PIPELINE_ID_BYTES]);
+
+impl From<PipelineId> for Id {
+    fn from(id: PipelineId) -> Self {
+        Self(id.0.to_le_bytes())
+    }
+}
+
+impl From<Id> for PipelineId {
+    fn from(id: Id) -> Self {
+        Self(u64::from_le_bytes(id.0))
+    }
+}
 
 /// What an agent runs.
 #[derive(Serialize, Deserialize)]
 pub(super) struct AgentPlan {
     version: u64,
-    pipelines: Vec<(u32, Pipeline)>,
-    coarser: Vec<Coarser>,
+    pipelines: Vec<Planned>,
+}
+
+/// A pipeline with the rungs of its ladder, ascending.
+#[derive(Serialize, Deserialize)]
+struct Planned {
+    id: Id,
+    pipeline: Pipeline,
+    ladder: Vec<Rung>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Coarser {
-    of: u32,
-    pipeline: u32,
+struct Rung {
+    id: Id,
     pane_us: i64,
 }
 
 impl From<&wire::AgentPlan> for AgentPlan {
     fn from(plan: &wire::AgentPlan) -> Self {
-        let pipeline = |(id, pipeline): &(PipelineId, program::Pipeline)| (id.0, pipeline.into());
-        let rung = |rung: &wire::Coarser| Coarser {
-            of: rung.of.0,
-            pipeline: rung.pipeline.0,
+        let rung = |rung: &wire::Coarser| Rung {
+            id: rung.pipeline.into(),
             pane_us: rung.pane.as_micros(),
+        };
+        let planned = |(id, pipeline): &(PipelineId, program::Pipeline)| Planned {
+            id: (*id).into(),
+            pipeline: pipeline.into(),
+            ladder: { plan.coarser.iter() }
+                .filter(|rung| rung.of == *id)
+                .map(rung)
+                .collect(),
         };
         Self {
             version: plan.version,
-            pipelines: plan.pipelines.iter().map(pipeline).collect(),
-            coarser: plan.coarser.iter().map(rung).collect(),
+            pipelines: plan.pipelines.iter().map(planned).collect(),
         }
     }
 }
@@ -47,20 +75,20 @@ impl TryFrom<AgentPlan> for wire::AgentPlan {
     type Error = WireFault;
 
     fn try_from(plan: AgentPlan) -> Result<Self, WireFault> {
-        let pipeline = |(id, pipeline): (u32, Pipeline)| Ok((PipelineId(id), pipeline.try_into()?));
-        let rung = |rung: Coarser| wire::Coarser {
-            of: PipelineId(rung.of),
-            pipeline: PipelineId(rung.pipeline),
-            pane: Span::from_micros(rung.pane_us),
-        };
+        let (mut pipelines, mut coarser) = (Vec::new(), Vec::new());
+        for Planned { id, pipeline, ladder } in plan.pipelines {
+            let of = id.into();
+            pipelines.push((of, pipeline.try_into()?));
+            coarser.extend(ladder.into_iter().map(|rung| wire::Coarser {
+                of,
+                pipeline: rung.id.into(),
+                pane: Span::from_micros(rung.pane_us),
+            }));
+        }
         Ok(Self {
             version: plan.version,
-            pipelines: plan
-                .pipelines
-                .into_iter()
-                .map(pipeline)
-                .collect::<Result<_, WireFault>>()?,
-            coarser: plan.coarser.into_iter().map(rung).collect(),
+            pipelines,
+            coarser,
         })
     }
 }

@@ -35,7 +35,7 @@ impl World<'_> {
             self.log(|| text);
             self.check_disk(index);
         } else if let Some((job, _)) = gateway.job.take() {
-            agent.handle_job_done(job.id);
+            agent.handle_job_done(clock, job.id);
             self.log(|| format!("gw-{index} job {} is done", job.id));
         }
         if self.come_to_doom(index) {

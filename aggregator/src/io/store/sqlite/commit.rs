@@ -1,8 +1,10 @@
 //! A commit as one transaction.
 
 use catchment_common::plan::Query;
+use catchment_common::wire;
 use rusqlite::{Transaction, TransactionBehavior, params};
 
+use super::pipelines::bits;
 use super::{Sqlite, inputs, results, set_aside};
 use crate::commit::{Checkpoint, Commit, Expired};
 use crate::io::store::tables::TableSql;
@@ -43,14 +45,15 @@ fn statements(queries: &[Query]) -> std::sync::Arc<[TableSql]> {
 fn write_panes(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM catchment_batch", [])?;
     let mut put = transaction.prepare_cached(
-        "INSERT OR REPLACE INTO catchment_pane (pipeline, start_us, chunk, columns) VALUES (?1, ?2, ?3, ?4)",
+        "INSERT OR REPLACE INTO catchment_pane (pipeline, start_us, chunk, columns, version)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
     let mut cut = transaction
         .prepare_cached("DELETE FROM catchment_pane WHERE pipeline = ?1 AND start_us = ?2 AND chunk >= ?3")?;
     for pane in &checkpoint.panes {
-        let (pipeline, start) = (pane.pipeline.0, pane.start.as_micros());
+        let (pipeline, start) = (bits(pane.pipeline), pane.start.as_micros());
         for (number, columns) in pane.chunks.iter().enumerate() {
-            put.execute(params![pipeline, start, number as i64, columns])?;
+            put.execute(params![pipeline, start, number as i64, columns, wire::VERSION])?;
         }
         cut.execute(params![pipeline, start, pane.chunks.len() as i64])?;
     }
@@ -71,10 +74,10 @@ fn expire(transaction: &Transaction<'_>, expired: &Expired, tables: &[TableSql])
     for &(pipeline, before) in &expired.panes {
         transaction
             .prepare_cached("DELETE FROM catchment_pane WHERE pipeline = ?1 AND start_us < ?2")?
-            .execute(params![pipeline.0, before.as_micros()])?;
+            .execute(params![bits(pipeline), before.as_micros()])?;
         transaction
             .prepare_cached("DELETE FROM catchment_contribution WHERE pipeline = ?1 AND start_us < ?2")?
-            .execute(params![pipeline.0, before.as_micros()])?;
+            .execute(params![bits(pipeline), before.as_micros()])?;
     }
     Ok(())
 }

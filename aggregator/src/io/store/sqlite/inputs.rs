@@ -1,8 +1,12 @@
 //! What agents sent and said, as rows.
 
+use catchment_common::time::Timestamp;
 use rusqlite::{Transaction, params};
 
+use super::pipelines::bits;
 use crate::commit::{AgentRow, Commit, Forgotten};
+use crate::limits::LINEAGES_MAX;
+use crate::lineages::Newest;
 
 /// Writes everything of a commit that came from agents, except the batches.
 pub(super) fn write(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
@@ -12,10 +16,13 @@ pub(super) fn write(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite:
             .prepare_cached(
                 "INSERT OR REPLACE INTO catchment_watermark (agent, pipeline, watermark_us) VALUES (?1, ?2, ?3)",
             )?
-            .execute(params![agent, pipeline.0, watermark.as_micros()])?;
+            .execute(params![agent, bits(*pipeline), watermark.as_micros()])?;
     }
     for agent in &commit.agents {
         write_agent(transaction, agent)?;
+    }
+    for (agent, newest) in &commit.lineages {
+        write_lineage(transaction, agent, *newest, commit.at)?;
     }
     write_losses(transaction, commit)?;
     for (agent, era, pipeline, counter, value) in &commit.counters {
@@ -23,7 +30,7 @@ pub(super) fn write(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite:
             .prepare_cached(
                 "INSERT OR REPLACE INTO catchment_counter (agent, era, pipeline, name, value) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
-            .execute(params![agent, era.cast_signed(), pipeline.0, counter.name(), value.cast_signed()])?;
+            .execute(params![agent, era.cast_signed(), bits(*pipeline), counter.name(), value.cast_signed()])?;
     }
     Ok(())
 }
@@ -63,10 +70,10 @@ fn write_agent(transaction: &Transaction<'_>, agent: &AgentRow) -> rusqlite::Res
     transaction
         .prepare_cached(
             "INSERT INTO catchment_agent
-                 (name, last_heard_us, plan_version, software, backlog_batches, backlog_bytes, conflicts)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 (name, last_heard_us, plan_version, software, backlog_batches, backlog_bytes, conflicts, forks)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?9)
              ON CONFLICT DO UPDATE SET last_heard_us = ?2, plan_version = ?3, software = ?4, backlog_batches = ?5,
-                 backlog_bytes = ?6, conflicts = ?7, retired = retired AND NOT ?8",
+                 backlog_bytes = ?6, conflicts = ?7, forks = ?9, retired = retired AND NOT ?8",
         )?
         .execute(params![
             agent.name,
@@ -77,7 +84,36 @@ fn write_agent(transaction: &Transaction<'_>, agent: &AgentRow) -> rusqlite::Res
             agent.backlog_bytes.cast_signed(),
             agent.conflicts.cast_signed(),
             agent.returned,
+            agent.forks.cast_signed(),
         ])?;
+    Ok(())
+}
+
+/// Notes an epoch that greeted in a lineage, and forgets the lineages that are too many.
+fn write_lineage(
+    transaction: &Transaction<'_>,
+    agent: &str,
+    newest: Newest,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO catchment_lineage (agent, lineage, generation, epoch, at_us)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            agent,
+            newest.lineage.cast_signed(),
+            newest.generation.cast_signed(),
+            newest.epoch.cast_signed(),
+            at.as_micros()
+        ])?;
+    transaction
+        .prepare_cached(
+            "DELETE FROM catchment_lineage WHERE agent = ?1 AND lineage IN
+                 (SELECT lineage FROM catchment_lineage WHERE agent = ?1 ORDER BY at_us DESC LIMIT -1 OFFSET ?2)",
+        )?
+        .execute(params![agent, LINEAGES_MAX as i64])?;
     Ok(())
 }
 
@@ -94,7 +130,7 @@ fn write_losses(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Res
                 name.0,
                 name.1,
                 name.2,
-                entry.pipeline.0,
+                bits(entry.pipeline),
                 entry.from.as_micros(),
                 entry.to.as_micros(),
                 entry.readings.cast_signed()

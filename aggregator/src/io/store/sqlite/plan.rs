@@ -1,4 +1,4 @@
-//! Putting a plan into force: numbers for its pipelines, and a table for each query.
+//! Putting a plan into force: ids for its pipelines, and a table for each query.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,39 +8,40 @@ use catchment_common::time::Timestamp;
 use catchment_common::wire;
 use rusqlite::{Transaction, TransactionBehavior, params};
 
-use super::{Sqlite, at, numbers};
+use super::pipelines::{self, bits};
+use super::{Sqlite, at};
 use crate::io::store::tables::{TableSql, time_text};
 use crate::store::{Result, other_key, other_windows};
 
 impl Sqlite {
-    /// Puts a checked plan into force: gives pipelines their numbers, makes or widens result tables, and stores it
+    /// Puts a checked plan into force: gives pipelines their ids, makes or widens result tables, and stores it
     /// under the next version, which is returned.
     pub(super) fn put_into_force(&mut self, mut plan: Plan, source: &str, now: Timestamp) -> Result<u64> {
         let before = self.load_plan()?.unwrap_or_default();
         let path = self.path.clone();
-        plan.version = self.numbers()?.plan_floor + 1;
+        plan.version = self.given_out()?.plan_floor + 1;
+        let mut pipelines = self.load_pipelines(&before)?;
+        let (own, given) = pipelines.assign(&plan, random);
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(at(&path))?;
-        let planned = plan.pipelines();
-        let numbers = numbers::for_plan(&transaction, &plan, &planned).map_err(at(&path))?;
-        for (query, (pipeline, _)) in plan.queries.iter().zip(&planned.readers) {
+        pipelines::write(&transaction, &given).map_err(at(&path))?;
+        for (query, &id) in plan.queries.iter().zip(&own) {
             if let Some(old) = before.queries.iter().find(|old| old.name == query.name)
                 && old.window != query.window
             {
                 return Err(other_windows(query));
             }
-            let id = numbers[*pipeline];
             make_table(&transaction, query, &path)?;
             let remember = || {
                 transaction.execute(
                     "INSERT INTO catchment_query (name, pipeline) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET pipeline = ?2",
-                    params![query.name, id],
+                    params![query.name, bits(id)],
                 )?;
                 transaction.execute(
                     "INSERT OR IGNORE INTO catchment_reader (query, pipeline) VALUES (?1, ?2)",
-                    params![query.name, id],
+                    params![query.name, bits(id)],
                 )
             };
             remember().map_err(at(&path))?;
@@ -55,6 +56,15 @@ impl Sqlite {
         transaction.commit().map_err(at(&path))?;
         Ok(plan.version)
     }
+}
+
+/// Random bits for what must be told apart from all that was given out before. Should the system have none, the time
+/// and the process serve.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| {
+        use std::hash::{BuildHasher, RandomState};
+        RandomState::new().hash_one(std::process::id())
+    })
 }
 
 /// Makes a query's table, or adds the columns that it lacks. The key cannot change: it is the table's primary key.

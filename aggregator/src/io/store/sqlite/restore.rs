@@ -4,29 +4,53 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_common::plan::{PipelineId, Plan, Query, Window};
 use catchment_common::time::Timestamp;
+use catchment_common::wire::lineage::DatabaseId;
 use catchment_common::wire::{self, SeqRange};
 use rusqlite::{OptionalExtension, Row, params};
+use tracing::{error, warn};
 
+use super::pipelines::{self, bits, id_at};
 use super::{Sqlite, at};
 use crate::agents::{About, Standing};
-use crate::catalog::{Catalog, Pipelines};
+use crate::catalog::Catalog;
 use crate::commit::{AppendedBatch, PaneSource, SourceFault, StoredChunk};
 use crate::io::store::tables::{TableSql, parse_time_text};
+use crate::lineages::Newest;
+use crate::pipelines::Pipelines;
+use crate::plan_toml;
 use crate::store::{Reads, Result, ShownThrough, StoreFault, TakeBatch, TakeChunk, TakeRange};
 use crate::window::Aligned;
 
 impl Sqlite {
-    /// The newest plan.
+    /// The newest plan. Should its stored form not be readable, its text is read again.
     pub fn load_plan(&self) -> Result<Option<Plan>> {
-        let newest = "SELECT definition FROM catchment_plan ORDER BY version DESC LIMIT 1";
-        let bytes: Option<Vec<u8>> = self
-            .connection
-            .query_row(newest, [], |row| row.get(0))
-            .optional()
-            .map_err(at(&self.path))?;
-        bytes
-            .map(|bytes| wire::parse_plan(&bytes).map_err(|fault| self.content("plan", fault.to_string())))
-            .transpose()
+        let newest = "SELECT version, definition, source FROM catchment_plan ORDER BY version DESC LIMIT 1";
+        let newest = self.connection.query_row(newest, [], |row| {
+            let version = row.get::<_, i64>(0)?.cast_unsigned();
+            Ok((version, row.get::<_, Vec<u8>>(1)?, row.get::<_, String>(2)?))
+        });
+        let Some((version, bytes, source)) = newest.optional().map_err(at(&self.path))? else {
+            return Ok(None);
+        };
+        let fault = match wire::parse_plan(&bytes) {
+            Ok(plan) => return Ok(Some(plan)),
+            Err(fault) => fault,
+        };
+        let plan = plan_toml::parse(&source, "the stored plan").map_err(|error| {
+            let problem = format!("{fault}; nor can its text: {error}; give it again with `plan apply`");
+            self.content("plan", problem)
+        })?;
+        warn!(%fault, version, "the stored form of the plan cannot be read; its text is read again");
+        Ok(Some(Plan { version, ..plan }))
+    }
+
+    /// Everything that was given out. What cannot be read is made again from the plan, where it can be.
+    pub(super) fn load_pipelines(&self, plan: &Plan) -> Result<Pipelines> {
+        let (pipelines, unreadable) = pipelines::load(&self.connection, plan).map_err(at(&self.path))?;
+        for (id, fault) in unreadable {
+            error!(pipeline = %id, %fault, "a stored pipeline cannot be read; what agents hold of it is refused");
+        }
+        Ok(pipelines)
     }
 
     pub(super) fn rows<T>(
@@ -116,49 +140,43 @@ impl Reads for Sqlite {
             let problem = format!("the time zone of query `{}` is not known here", query.name);
             return Err(self.content("plan", problem));
         }
-        let mut pipelines = Pipelines::default();
-        for (id, bytes, of) in self.rows(
-            "SELECT id, definition, coarser_of FROM catchment_pipeline",
-            |row| {
-                Ok((
-                    PipelineId(row.get(0)?),
-                    row.get::<_, Vec<u8>>(1)?,
-                    PipelineId(row.get(2)?),
-                ))
-            },
-        )? {
-            let pipeline =
-                wire::parse_pipeline(&bytes).map_err(|fault| self.content("pipeline", fault.to_string()))?;
-            pipelines.all.insert(id, pipeline);
-            if of != PipelineId(0) {
-                pipelines.coarser_of.insert(id, of);
-            }
-        }
-        let (mut own, mut before) = (Vec::new(), Vec::new());
-        for query in &plan.queries {
+        let pipelines = self.load_pipelines(&plan)?;
+        let own = |query: &Query| {
             let pipeline = "SELECT pipeline FROM catchment_query WHERE name = ?1";
-            let id = self
-                .connection
-                .query_row(pipeline, [&query.name], |row| row.get(0))
-                .map_err(at(&self.path))?;
-            own.push(PipelineId(id));
-            let read = || {
-                let mut statement = self
-                    .connection
-                    .prepare("SELECT pipeline FROM catchment_reader WHERE query = ?1 ORDER BY pipeline")?;
-                statement
-                    .query_map([&query.name], |row| row.get(0).map(PipelineId))?
-                    .collect::<rusqlite::Result<_>>()
-            };
-            before.push(read().map_err(at(&self.path))?);
-        }
-        Ok(Catalog::new(plan, pipelines, &own, &before))
+            self.connection
+                .query_row(pipeline, [&query.name], |row| id_at(row, 0))
+                .map_err(at(&self.path))
+        };
+        let own = plan.queries.iter().map(own).collect::<Result<Vec<_>>>()?;
+        Ok(Catalog::new(plan, pipelines, &own))
+    }
+
+    fn database(&self) -> Result<DatabaseId> {
+        let id = "SELECT id FROM catchment_database";
+        let id = self.connection.query_row(id, [], |row| row.get::<_, [u8; 16]>(0));
+        id.map(|id| DatabaseId(u128::from_le_bytes(id)))
+            .map_err(at(&self.path))
+    }
+
+    fn lineages(&self) -> Result<Vec<(String, Newest)>> {
+        self.rows(
+            "SELECT agent, lineage, generation, epoch FROM catchment_lineage ORDER BY at_us DESC",
+            |row| {
+                let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
+                let newest = Newest {
+                    lineage: number(1)?,
+                    generation: number(2)?,
+                    epoch: number(3)?,
+                };
+                Ok((row.get(0)?, newest))
+            },
+        )
     }
 
     fn standings(&self) -> Result<BTreeMap<String, Standing>> {
         let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
         for (name, standing) in self.rows(
-            "SELECT name, last_heard_us, retired, software, plan_version, backlog_batches, backlog_bytes, conflicts
+            "SELECT name, last_heard_us, retired, software, plan_version, backlog_batches, backlog_bytes, conflicts, forks
              FROM catchment_agent",
             |row| {
                 let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
@@ -168,6 +186,7 @@ impl Reads for Sqlite {
                     backlog_batches: number(5)?,
                     backlog_bytes: number(6)?,
                     conflicts: number(7)?,
+                    forks: number(8)?,
                 };
                 let standing = Standing {
                     heard: Timestamp::clamped(row.get(1)?),
@@ -182,12 +201,12 @@ impl Reads for Sqlite {
         }
         for (agent, pipeline, watermark) in self.rows(
             "SELECT agent, pipeline, watermark_us FROM catchment_watermark",
-            |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)),
+            |row| Ok((row.get::<_, String>(0)?, id_at(row, 1)?, row.get(2)?)),
         )? {
             if let Some(standing) = standings.get_mut(&agent) {
                 standing
                     .watermarks
-                    .insert(PipelineId(pipeline), Timestamp::clamped(watermark));
+                    .insert(pipeline, Timestamp::clamped(watermark));
             }
         }
         Ok(standings)
@@ -234,7 +253,7 @@ impl Reads for Sqlite {
         self.each(
             "SELECT start_us, chunk, columns FROM catchment_pane WHERE pipeline = ?1 AND start_us >= ?2
              ORDER BY start_us, chunk",
-            params![pipeline.0, from.as_micros()],
+            params![bits(pipeline), from.as_micros()],
             |row| {
                 let chunk = StoredChunk {
                     number: row.get(1)?,
@@ -278,7 +297,7 @@ impl PaneSource for Sqlite {
                 "SELECT chunk, columns FROM catchment_pane WHERE pipeline = ?1 AND start_us = ?2 ORDER BY chunk",
             )?;
             statement
-                .query_map(params![pipeline.0, pane.as_micros()], |row| {
+                .query_map(params![bits(pipeline), pane.as_micros()], |row| {
                     Ok(StoredChunk {
                         number: row.get(0)?,
                         columns: row.get(1)?,
@@ -300,7 +319,7 @@ impl PaneSource for Sqlite {
                 "SELECT DISTINCT start_us FROM catchment_pane WHERE pipeline = ?1 AND start_us BETWEEN ?2 AND ?3",
             )?;
             statement
-                .query_map(params![pipeline.0, from.as_micros(), to.as_micros()], |row| {
+                .query_map(params![bits(pipeline), from.as_micros(), to.as_micros()], |row| {
                     row.get(0).map(Timestamp::clamped)
                 })?
                 .collect::<rusqlite::Result<_>>()

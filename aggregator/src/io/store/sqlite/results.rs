@@ -6,6 +6,7 @@ use catchment_common::time::Timestamp;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue};
 use rusqlite::{ToSql, Transaction, params};
 
+use super::pipelines::bits;
 use crate::commit::{Commit, CountedRow, QueryResults, Why, WindowRows, WindowStatus};
 use crate::io::store::tables::{TableSql, number_of, time_text};
 
@@ -183,7 +184,7 @@ pub(super) fn write_contributions(transaction: &Transaction<'_>, commit: &Commit
     )?;
     for contribution in &commit.contributions {
         add.execute(params![
-            contribution.pipeline.0,
+            bits(contribution.pipeline),
             contribution.pane.as_micros(),
             contribution.agent,
             contribution.deltas.cast_signed(),

@@ -2,6 +2,7 @@
 
 use rusqlite::{Transaction, params};
 
+use super::pipelines::bits;
 use crate::commit::{Commit, SetAside, Unreadable};
 
 /// Moves everything that a commit sets aside. It must come before the checkpoint, which replaces panes and batches.
@@ -14,13 +15,13 @@ pub(super) fn write(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite:
                 end,
                 number,
             } => {
-                let name = params![pipeline.0, pane.as_micros(), number];
+                let name = params![bits(*pipeline), pane.as_micros(), number];
                 transaction.execute(
                     "INSERT INTO catchment_set_aside (kind, at_us, reason, pipeline, start_us, chunk, bytes)
                      SELECT 'pane', ?4, ?5, pipeline, start_us, chunk, columns FROM catchment_pane
                      WHERE pipeline = ?1 AND start_us = ?2 AND chunk = ?3",
                     params![
-                        pipeline.0,
+                        bits(*pipeline),
                         pane.as_micros(),
                         number,
                         commit.at.as_micros(),
@@ -34,7 +35,7 @@ pub(super) fn write(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite:
                 lose(
                     transaction,
                     ("", 0, 0),
-                    (pipeline.0, pane.as_micros(), end.as_micros()),
+                    (bits(*pipeline), pane.as_micros(), end.as_micros()),
                 )?;
             }
             Unreadable::Batch { agent, epoch, seq } => {
@@ -60,7 +61,7 @@ pub(super) fn write(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite:
 fn lose(
     transaction: &Transaction<'_>,
     (agent, epoch, seq): (&str, i64, i64),
-    (pipeline, from, to): (u32, i64, i64),
+    (pipeline, from, to): (i64, i64, i64),
 ) -> rusqlite::Result<()> {
     transaction.execute(
         "INSERT INTO catchment_loss (agent, epoch, seq, pipeline, from_us, to_us, readings)

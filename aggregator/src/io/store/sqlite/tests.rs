@@ -184,7 +184,7 @@ fn retention_keeps_a_coarse_row_until_all_of_it_is_old() {
         centre.settle(seconds);
         let rows = centre.rows("SELECT coarse FROM q ORDER BY coarse").concat();
         let panes = centre
-            .rows("SELECT count(*) FROM catchment_pane WHERE pipeline = 2")
+            .rows("SELECT count(*) FROM catchment_pane WHERE pipeline IN (SELECT id FROM catchment_pipeline WHERE number = 2)")
             .concat();
         kept.push((rows, panes));
     }
@@ -246,8 +246,8 @@ fn losses_agents_and_retirement_can_be_read() {
     let agents = show(&|out| agents::agents(&path, now(5), csv, out).unwrap());
     assert_eq!(
         agents,
-        "agent,heard,plan,backlog_batches,backlog_bytes,software,retired,lost_readings,conflicts\n\
-         a,1970-01-12T13:46:41.000Z,1,0,0,test,true,10,0\n"
+        "agent,heard,plan,backlog_batches,backlog_bytes,software,retired,lost_readings,conflicts,forks\n\
+         a,1970-01-12T13:46:41.000Z,1,0,0,test,true,10,0,0\n"
     );
     // Its frames do not bring it back, its hello does; and what is known of it outlives a restart.
     centre.frame(2, 1, heartbeat(3, 2, 0));
@@ -378,7 +378,7 @@ fn an_agent_sends_again_exactly_what_a_restored_backup_lacks() {
 }
 
 #[test]
-fn numbers_given_out_after_a_backup_are_not_given_out_again() {
+fn ids_given_out_after_a_backup_are_not_given_out_again() {
     let folder = tempfile::tempdir().unwrap();
     let centre = Centre::new(folder.path(), PLAN);
     let (path, file) = (centre.path.clone(), folder.path().join("backup.db"));
@@ -386,23 +386,32 @@ fn numbers_given_out_after_a_backup_are_not_given_out_again() {
     backup::backup(&path, &file, false).unwrap();
     let later = PLAN.replace("watermark_delay = \"0s\"", "watermark_delay = \"1s\"");
     crate::io::run::apply(&mut Sqlite::open(&path).unwrap(), &later, "plan", at(1)).unwrap();
-    let pipelines = |path: &Path| {
-        let numbers = Sqlite::open_to_read(path).unwrap().numbers().unwrap();
-        let ids: Vec<u32> = numbers.pipelines.iter().map(|pipeline| pipeline.0).collect();
-        (ids, numbers.plan_version)
+    let given_out = |path: &Path| {
+        let store = Sqlite::open_to_read(path).unwrap();
+        let catalog = store.catalog().unwrap();
+        let version = store.given_out().unwrap().plan_version;
+        (catalog.pipelines.len(), catalog.current, version)
     };
-    assert_eq!(pipelines(&path), (vec![1, 2, 3, 4], 2));
+    let (all, before, version) = given_out(&path);
+    assert_eq!((all, version), (4, 2));
     // The replaced database can be read: its plan and its pipelines go on.
     backup::restore(&path, &file, at(2)).unwrap();
-    assert_eq!(pipelines(&path), (vec![1, 2, 3, 4], 3));
-    let current = Sqlite::open_to_read(&path).unwrap().catalog().unwrap().current;
-    assert_eq!(current, [PipelineId(3)]);
-    // It cannot: numbers go on far above.
+    assert_eq!(given_out(&path), (4, before.clone(), 3));
+    // It cannot: what agents may hold under that id is not taken for what is given out now.
     std::fs::write(&path, b"no database").unwrap();
     backup::restore(&path, &file, at(3)).unwrap();
-    assert_eq!(pipelines(&path), (vec![1, 2], 1));
+    assert_eq!(given_out(&path).0, 2);
     crate::io::run::apply(&mut Sqlite::open(&path).unwrap(), &later, "plan", at(4)).unwrap();
-    assert_eq!(pipelines(&path), (vec![1, 2, 100_003, 100_004], 1_002));
+    let (all, after, version) = given_out(&path);
+    assert_eq!((all, version), (4, 1_002));
+    assert_ne!(after, before);
+    // Of another database nothing is carried over.
+    let other = folder.path().join("other.db");
+    crate::io::run::apply(&mut Sqlite::open(&other).unwrap(), &later, "plan", at(5)).unwrap();
+    let own = Sqlite::open_to_read(&path).unwrap().database().unwrap();
+    backup::restore(&other, &file, at(6)).unwrap();
+    assert_eq!(given_out(&other).0, 2);
+    assert_eq!(Sqlite::open_to_read(&other).unwrap().database().unwrap(), own);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use catchment_common::time::Span;
-use catchment_common::wire::{EpochRange, Message};
+use catchment_common::wire::{EpochRange, Message, VERSION};
 use rusqlite::types::ValueRef;
 
 use crate::aggregator::{Aggregator, ConnectionId, Settings, Transmit};
@@ -39,6 +39,9 @@ impl Centre {
             .connection()
             .pragma_update(None, "synchronous", "OFF")
             .unwrap();
+        // Tests name pipelines by numbers from 1.
+        let renumber = "UPDATE catchment_pipeline SET number = ordinal";
+        writer.connection().execute_batch(renumber).unwrap();
         let reader = Sqlite::open_to_read(path).unwrap();
         let settings = Settings {
             lease: Span::from_secs(1_000_000),
@@ -69,7 +72,7 @@ impl Centre {
         agent: &str,
         held: Vec<EpochRange>,
     ) {
-        self.aggregator.handle_connected(connection, agent);
+        self.aggregator.handle_connected(connection, agent, VERSION);
         self.frame(seconds, connection, hello(agent, 1, held));
     }
 

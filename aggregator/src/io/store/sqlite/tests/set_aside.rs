@@ -2,10 +2,12 @@
 
 use super::*;
 
-const SET_ASIDE: &str = "SELECT kind, reason, pipeline, start_us / 1000000, chunk, agent, epoch, seq, length(bytes) \
-                         FROM catchment_set_aside ORDER BY id";
-const LOSSES: &str = "SELECT agent, epoch, seq, pipeline, from_us / 1000000, to_us / 1000000, readings \
-                      FROM catchment_loss ORDER BY agent, seq";
+const SET_ASIDE: &str = "SELECT kind, reason, \
+                             coalesce((SELECT number FROM catchment_pipeline p WHERE p.id = pipeline), pipeline), \
+                             start_us / 1000000, chunk, agent, epoch, seq, length(bytes) FROM catchment_set_aside ORDER BY id";
+const LOSSES: &str = "SELECT agent, epoch, seq, \
+                          coalesce((SELECT number FROM catchment_pipeline p WHERE p.id = pipeline), pipeline), \
+                          from_us / 1000000, to_us / 1000000, readings FROM catchment_loss ORDER BY agent, seq";
 
 #[test]
 fn an_unreadable_pane_and_an_unreadable_batch_stop_neither_the_start_nor_a_commit() {
