@@ -21,3 +21,5 @@ mod restarts;
 mod series;
 
 mod store;
+
+mod upgrade;
