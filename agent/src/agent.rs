@@ -6,32 +6,36 @@
 //! ```
 //! use catchment_agent::agent::Agent;
 //! use catchment_agent::log::disk::MemoryDisk;
-//! use catchment_agent::source::in_flight::Packet;
 //! use catchment_agent::settings::{ClockUnset, Settings};
+//! use catchment_agent::source::{Arrival, Delivery, Payload, Settled, SourceId, SourceSettings};
 //! use catchment_common::time::{Instant, Now, Span, Timestamp};
 //!
 //! let settings = Settings {
 //!     name: "gw-1".into(), memory_bytes: 1 << 20, payload_bytes_max: 1 << 16, spool_bytes: 1 << 20,
-//!     retain_acked: Span::ZERO, journal_bytes: 1 << 20, commit_delay: Span::ZERO, redelivery_window: 20,
+//!     retain_acked: Span::ZERO, journal_bytes: 1 << 20, commit_delay: Span::ZERO,
 //!     clock_unset: ClockUnset::Hold,
+//!     sources: vec![SourceSettings { name: "plant".into(), session: 0, redelivery_window: 20 }],
 //! };
 //! let now = Now { monotonic: Instant::from_micros(0), wall: Timestamp::clamped(1_800_000_000_000_000) };
 //! let mut disk = MemoryDisk::default();
 //! let (mut agent, _) = Agent::start(settings, 7, 42, None, now, &disk).unwrap();
-//! agent.handle_publish(now, "sensors/berlin/env", b"{}", Some(Packet { id: 1, duplicate: false }));
+//! let source = SourceId(0);
+//! agent.handle_arrival(now, Arrival {
+//!     source, subject: "sensors/berlin/env", payload: Payload::Whole(b"{}"), through: &[],
+//!     delivery: Delivery::Packet { id: 1, duplicate: false },
+//! });
 //! assert!(agent.poll_connect(now), "a link to the aggregator is wanted at once");
-//! assert_eq!(agent.poll_acknowledgement(), None, "not before it is durable");
+//! assert_eq!(agent.poll_settled(), None, "not before it is durable");
 //! let job = agent.poll_job(now, &disk).unwrap();
 //! disk.execute(&job);
 //! agent.handle_job_done(now, job.id);
-//! assert_eq!(agent.poll_acknowledgement(), Some(1));
+//! assert_eq!(agent.poll_settled(), Some((source, Settled::Packet(1))));
 //! ```
 
 mod admission;
 mod durable;
 mod greeting;
-
-use std::collections::VecDeque;
+mod sources;
 
 use bytes::Bytes;
 use catchment_common::limits::COUNTERS_MAX;
@@ -39,9 +43,8 @@ use catchment_common::metrics::{Counter, Reason};
 use catchment_common::time::{Instant, Now, Timestamp};
 use catchment_common::wire::{AgentPlan, Heartbeat, Message, Section};
 
-use crate::aggregate::intake::{Closable, Intake, Limits};
+use crate::aggregate::intake::{Closable, Intake, Limits, Message as Incoming};
 use crate::ancestry::Ancestry;
-use crate::decode::Command;
 use crate::log::batcher::Batcher;
 use crate::log::commit::Commits;
 use crate::log::disk::Disk;
@@ -49,12 +52,13 @@ use crate::log::journal::Journal;
 use crate::log::spool::{Lane, Spool};
 use crate::metrics::{AGENT, Metrics};
 use crate::settings::{COUNT_SEAL_DELAY, IDLE_CHECK, LATE_SEAL_DELAY, Settings};
-use crate::source::in_flight::{Packet, Tail};
+use crate::source::Arrival;
 use crate::uplink::Uplink;
 
 pub use self::durable::Started;
 use self::greeting::Greeting;
 pub use self::greeting::{KeptPlan, Outcome};
+use self::sources::Sources;
 
 /// Name and version, as a hello gives them.
 pub const SOFTWARE: &str = concat!("catchment-agent ", env!("CARGO_PKG_VERSION"));
@@ -72,17 +76,12 @@ pub struct Agent {
     era: u64,
     intake: Intake,
     journal: Journal,
-    tail: Tail,
+    sources: Sources,
     commits: Commits,
-    /// Messages taken since the start, and of those the durable ones.
-    taken: u64,
-    durable: u64,
-    /// Packets to acknowledge on this connection, each once so many messages are durable.
-    packets: VecDeque<(u64, u16)>,
-    /// Messages were left to the broker, which sends them again on a new connection.
-    held_back: bool,
     /// What the wall clock last showed.
     wall: Timestamp,
+    /// When panes that would be over are closed, although a source is away.
+    close_passed_at: Instant,
     /// Something left the open panes since journal segments were last looked at.
     trim: bool,
     /// The spool's ordinal that the journal has been told of.
@@ -108,15 +107,26 @@ struct Out {
 impl Agent {
     // What happened.
 
-    /// A message came from the broker; with a packet id if it must be acknowledged.
+    /// Something came from a source.
     #[inline]
-    pub fn handle_publish(&mut self, now: Now, topic: &str, payload: &[u8], packet: Option<Packet>) {
-        if !self.admit(now, topic, payload, packet) {
+    pub fn handle_arrival(&mut self, now: Now, arrival: Arrival<'_>) {
+        let Some(hash) = self.admit(now, &arrival) else {
             return;
-        }
+        };
         let Self {
-            intake, journal, out, ..
+            intake,
+            journal,
+            out,
+            sources,
+            ..
         } = self;
+        let copy = sources.handle_copy(now, &arrival, hash, journal);
+        let message = Incoming {
+            source: arrival.source,
+            topic: arrival.subject,
+            payload: arrival.payload,
+            readers: sources.session(arrival.source).readers(copy),
+        };
         let Out {
             batcher,
             spool,
@@ -129,7 +139,7 @@ impl Agent {
             late,
             emitted_early,
             full,
-        } = intake.handle_publish(now, topic, payload, metrics, journal, emit);
+        } = intake.handle_message(now, message, metrics, journal, emit);
         if emitted_early {
             self.out.finish();
             self.trim = true;
@@ -142,37 +152,6 @@ impl Agent {
             let at = now.monotonic + COUNT_SEAL_DELAY;
             self.close_late_at = Some(self.close_late_at.map_or(at, |late| late.min(at)));
         }
-    }
-
-    fn acknowledge_later(&mut self, packet: Packet) {
-        self.taken += 1;
-        self.tail.will_acknowledge();
-        self.packets.push_back((self.taken, packet.id));
-    }
-
-    /// A message had to be dropped before it was looked at; with a packet id if it must be acknowledged.
-    pub fn handle_dropped(&mut self, reason: Reason, packet: Option<Packet>) {
-        self.reject_unseen(reason);
-        if let Some(packet) = packet {
-            self.acknowledge_later(packet);
-        }
-    }
-
-    /// The broker has a session for us: the one that was there before (`resumed`), or a new one.
-    pub fn handle_broker_connected(&mut self, resumed: bool) {
-        self.packets.clear();
-        self.tail.handle_connection();
-        self.held_back = false;
-        if !resumed {
-            self.tail.clear();
-            self.journal.session();
-        }
-    }
-
-    /// The connection to the broker is gone. What was not acknowledged on it comes again.
-    pub fn handle_broker_lost(&mut self) {
-        self.packets.clear();
-        self.tail.handle_connection();
     }
 
     fn reject_unseen(&mut self, reason: Reason) {
@@ -195,6 +174,7 @@ impl Agent {
         *intake = Intake::new(plan, Some(intake), limits, now, &mut out.metrics);
         out.spool.add_ladders(plan);
         self.plan = plan.clone();
+        self.subscribe();
         self.begin_journal_segment();
         self.uplink.tell_news();
     }
@@ -213,7 +193,7 @@ impl Agent {
         self.wall = now.wall;
         if self.idle_check_at <= now.monotonic {
             self.idle_check_at = now.monotonic + IDLE_CHECK;
-            self.close_now |= self.intake.follow_clock(now);
+            self.follow_clock(now);
         }
         if self.close_late_at.is_some_and(|at| at <= now.monotonic) {
             self.close_now = true;
@@ -237,31 +217,6 @@ impl Agent {
     }
 
     // What it wants.
-
-    /// The next packet to acknowledge to the broker, in the order of arrival: its message is durable.
-    pub fn poll_acknowledgement(&mut self) -> Option<u16> {
-        let (_, id) = self.packets.pop_front_if(|(number, _)| *number <= self.durable)?;
-        self.tail.handle_acknowledged();
-        Some(id)
-    }
-
-    /// Whether to ask the broker something now, behind the acknowledgements: see
-    /// [`Agent::handle_acknowledgements_arrived`].
-    pub fn poll_barrier(&mut self) -> bool {
-        self.tail.poll_barrier()
-    }
-
-    /// The broker has answered what was asked behind so many acknowledgements of this connection.
-    pub fn handle_acknowledgements_arrived(&mut self, count: u64) {
-        self.tail.handle_arrived(count);
-    }
-
-    /// The next message to publish to the broker: a request to an edge node of Sparkplug.
-    pub fn poll_command(&mut self) -> Option<Command> {
-        let command = self.intake.poll_command()?;
-        self.out.count(Counter::RebirthRequests, 1);
-        Some(command)
-    }
 
     /// Whether a link to the aggregator should be made now.
     pub fn poll_connect(&mut self, now: Now) -> bool {
@@ -289,7 +244,7 @@ impl Agent {
             backlog_batches: spool.len() as u64,
             backlog_bytes: spool.held_bytes(),
             counters: self.out.metrics.report(COUNTERS_MAX),
-            sources: Vec::new(),
+            sources: self.source_states(),
             clock: None,
         }))
     }
@@ -338,11 +293,6 @@ impl Agent {
     /// The counters.
     pub fn metrics(&self) -> &Metrics {
         &self.out.metrics
-    }
-
-    /// The MQTT filters to subscribe to.
-    pub fn filters(&self) -> Vec<String> {
-        self.intake.filters()
     }
 
     /// Open panes and the pipelines that run.

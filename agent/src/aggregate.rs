@@ -1,5 +1,7 @@
 //! From readings to closed panes: the hot path, in memory that is taken at the start and never grows.
 
+pub mod arrival;
+
 pub mod watermark;
 
 pub mod key_cap;

@@ -18,6 +18,8 @@ pub mod plan_file;
 
 pub mod quic;
 
+mod reject_log;
+
 pub mod run;
 
 pub mod tls;

@@ -20,9 +20,12 @@ use crate::aggregate::sketches::TagValues;
 use crate::ancestry::Ancestry;
 use crate::log::disk::{Disk, DiskFault};
 use crate::log::journal::record::Record;
+use crate::log::journal::sources::Kept;
 use crate::log::journal::{Replayed, Segments};
 use crate::metrics::Metrics;
-use crate::source::in_flight::Tail;
+use crate::settings::Settings;
+use crate::source::mqtt::{Session, in_flight};
+use crate::source::{SourceId, SourceSettings};
 
 /// A partial that did not fit while the journal was replayed, and the segment of its first reading.
 type Overflow = BTreeMap<(u16, Timestamp, Box<[u8]>), (Partial, u32)>;
@@ -34,7 +37,7 @@ type Row = (Box<[u8]>, Partial);
 #[derive(Debug)]
 pub(crate) struct Recovery<'a> {
     pub(crate) intake: Intake,
-    pub(crate) tail: Tail,
+    pub(crate) sessions: Vec<Session>,
     pub(crate) metrics: Metrics,
     /// The era of the counters, if a journal was there.
     pub(crate) era: Option<u64>,
@@ -56,14 +59,20 @@ impl<'a> Recovery<'a> {
     pub(crate) fn replay(
         disk: &impl Disk,
         limits: Limits<'a>,
-        tail: Tail,
+        settings: &Settings,
         now: Now,
     ) -> Result<Self, DiskFault> {
         let segments = Segments::find(disk)?;
+        let room = in_flight::room(settings.journal_bytes);
+        let session = |(source, number): (&SourceSettings, u16)| {
+            let random = limits.seed.rotate_left(7 + u32::from(number));
+            Session::new(SourceId(number), source, room, random)
+        };
+        let sessions: Vec<Session> = settings.sources.iter().zip(0..).map(session).collect();
         let mut metrics = Metrics::default();
         let mut recovery = Self {
             intake: Intake::new(&AgentPlan::default(), None, limits, now, &mut metrics),
-            tail,
+            sessions,
             metrics,
             era: None,
             plan: AgentPlan::default(),
@@ -134,8 +143,32 @@ impl<'a> Recovery<'a> {
             }
             Record::Gone(identity) => self.intake.count_windows().replay_gone(&identity),
             Record::Floor(number) => self.intake.count_windows().restore_floor(number, segment),
-            Record::Message { id, hash, .. } => self.tail.restore(id, hash, segment),
-            Record::Session { .. } => self.tail.clear(),
+            Record::Source { source, kept } => names.enter_source(source, kept, &mut self.sessions),
+            Record::Message { source, id, hash } => {
+                if let Some(session) = names.session(source, &mut self.sessions) {
+                    session.restore_message(id, hash, segment);
+                }
+            }
+            Record::Carried {
+                source,
+                number,
+                id,
+                hash,
+            } => {
+                if let Some(session) = names.session(source, &mut self.sessions) {
+                    session.restore_carried(number, id, hash, segment);
+                }
+            }
+            Record::Settled { source, number } => {
+                if let Some(session) = names.session(source, &mut self.sessions) {
+                    session.restore_settled(number);
+                }
+            }
+            Record::Session { source } => {
+                if let Some(session) = names.session(source, &mut self.sessions) {
+                    session.restore_session();
+                }
+            }
             reading @ Record::Reading { .. } => self.take_reading(segment, plan, reading, names),
             Record::Closed { pipeline, watermark } => {
                 let width = plan.pipelines[usize::from(pipeline)].1.pane;
@@ -259,6 +292,8 @@ struct Names {
     window_ids: BTreeMap<u64, Box<[u8]>>,
     /// Room to put an identity together.
     identity: Vec<u8>,
+    /// For each source of the journal which of the configuration it is, if there is still one.
+    sources: BTreeMap<u32, Option<usize>>,
 }
 
 impl Names {
@@ -266,9 +301,28 @@ impl Names {
         if self.segment != segment {
             *self = Self {
                 segment,
+                sources: std::mem::take(&mut self.sources),
                 ..Self::default()
             };
         }
+    }
+
+    fn enter_source(&mut self, source: u32, kept: Kept, sessions: &mut [Session]) {
+        let place = sessions.iter().position(|session| session.is(&kept));
+        self.sources.insert(source, place);
+        if let Some(place) = place {
+            sessions[place].restore(kept);
+        }
+    }
+
+    fn session<'s>(&self, source: u32, sessions: &'s mut [Session]) -> Option<&'s mut Session> {
+        // A journal that names no source is of the time when there was one.
+        let place = self
+            .sources
+            .get(&source)
+            .copied()
+            .unwrap_or(Some(source as usize))?;
+        sessions.get_mut(place)
     }
 }
 

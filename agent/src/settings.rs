@@ -3,6 +3,8 @@
 use catchment_common::time::{Span, Timestamp};
 use serde::Deserialize;
 
+use crate::source::SourceSettings;
+
 /// The machine's settings. The rim reads them from the configuration file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -20,9 +22,8 @@ pub struct Settings {
     pub journal_bytes: u64,
     /// How long readings gather before they are made durable together.
     pub commit_delay: Span,
-    /// QoS 1 messages that a broker sends ahead of their acknowledgement, if it keeps to what it is told. How many are
-    /// remembered in case they come again does not depend on it, but see [`crate::source::in_flight`].
-    pub redelivery_window: usize,
+    /// Where readings come from.
+    pub sources: Vec<SourceSettings>,
     /// What becomes of messages while the wall clock is not set.
     pub clock_unset: ClockUnset,
 }
@@ -61,6 +62,8 @@ pub const COUNT_SEAL_DELAY: Span = Span::from_millis(100);
 pub const RETRY_MIN: Span = Span::from_millis(250);
 /// Longest wait between two attempts to reach the aggregator.
 pub const RETRY_MAX: Span = Span::from_secs(30);
+/// While a source is away, panes that would be over are closed so often: the centre should not wait for what is there.
+pub const AWAY_SEAL_DELAY: Span = Span::from_secs(5);
 /// How often watermarks of silent sources are looked at.
 pub const IDLE_CHECK: Span = Span::from_millis(250);
 /// With so many bytes waiting, readings are made durable before the delay is over.

@@ -221,6 +221,11 @@ pub enum Counter {
     /// Windows with `count` that stay short of readings: how far their keys had come was forgotten for want of room, or
     /// their query is gone.
     CutShort,
+    /// Copies of messages: each came through another subscription, and was read there.
+    Copies,
+    /// Messages that the broker marks as sent before and that are not known, after older ones had to be forgotten without
+    /// the broker's word: they may count twice.
+    MaybeRepeated,
     /// A reading that does not count.
     Rejected(Reason),
     /// A value of a lifted reading that cannot be used. Its field, which is counted as absent too, by its place in the
@@ -237,7 +242,7 @@ const _: () = assert!(REASON_CODE as usize + Reason::ALL.len() <= UNUSABLE_CODE 
 
 impl Counter {
     /// The counters that are not rejections, by code.
-    pub const PLAIN: [Self; 27] = [
+    pub const PLAIN: [Self; 29] = [
         Self::Messages,
         Self::RawBytes,
         Self::Received,
@@ -265,6 +270,8 @@ impl Counter {
         Self::Arrived,
         Self::RebirthRequests,
         Self::CutShort,
+        Self::Copies,
+        Self::MaybeRepeated,
     ];
 
     /// Every counter.
@@ -331,6 +338,8 @@ impl Counter {
             Self::Arrived => "arrived",
             Self::RebirthRequests => "rebirth_requests",
             Self::CutShort => "cut_short",
+            Self::Copies => "copies",
+            Self::MaybeRepeated => "maybe_repeated",
             Self::Rejected(reason) => reason.name(),
             Self::Unusable(why, field) => UNUSABLE[why as usize][usize::from(in_range(field))],
         }

@@ -4,6 +4,8 @@
 //! last, any number. Matching allocates nothing: it is done for every message. Wildcards at the first level do not
 //! match topics that begin with `$`, as MQTT 5 section 4.7.2 demands.
 
+pub mod filter;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;

@@ -11,7 +11,7 @@ use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::time::Duration;
 
-use catchment_agent::aggregate::intake::Intake;
+use catchment_agent::aggregate::intake::{Intake, Message};
 use catchment_agent::aggregate::panes::{Measured, OpenPanes, Place};
 use catchment_agent::aggregate::sketches::TagValues;
 use catchment_agent::log::journal::Journal;
@@ -152,7 +152,7 @@ struct Climate {
 /// Hands all messages to an intake.
 fn feed(intake: &mut Intake, messages: &[(String, Vec<u8>)], metrics: &mut Metrics, journal: &mut Journal) {
     for (topic, payload) in messages {
-        black_box(intake.handle_publish(at(0), topic, payload, metrics, journal, |_, _| {}));
+        black_box(intake.handle_message(at(0), Message::of(topic, payload), metrics, journal, |_, _| {}));
     }
 }
 

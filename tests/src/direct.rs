@@ -5,6 +5,7 @@ use bytes::Bytes;
 use catchment_agent::agent::Agent;
 use catchment_agent::log::disk::MemoryDisk;
 use catchment_agent::settings::{ClockUnset, Settings};
+use catchment_agent::source::{Arrival, SourceEvent, SourceId, SourceSettings};
 use catchment_aggregator::aggregator::{self, Aggregator, Transmit};
 use catchment_aggregator::limits::DUE_ROWS_MAX;
 use catchment_aggregator::store::memory::Memory;
@@ -16,6 +17,12 @@ use catchment_common::wire::VERSION;
 use catchment_common::wire::lineage::DatabaseId;
 use catchment_firmware_sim::verify::{Cell, Row, format_time};
 
+/// The only source of each agent.
+const BROKER: SourceId = SourceId(0);
+const CONNECTED: SourceEvent = SourceEvent::Connected {
+    resumed: false,
+    identifies: false,
+};
 /// Rounds of messages to and fro until all is said.
 const ROUNDS_MAX: usize = 10_000;
 
@@ -62,12 +69,17 @@ impl Direct {
                 retain_acked: Span::ZERO,
                 journal_bytes: 4 << 20,
                 commit_delay: Span::ZERO,
-                redelivery_window: 20,
+                sources: vec![SourceSettings {
+                    name: "broker".into(),
+                    session: 0,
+                    redelivery_window: 20,
+                }],
                 clock_unset: ClockUnset::Take,
             };
             let disk = MemoryDisk::default();
             let started = Agent::start(settings, 100 + number, number, None, now, &disk);
-            let (agent, _) = started.expect("an empty disk can be read");
+            let (mut agent, _) = started.expect("an empty disk can be read");
+            agent.handle_source(now, BROKER, CONNECTED);
             Gateway { agent, disk }
         };
         let mut direct = Self {
@@ -84,9 +96,10 @@ impl Direct {
     /// A device publishes a message to this agent.
     pub fn publish(&mut self, agent: usize, topic: &str, payload: &str) {
         let gateway = &mut self.gateways[agent];
-        gateway
-            .agent
-            .handle_publish(self.now, topic, payload.as_bytes(), None);
+        gateway.agent.handle_arrival(
+            self.now,
+            Arrival::unacknowledged(BROKER, topic, payload.as_bytes()),
+        );
     }
 
     /// The clocks go forward.

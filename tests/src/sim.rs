@@ -20,6 +20,8 @@ pub mod disk;
 
 pub mod broker;
 
+pub mod habits;
+
 mod link;
 
 mod gateway;

@@ -15,7 +15,7 @@ use catchment_agent::agent::Agent;
 use catchment_agent::log::disk::MemoryDisk;
 use catchment_agent::metrics::AGENT;
 use catchment_agent::settings::{ClockUnset, Settings};
-use catchment_agent::source::in_flight::Packet;
+use catchment_agent::source::{Arrival, Delivery, SourceEvent, SourceId, SourceRequest, SourceSettings};
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::metrics::Counter;
 use catchment_common::plan::{
@@ -72,6 +72,7 @@ fn allocations() -> u64 {
     ALLOCATIONS.with(Cell::get)
 }
 
+const BROKER: SourceId = SourceId(0);
 const DEVICES: usize = 1_000;
 const READINGS: usize = 1_000_000;
 /// Rounds of all devices before counting starts: tables and buffers find their size.
@@ -82,9 +83,9 @@ const EPOCH: u64 = 7;
 const START_US: i64 = 1_700_000_000_000_000;
 /// Rounds are this far apart: 1,000 devices at 1 Hz.
 const STEP: Span = Span::from_secs(1);
-/// One sealed frame, what the spool needs to hold it, and the job that makes it durable. A pane of 1,000 keys must not
-/// cost an allocation a key.
-const PER_PANE_MAX: u64 = 16;
+/// One sealed frame, what the spool needs to hold it, the job that makes it durable, a heartbeat, and what the broker is
+/// asked in ten rounds. A pane of 1,000 keys must not cost an allocation a key.
+const PER_PANE_MAX: u64 = 32;
 
 fn pipeline() -> Pipeline {
     let field = |path: &str, resolution| PipelineField {
@@ -129,10 +130,16 @@ fn linked_agent(pipeline: Pipeline, now: Now, disk: &mut MemoryDisk) -> Agent {
         retain_acked: Span::ZERO,
         journal_bytes: 4 << 20,
         commit_delay: Span::ZERO,
-        redelivery_window: DEVICES,
+        sources: vec![SourceSettings {
+            name: "broker".into(),
+            session: 0,
+            redelivery_window: DEVICES,
+        }],
         clock_unset: ClockUnset::Hold,
     };
     let (mut agent, _) = Agent::start(settings, EPOCH, 42, None, now, disk).unwrap();
+    let (resumed, identifies) = (false, true);
+    agent.handle_source(now, BROKER, SourceEvent::Connected { resumed, identifies });
     let plan = AgentPlan {
         version: 1,
         pipelines: vec![(PIPELINE, pipeline)],
@@ -170,7 +177,7 @@ fn now(round: usize) -> Now {
 
 /// What the rim does after each burst: closes what is due, makes it durable, sends it, and has it acknowledged. Returns
 /// the allocations of the disk in memory, which are not the agent's.
-fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now, acknowledged: &mut u64) -> u64 {
+fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now, id: &mut u32) -> u64 {
     let mut of_disk = 0;
     agent.handle_timeout(now);
     while let Some(job) = agent.poll_job(now, disk) {
@@ -179,11 +186,23 @@ fn between_bursts(agent: &mut Agent, disk: &mut MemoryDisk, now: Now, acknowledg
         of_disk += allocations() - before;
         agent.handle_job_done(now, job.id);
     }
-    while agent.poll_acknowledgement().is_some() {
-        *acknowledged += 1;
-    }
-    if agent.poll_barrier() {
-        agent.handle_acknowledgements_arrived(*acknowledged);
+    while agent.poll_settled().is_some() {}
+    while let Some(request) = agent.poll_source(BROKER) {
+        let event = match request {
+            SourceRequest::Subscribe {
+                packet,
+                subscriptions,
+            } => {
+                *id = subscriptions[0].id;
+                SourceEvent::Subscribed {
+                    packet,
+                    refused: Vec::new(),
+                }
+            }
+            SourceRequest::Unsubscribe { packet, .. } => SourceEvent::Unsubscribed { packet },
+            other => panic!("{other:?}"),
+        };
+        agent.handle_source(now, BROKER, event);
     }
     while agent.poll_message(now).is_some() {}
     while let Some((_, frame)) = agent.poll_batch(|_| true, disk) {
@@ -212,11 +231,8 @@ fn feed(pipeline: Pipeline, rounds: usize) -> Counted {
     let mut payload = String::with_capacity(256);
     let mut disk = MemoryDisk::default();
     let mut agent = linked_agent(pipeline, now(0), &mut disk);
-    let mut packet = Packet {
-        id: 0,
-        duplicate: false,
-    };
-    let (mut while_reading, mut while_closing, mut panes, mut acknowledged) = (0, 0, 0, 0);
+    let (mut id, mut subscription) = (0, 0);
+    let (mut while_reading, mut while_closing, mut panes) = (0, 0, 0);
     for round in 0..WARM_UP_ROUNDS + rounds {
         let now = now(round);
         let deltas_before = agent.metrics().value(PIPELINE, Counter::Deltas);
@@ -232,12 +248,18 @@ fn feed(pipeline: Pipeline, rounds: usize) -> Counted {
             )
             .unwrap();
             let before = allocations();
-            packet.id = packet.id % 60_000 + 1;
-            agent.handle_publish(now, topic, payload.as_bytes(), Some(packet));
+            id = id % 60_000 + 1;
+            let duplicate = false;
+            let arrival = Arrival {
+                delivery: Delivery::Packet { id, duplicate },
+                through: std::slice::from_ref(&subscription),
+                ..Arrival::unacknowledged(BROKER, topic, payload.as_bytes())
+            };
+            agent.handle_arrival(now, arrival);
             in_round += allocations() - before;
         }
         let before = allocations();
-        let of_disk = between_bursts(&mut agent, &mut disk, now, &mut acknowledged);
+        let of_disk = between_bursts(&mut agent, &mut disk, now, &mut subscription);
         let after = allocations() - before - of_disk;
         if round >= WARM_UP_ROUNDS {
             while_reading += in_round;

@@ -4,6 +4,7 @@
 use catchment_tests::sim::case::{
     COUNTS_FROM, Case, Fault, KINDS_FROM, PARTED_FROM, Publish, SECOND, START_US,
 };
+use catchment_tests::sim::habits::{BROKERS_FROM, Copies, Habits};
 use catchment_tests::sim::{self, Figures, plans::Variant};
 
 fn run(seed: u64) -> Figures {
@@ -71,6 +72,87 @@ fn seeds_20000_to_20074_end_with_the_truth() {
 #[test]
 fn seeds_30000_to_30074_end_with_the_truth() {
     sweep(COUNTS_FROM, COUNTS_FROM + 75);
+}
+
+/// With brokers that send copies, keep filters, lag and use packet ids of messages that are under way.
+#[test]
+fn seeds_40000_to_40074_end_with_the_truth() {
+    sweep(BROKERS_FROM, BROKERS_FROM + 75);
+}
+
+/// Readings of one device, one in a second.
+fn trickle(count: u64) -> Vec<Publish> {
+    let message = |number: u64| {
+        let at = SECOND + number * SECOND;
+        let ts = START_US / 1_000 + (at / 1_000) as i64;
+        Publish {
+            at,
+            gateway: 0,
+            topic: "s/site1/d1/env".into(),
+            payload: format!("{{\"ts\":{ts},\"temp\":{number}.25,\"hum\":40,\"watts\":1,\"room\":\"r1\"}}"),
+        }
+    };
+    (0..count).map(message).collect()
+}
+
+/// One publish under two filters counted twice in the tables of both: the broker sends a copy for each.
+#[test]
+fn a_message_under_filters_that_overlap_counts_once_in_each_query() {
+    for (copies, identifies) in [
+        (Copies::Once, false),
+        (Copies::Once, true),
+        (Copies::Each, true),
+        (Copies::EachBackwards, true),
+        (Copies::Each, false),
+    ] {
+        for plan in [Variant::Covering, Variant::Crossing] {
+            let case = Case {
+                gateways: 1,
+                plan,
+                habits: Habits {
+                    subscribes: true,
+                    copies,
+                    identifies,
+                    ..Habits::KIND
+                },
+                end: 20 * SECOND,
+                publishes: trickle(5),
+                faults: Vec::new(),
+                ..Case::new(1)
+            };
+            let figures = sim::run(&case).unwrap_or_else(|fault| panic!("{plan:?} {copies:?}: {fault}"));
+            // What comes before the agent has subscribed is nobody's.
+            assert!(figures.readings >= 2 * 3, "{plan:?} {copies:?}: {figures:?}");
+        }
+    }
+}
+
+/// A session that an earlier plan subscribed to `s/#` brought each message twice after the plan had changed: the agent
+/// neither took the filter back nor knew of it.
+#[test]
+fn filters_that_a_session_keeps_from_before_are_given_back() {
+    for (plan, earlier) in [
+        (Variant::Climate, Variant::Wide),
+        (Variant::Wide, Variant::Crossing),
+    ] {
+        let case = Case {
+            gateways: 1,
+            plan,
+            earlier: Some(earlier),
+            habits: Habits {
+                subscribes: true,
+                copies: Copies::Each,
+                identifies: true,
+                ..Habits::KIND
+            },
+            end: 30 * SECOND,
+            publishes: trickle(20),
+            faults: Vec::new(),
+            ..Case::new(1)
+        };
+        let figures = sim::run(&case).unwrap_or_else(|fault| panic!("{plan:?} after {earlier:?}: {fault}"));
+        assert!(figures.readings > 0, "{figures:?}");
+    }
 }
 
 /// Seeds that once found a bug.

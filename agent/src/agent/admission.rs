@@ -6,47 +6,85 @@ use catchment_common::time::Now;
 
 use super::Agent;
 use crate::settings::{CLOCK_SET_FROM, ClockUnset};
-use crate::source::in_flight::{Packet, Tail};
+use crate::source::mqtt::in_flight::{Known, Packet};
+use crate::source::{Arrival, Delivery, SourceId};
 
 impl Agent {
-    /// Whether a message is to be looked at.
+    /// A hash of what came, if it is to be looked at; 0 where nobody asks for it.
     #[inline]
-    pub(super) fn admit(&mut self, now: Now, topic: &str, payload: &[u8], packet: Option<Packet>) -> bool {
-        let has_room = self.has_room();
+    pub(super) fn admit(&mut self, now: Now, arrival: &Arrival<'_>) -> Option<u32> {
         self.wall = now.wall;
-        let is_timed = self.is_timed();
-        let Some(packet) = packet else {
-            if !is_timed {
-                self.reject_unseen(Reason::ClockUnset);
-            } else if !has_room {
-                self.reject_unseen(Reason::JournalFull);
-            }
-            return is_timed && has_room;
-        };
-        let hash = Tail::hash(topic, payload);
-        if self.tail.recognize(packet, hash) {
+        match arrival.delivery {
+            Delivery::Unacknowledged => self.admit_unacknowledged(arrival),
+            Delivery::Packet { id, duplicate } => self.admit_packet(arrival, Packet { id, duplicate }),
+        }
+    }
+
+    fn admit_unacknowledged(&mut self, arrival: &Arrival<'_>) -> Option<u32> {
+        if !self.is_timed() {
+            self.reject_unseen(Reason::ClockUnset);
+            return None;
+        }
+        if !self.has_room() {
+            self.reject_unseen(Reason::JournalFull);
+            return None;
+        }
+        let compares = self.sources.session(arrival.source).compares(false);
+        Some(if compares {
+            arrival.payload.hash(arrival.subject)
+        } else {
+            0
+        })
+    }
+
+    fn admit_packet(&mut self, arrival: &Arrival<'_>, packet: Packet) -> Option<u32> {
+        let hash = arrival.payload.hash(arrival.subject);
+        let known = self.sources.session(arrival.source).handle_message(packet, hash);
+        if known == Known::Taken || known == Known::UnderWay {
             self.out.count(Counter::Redelivered, 1);
-            self.acknowledge_later(packet);
-            return false;
         }
-        if !is_timed && self.settings.clock_unset == ClockUnset::Reject {
-            self.handle_dropped(Reason::ClockUnset, Some(packet));
-            return false;
+        match known {
+            Known::Taken => {
+                let number = self.sources.take();
+                self.sources.session(arrival.source).take_again(packet, number);
+                return None;
+            }
+            Known::UnderWay => return None,
+            Known::New | Known::Unsure => {}
         }
-        if !has_room || !is_timed {
+        if !self.is_timed() && self.settings.clock_unset == ClockUnset::Reject {
+            self.handle_dropped(Reason::ClockUnset, arrival.source, arrival.delivery);
+            return None;
+        }
+        let has_room = self.has_room() && self.is_timed();
+        let session = self.sources.session(arrival.source);
+        if !has_room || !session.has_room() {
+            session.leave();
             self.out.count(Counter::HeldBack, 1);
-            self.held_back = true;
-            return false;
+            return None;
         }
-        self.tail.push(packet, hash, self.journal.segment());
-        self.journal.message(packet.id, hash);
-        self.acknowledge_later(packet);
-        true
+        if known == Known::Unsure {
+            self.out.count(Counter::MaybeRepeated, 1);
+        }
+        let number = self.sources.take();
+        let session = self.sources.session(arrival.source);
+        session.take(packet, hash, number, &mut self.journal);
+        Some(hash)
+    }
+
+    /// A message had to be dropped before it was looked at.
+    pub fn handle_dropped(&mut self, reason: Reason, source: SourceId, delivery: Delivery) {
+        self.reject_unseen(reason);
+        if let Delivery::Packet { id, duplicate } = delivery {
+            let number = self.sources.take();
+            let packet = Packet { id, duplicate };
+            self.sources.session(source).drop_message(packet, number);
+        }
     }
 
     /// Whether journal and spool have room for the next message.
     #[inline]
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.journal.has_room() && !self.out.spool.is_congested()
     }
 
@@ -64,16 +102,8 @@ impl Agent {
 
     /// Whether readings can be given a time.
     #[inline]
-    fn is_timed(&self) -> bool {
+    pub(super) fn is_timed(&self) -> bool {
         self.wall >= CLOCK_SET_FROM || self.settings.clock_unset == ClockUnset::Take
-    }
-
-    /// Whether the connection to the broker is to be made anew, so that the broker sends again what was left to it.
-    pub fn poll_redelivery(&mut self) -> bool {
-        let has_room = self.has_room() && !self.journal.is_half_full();
-        let is_due = self.held_back && has_room && self.is_timed();
-        self.held_back &= !is_due;
-        is_due
     }
 }
 
@@ -85,6 +115,9 @@ mod tests {
     use crate::log::disk::MemoryDisk;
     use crate::metrics::AGENT;
     use crate::settings::Settings;
+    use crate::source::{SourceEvent, SourceRequest, SourceSettings};
+
+    const SOURCE: SourceId = SourceId(0);
 
     fn now(wall: Timestamp) -> Now {
         Now {
@@ -102,23 +135,42 @@ mod tests {
             retain_acked: Span::ZERO,
             journal_bytes: 1 << 20,
             commit_delay: Span::ZERO,
-            redelivery_window: 20,
             clock_unset,
+            sources: vec![SourceSettings {
+                name: "broker".into(),
+                session: 0,
+                redelivery_window: 20,
+            }],
         };
         let disk = MemoryDisk::default();
-        Agent::start(settings, 7, 42, None, now(Timestamp::clamped(0)), &disk)
-            .unwrap()
-            .0
+        let started = Agent::start(settings, 7, 42, None, now(Timestamp::clamped(0)), &disk);
+        let (mut agent, _) = started.unwrap();
+        agent.handle_source(now(Timestamp::clamped(0)), SOURCE, connected());
+        agent
+    }
+
+    fn connected() -> SourceEvent {
+        SourceEvent::Connected {
+            resumed: true,
+            identifies: false,
+        }
+    }
+
+    fn arrival(delivery: Delivery) -> Arrival<'static> {
+        Arrival {
+            delivery,
+            ..Arrival::unacknowledged(SOURCE, "a", b"{}")
+        }
     }
 
     /// Messages counted under (no match, clock not set, held back) after one of each quality of service in 1970.
     fn counted(agent: &mut Agent) -> (u64, u64, u64) {
-        let packet = Packet {
+        let packet = Delivery::Packet {
             id: 1,
             duplicate: false,
         };
-        for packet in [None, Some(packet)] {
-            agent.handle_publish(now(Timestamp::clamped(0)), "a", b"{}", packet);
+        for delivery in [Delivery::Unacknowledged, packet] {
+            agent.handle_arrival(now(Timestamp::clamped(0)), arrival(delivery));
         }
         let of = |counter| agent.metrics().value(AGENT, counter);
         (
@@ -132,14 +184,16 @@ mod tests {
     fn without_a_clock_messages_stay_with_the_broker_until_there_is_one() {
         let mut agent = agent(ClockUnset::Hold);
         assert_eq!(counted(&mut agent), (0, 1, 1), "QoS 0 cannot stay");
-        assert!(!agent.poll_redelivery());
+        assert_eq!(agent.poll_source(SOURCE), None);
         agent.handle_timeout(now(CLOCK_SET_FROM));
-        assert!(agent.poll_redelivery() && !agent.poll_redelivery());
-        let packet = Packet {
+        assert_eq!(agent.poll_source(SOURCE), Some(SourceRequest::Reconnect));
+        assert_eq!(agent.poll_source(SOURCE), None);
+        agent.handle_source(now(Timestamp::clamped(0)), SOURCE, connected());
+        let packet = Delivery::Packet {
             id: 1,
             duplicate: true,
         };
-        agent.handle_publish(now(CLOCK_SET_FROM), "a", b"{}", Some(packet));
+        agent.handle_arrival(now(CLOCK_SET_FROM), arrival(packet));
         assert_eq!(
             agent.metrics().value(AGENT, Counter::Rejected(Reason::NoMatch)),
             1,

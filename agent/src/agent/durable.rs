@@ -5,7 +5,7 @@ use catchment_common::time::Now;
 use catchment_common::wire::lineage::DatabaseId;
 
 use super::greeting::{Greeting, KeptPlan};
-use super::{Agent, Out, limits};
+use super::{Agent, Out, Sources, limits};
 use crate::aggregate::intake::Limits;
 use crate::ancestry::Ancestry;
 use crate::log::batcher::Batcher;
@@ -14,8 +14,7 @@ use crate::log::disk::{Disk, DiskFault, File, Job, Step};
 use crate::log::journal::{Journal, Snapshot};
 use crate::log::spool::{self, Lane, Spool};
 use crate::recovery::Recovery;
-use crate::settings::{IDLE_CHECK, Settings};
-use crate::source::in_flight::{self, Tail};
+use crate::settings::{AWAY_SEAL_DELAY, IDLE_CHECK, Settings};
 use crate::uplink::Uplink;
 
 /// What a start found, for the operator.
@@ -48,11 +47,7 @@ impl Agent {
             agent: &name,
             ..limits(&settings, seed)
         };
-        let tail = Tail::new(
-            settings.redelivery_window,
-            in_flight::room(settings.journal_bytes),
-        );
-        let mut recovery = Recovery::replay(disk, limits, tail, now)?;
+        let mut recovery = Recovery::replay(disk, limits, &settings, now)?;
         let mut rest = Vec::new();
         recovery.settle_overflow(|pipeline, section| rest.push((pipeline, section.clone())));
         recovery.intake.find_full();
@@ -89,12 +84,8 @@ impl Agent {
                 keys,
             ),
             intake: recovery.intake,
-            tail: recovery.tail,
+            sources: Sources::new(recovery.sessions, now),
             commits: Commits::new(settings.commit_delay),
-            taken: 0,
-            durable: 0,
-            packets: std::collections::VecDeque::new(),
-            held_back: false,
             wall: now.wall,
             trim: true,
             spooled: spool.ordinal(),
@@ -109,6 +100,7 @@ impl Agent {
             close_now: true,
             close_late_at: None,
             idle_check_at: now.monotonic + IDLE_CHECK,
+            close_passed_at: now.monotonic + AWAY_SEAL_DELAY,
             link_bytes_noted: 0,
             settings,
         };
@@ -119,9 +111,7 @@ impl Agent {
         for (number, _) in recovery.segments.sizes() {
             agent.out.spool.sync_first(File::Journal(number));
         }
-        agent
-            .journal
-            .snapshot(&agent.snapshot(), agent.out.spool.next_place());
+        agent.begin_snapshot();
         for identity in &recovery.gone {
             agent.journal.window_gone(identity);
         }
@@ -141,6 +131,7 @@ impl Agent {
         agent.close_all();
         agent.greeting = Greeting::new(agent.out.spool.next_place());
         agent.out.metrics.note_recovered();
+        agent.subscribe();
         if let Some(kept) = kept.filter(|_| is_new) {
             agent.handle_plan(now, &kept.plan);
         }
@@ -155,10 +146,15 @@ impl Agent {
         self.journal.counts(&mut self.out.metrics);
         self.journal.end_group(self.out.spool.next_place());
         self.journal.begin_segment(self.intake.panes().capacity());
-        self.journal
-            .snapshot(&self.snapshot(), self.out.spool.next_place());
+        self.begin_snapshot();
         self.handle_snapshot();
         self.trim = true;
+    }
+
+    /// What a segment begins with.
+    fn begin_snapshot(&mut self) {
+        let (snapshot, place) = (self.snapshot(), self.out.spool.next_place());
+        self.journal.snapshot(&snapshot, &self.sources.kept(), place);
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -191,7 +187,7 @@ impl Agent {
         if !self.commits.is_due(now, waiting, is_urgent) {
             if waiting == 0 {
                 // Nothing was written for the latest messages, so nothing keeps them.
-                self.durable = self.taken;
+                self.sources.handle_all_durable();
             }
             return None;
         }
@@ -200,7 +196,8 @@ impl Agent {
         self.make_room(now, disk, &mut steps);
         self.out.spool.take_writes(&mut steps);
         let marks = Marks {
-            taken: self.taken,
+            taken: self.sources.taken(),
+            noted: self.sources.noted(),
             ordinal: self.out.spool.ordinal(),
             ancestry: self.greeting.changes(),
         };
@@ -210,7 +207,7 @@ impl Agent {
             let before = self.journal.waiting();
             self.intake.dedupe().carry(needed, &mut self.journal);
             self.intake.count_windows().carry(needed, &mut self.journal);
-            self.tail.carry(needed, &mut self.journal);
+            self.sources.carry(needed, &mut self.journal);
             self.journal.note_carried(self.journal.waiting() - before);
         }
         let is_full = self.journal.wants_segment();
@@ -228,8 +225,7 @@ impl Agent {
         self.journal.take_groups(news, &mut steps);
         if is_full {
             self.journal.begin_segment(self.intake.panes().capacity());
-            self.journal
-                .snapshot(&self.snapshot(), self.out.spool.next_place());
+            self.begin_snapshot();
             self.trim = true;
         }
         self.out.spool.take_removals(&mut steps);
@@ -300,7 +296,7 @@ impl Agent {
     /// A job is done: what it held may be acknowledged and sent.
     pub fn handle_job_done(&mut self, now: Now, id: u64) {
         if let Some(marks) = self.commits.handle_done(id) {
-            self.durable = marks.taken;
+            self.sources.handle_durable(marks.taken, marks.noted);
             self.out.spool.handle_durable(marks.ordinal);
             self.handle_ancestry_durable(marks.ancestry);
             // What was lost meanwhile, or found no room in the seal.

@@ -7,30 +7,36 @@ mod count_windows;
 mod dedupe;
 mod lift;
 mod replay;
+mod route;
+mod silence;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use catchment_common::limits::BATCH_DELTAS_MAX;
 use catchment_common::metrics::{Counter, Reason};
-use catchment_common::plan::{Compression, Format, Pipeline, PipelineId};
+use catchment_common::plan::{Pipeline, PipelineId};
 use catchment_common::table::pane::PaneKey;
 use catchment_common::time::{Now, Timestamp};
-use catchment_common::topic::TopicTemplate;
-use catchment_common::wire::{AgentPlan, Section};
+use catchment_common::wire::{AgentPlan, Section, checksum};
 
 use self::count_windows::close_full;
 use self::lift::Lift;
+use self::route::Route;
 use self::view::{Seen, View};
+use crate::aggregate::arrival::Arrivals;
 use crate::aggregate::count_windows::CountWindows;
 use crate::aggregate::key_cap::KeyCap;
 use crate::aggregate::panes::{OpenPanes, Place as PanePlace};
 use crate::aggregate::watermark::Watermark;
-use crate::decode::{self, Births, Body, Command, Context, Decoded, Decoder};
+use crate::decode::{Births, Body, Command, Context, Decoded, Decoder};
 use crate::log::journal::Journal;
 use crate::metrics::{AGENT, Metrics, Place};
 use crate::settings::READINGS_PER_MESSAGE_MAX;
+use crate::source::SourceId;
 use crate::source::dedupe::Dedupe;
+
+pub use self::route::Message;
 
 /// Most devices that number their messages.
 const DEVICES_MAX: usize = 65_536;
@@ -45,31 +51,24 @@ const KNOWN_KEYS_PART: usize = 16;
 /// A running plan with its open panes.
 #[derive(Debug)]
 pub struct Intake {
-    sources: Vec<Source>,
+    routes: Vec<Route>,
     views: Vec<View>,
     pipelines: Vec<(PipelineId, Pipeline)>,
     panes: OpenPanes,
     decoded: Decoded,
     unpacked: Vec<u8>,
     births: Births,
+    /// Requests to edge nodes, with the source that they are behind.
+    commands: VecDeque<(SourceId, Command)>,
     dedupe: Dedupe,
     count_windows: CountWindows,
     /// Open panes that are full windows.
     full: Vec<PaneKey>,
     identity: Vec<u8>,
     messages: u64,
+    arrivals: Arrivals,
     payload_bytes_max: usize,
     agent: Place,
-}
-
-/// Topics that are read alike: matched once and decoded once.
-#[derive(Debug)]
-struct Source {
-    topic: TopicTemplate,
-    format: Format,
-    compression: Compression,
-    decoder: Decoder,
-    views: Vec<usize>,
 }
 
 /// What a message did that asks for closing panes.
@@ -133,7 +132,7 @@ impl Intake {
             .iter()
             .any(|(_, pipeline)| pipeline.dedupe.is_some());
         let mut intake = Self {
-            sources: Vec::new(),
+            routes: Vec::new(),
             views: Vec::new(),
             pipelines: plan.pipelines.clone(),
             panes: OpenPanes::new(
@@ -144,6 +143,7 @@ impl Intake {
             decoded: Decoded::default(),
             unpacked: Vec::new(),
             births: Births::default(),
+            commands: VecDeque::new(),
             dedupe: Dedupe::new(
                 if numbered {
                     DEVICES_MAX.min(limits.memory_bytes / 1_024)
@@ -156,6 +156,7 @@ impl Intake {
             full: Vec::with_capacity(if counts_bytes > 0 { FULL_MAX } else { 0 }),
             identity: Vec::new(),
             messages: 0,
+            arrivals: Arrivals::default(),
             payload_bytes_max: limits.payload_bytes_max,
             agent: metrics.place(AGENT),
         };
@@ -164,6 +165,7 @@ impl Intake {
             let runs = |id| plan.pipelines.iter().any(|(held, _)| *held == id);
             intake.count_windows.adopt(&before.count_windows, runs);
             intake.births = before.births.clone();
+            intake.arrivals = before.arrivals;
         }
         for (id, pipeline) in &plan.pipelines {
             let watermark = before.and_then(|before| before.watermark(*id));
@@ -194,21 +196,23 @@ impl Intake {
 
     fn add_view(&mut self, pipeline: &Pipeline, agent: &str, watermark: Watermark, place: Place) {
         let shape = pipeline.topic.shape();
-        let alike = |source: &Source| {
-            (&source.format, source.compression) == (&pipeline.format, pipeline.compression)
-                && source.topic.shape() == shape
+        let alike = |route: &Route| {
+            (&route.format, route.compression) == (&pipeline.format, pipeline.compression)
+                && route.topic.shape() == shape
         };
-        let home = self.sources.iter().position(alike).unwrap_or_else(|| {
-            self.sources.push(Source {
+        let home = self.routes.iter().position(alike).unwrap_or_else(|| {
+            self.routes.push(Route {
                 topic: pipeline.topic.clone(),
                 format: pipeline.format.clone(),
                 compression: pipeline.compression,
                 decoder: Decoder::new(pipeline.format.clone()),
                 views: Vec::new(),
+                providers: Vec::new(),
+                reader: checksum(pipeline.topic.filter().as_bytes()),
             });
-            self.sources.len() - 1
+            self.routes.len() - 1
         });
-        let Source { decoder, views, .. } = &mut self.sources[home];
+        let Route { decoder, views, .. } = &mut self.routes[home];
         views.push(self.views.len());
         self.views
             .push(View::new(pipeline, agent, watermark, place, &mut decoder.tree));
@@ -220,14 +224,6 @@ impl Intake {
             *id = ids.get(id).copied().unwrap_or(*id);
         }
         self.count_windows.rename(ids);
-    }
-
-    /// The MQTT filters to subscribe to.
-    pub fn filters(&self) -> Vec<String> {
-        let mut filters: Vec<String> = self.sources.iter().map(|source| source.topic.filter()).collect();
-        filters.sort_unstable();
-        filters.dedup();
-        filters
     }
 
     /// The pipelines that run.
@@ -254,20 +250,20 @@ impl Intake {
 
     /// Takes one message apart and lifts its readings. Sections that had to leave early go to `emit`.
     #[inline]
-    pub fn handle_publish(
+    pub fn handle_message(
         &mut self,
         now: Now,
-        topic: &str,
-        payload: &[u8],
+        mut message: Message<'_, '_>,
         metrics: &mut Metrics,
         journal: &mut Journal,
         mut emit: impl FnMut(&Section, &mut Metrics),
     ) -> Closable {
-        metrics.add(self.agent, Counter::Messages, 1);
-        metrics.add(self.agent, Counter::RawBytes, payload.len() as u64);
-        let (mut closable, mut matched) = (Closable::default(), false);
+        let now = self.begin(now, message.payload.len(), metrics);
+        let (mut closable, mut matched, mut is_read) = (Closable::default(), false, false);
+        let Message { source, topic, .. } = message;
+        let context = Context { topic, now };
         let Self {
-            sources,
+            routes,
             views,
             pipelines,
             panes,
@@ -279,25 +275,29 @@ impl Intake {
             full,
             identity,
             messages,
+            arrivals,
             ..
         } = self;
-        *messages += 1;
         let mark = journal.segment() as u16;
-        for source in sources.iter_mut() {
-            let Some(captures) = source.topic.matches(topic) else {
+        for route in routes.iter_mut() {
+            let Some((captures, provider)) = route.matches(source, topic) else {
                 continue;
             };
             matched = true;
-            let decoder = &mut source.decoder;
-            let decoding = decode::unpack(source.compression, payload, self.payload_bytes_max, unpacked)
-                .and_then(|payload| decoder.decode(payload, Context { topic, now }, births, decoded));
-            for &index in &source.views {
+            if !message.readers.include(route.reader, provider) {
+                continue;
+            }
+            is_read = true;
+            let unpacking = (self.payload_bytes_max, &mut *unpacked);
+            let decoding = route.decode(message.payload, unpacking, context, births, decoded);
+            for &index in &route.views {
                 let view = &mut views[index];
                 let Some(text) = readable(decoding, decoded, metrics, view.place) else {
                     continue;
                 };
                 for reading in 0..decoded.readings() {
                     let pipeline = &pipelines[index].1;
+                    let now = arrivals.reading(now, reading);
                     let seen = Seen {
                         captures,
                         text,
@@ -314,10 +314,7 @@ impl Intake {
                         }
                     };
                     if let Some(reason) = read.unwanted {
-                        // It tells how far event time has come all the same.
-                        view.watermark.observe(read.at, now);
-                        closable.on_time |= view.watermark.value() >= view.next_close;
-                        reject(metrics, view.place, reason, 1);
+                        closable.on_time |= view.pass_over(&read, reason, now, metrics);
                         continue;
                     }
                     let (at, late) = view.count(&read, now, metrics);
@@ -358,18 +355,30 @@ impl Intake {
                 }
             }
         }
-        if !matched {
-            metrics.add(self.agent, Counter::Received, 1);
-            metrics.add(self.agent, Counter::Rejected(Reason::NoMatch), 1);
-        }
+        self.finish(source, matched, is_read, metrics);
         closable
     }
 
-    /// Lets the watermarks of silent pipelines follow the clock; returns whether any moved.
-    pub fn follow_clock(&mut self, now: Now) -> bool {
-        self.views
-            .iter_mut()
-            .fold(false, |moved, view| view.watermark.follow_clock(now) | moved)
+    /// Counts a message of so many bytes; returns when it arrives.
+    #[inline]
+    fn begin(&mut self, now: Now, bytes: usize, metrics: &mut Metrics) -> Now {
+        metrics.add(self.agent, Counter::Messages, 1);
+        metrics.add(self.agent, Counter::RawBytes, bytes as u64);
+        self.messages += 1;
+        self.arrivals.begin(now)
+    }
+
+    /// Counts a message that nobody read. Requests to edge nodes go back to where their messages came from.
+    #[inline]
+    fn finish(&mut self, source: SourceId, matched: bool, is_read: bool, metrics: &mut Metrics) {
+        if !matched {
+            reject(metrics, self.agent, Reason::NoMatch, 1);
+        } else if !is_read {
+            metrics.add(self.agent, Counter::Copies, 1);
+        }
+        while let Some(command) = self.births.poll_command() {
+            self.commands.push_back((source, command));
+        }
     }
 
     /// Closes every pane that its pipeline's watermark has passed, and every full window; hands them to `sink`.
@@ -428,8 +437,8 @@ impl Intake {
     }
 
     /// What is to be published to the broker: requests to Sparkplug's edge nodes.
-    pub fn poll_command(&mut self) -> Option<Command> {
-        self.births.poll_command()
+    pub fn poll_command(&mut self) -> Option<(SourceId, Command)> {
+        self.commands.pop_front()
     }
 
     /// The devices that number their messages.

@@ -2,7 +2,8 @@
 //!
 //! It trails the newest event time by the pipeline's delay. When the pipeline falls silent it follows the
 //! wall clock, so that the last windows of a sleeping site still close; idleness is declared here, where it is known,
-//! and never guessed at the centre. It never goes back. A device whose clock is ahead cannot push it beyond
+//! and never guessed at the centre. While nothing can be heard, because the
+//! broker is away, there is no silence. It never goes back. A device whose clock is ahead cannot push it beyond
 //! `max_ahead`, because readings further ahead are refused before they reach it.
 
 use catchment_common::plan::Pipeline;
@@ -44,6 +45,11 @@ impl Watermark {
             self.newest = at;
             self.value = self.value.max(at.minus(self.delay));
         }
+    }
+
+    /// Nothing can be heard now, so silence does not count.
+    pub fn hold(&mut self, now: Now) {
+        self.heard = now.monotonic;
     }
 
     /// Lets the watermark of a silent pipeline follow the wall clock; returns whether it moved.
@@ -91,6 +97,18 @@ mod tests {
         assert_eq!(watermark.value(), at(95));
         watermark.observe(at(101), now(3));
         assert_eq!(watermark.value(), at(96));
+    }
+
+    #[test]
+    fn who_cannot_hear_knows_nothing_of_silence() {
+        let mut watermark = watermark();
+        watermark.observe(at(100), now(1));
+        for second in 2..100 {
+            watermark.hold(now(second));
+        }
+        assert!(!watermark.follow_clock(now(128)), "what was kept comes first");
+        assert_eq!(watermark.value(), at(95));
+        assert!(watermark.follow_clock(now(129)));
     }
 
     #[test]

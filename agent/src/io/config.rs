@@ -14,8 +14,10 @@ pub use self::clock::Clock;
 pub use self::durability::{Durability, Mode};
 
 use catchment_common::time::Span;
+use catchment_common::wire::checksum;
 
 use crate::settings::{JOURNAL_BYTES_MIN, MEMORY_BYTES_MIN, SPOOL_BYTES_MIN, Settings};
+use crate::source::SourceSettings;
 
 /// An agent's configuration. Relative paths are relative to the file.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -316,7 +318,11 @@ impl Config {
             journal_bytes: self.journal_bytes(),
             retain_acked: span(self.durability.retain_acked),
             commit_delay: span(self.durability.commit_delay),
-            redelivery_window: self.redelivery_window(),
+            sources: vec![SourceSettings {
+                name: "broker".into(),
+                session: checksum(format!("{} {}", self.broker.url, self.client_id()).as_bytes()),
+                redelivery_window: self.redelivery_window(),
+            }],
             payload_bytes_max: self.limits.payload.as_u64() as usize,
             clock_unset: self.clock.unset,
         }

@@ -1,393 +1,417 @@
-//! The subscription: messages from the broker, handed over in groups.
+//! A broker as a source: a task that keeps a connection, hands over what comes in groups, and sends what it is asked to.
 //!
-//! The event loop is polled in a task of its own that never waits for an acknowledgement of its own: those come from
-//! the machine, once a message is durable, through [`Acknowledger`]. What the broker sends is bounded by the receive
-//! maximum (MQTT 5) and by TCP: when the machine is slow, this task waits with its group in hand, the socket fills, and
-//! the broker holds the rest. Packet ids mean nothing on another connection, so each connection has a number, and
-//! acknowledgements of an earlier one are dropped.
+//! The task decides nothing about messages: what is acknowledged, asked for or left is the machine's affair, which
+//! gives it to the task through a [`Handle`]. What the broker sends is bounded by TCP: when the machine is slow, the
+//! group in hand fills, the socket is not read, and the broker holds the rest. Packet ids mean nothing on another
+//! connection, so each connection has a number, and what is meant for an earlier one is dropped.
 //!
-//! Three habits that real brokers taught: SUBSCRIBE again on every CONNACK, because a subscription whose SUBACK was cut
-//! off is lost otherwise; back off between attempts, because the client does not; and let input gather. At edge rates
-//! a wake-up costs more than parsing, so a busy loop sleeps for a moment, with the thread, before it reads on. (With
-//! the thread, not the task: an edge-triggered socket would wake a waiting runtime for each message all the same.)
+//! Two habits that real brokers taught: back off between attempts, and let input gather. At edge rates a wake-up costs
+//! more than parsing, so a busy task sleeps for a moment, with the thread, before it reads on. (With the thread, not the
+//! task: an edge-triggered socket would wake a waiting runtime for each message all the same.)
 
-mod session;
+mod codec;
+
+mod connection;
+
+mod handle;
+
+mod pulse;
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use bytes::Bytes;
-use catchment_common::limits::QUERIES_MAX;
+use anyhow::{Context, Result};
+use rumqttc::tokio_rustls::TlsConnector;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant as TokioInstant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use self::session::{Polled, Requests, Session};
-use super::config::Config;
-use crate::source::in_flight::Packet;
+use self::codec::{Client, Said};
+use self::connection::Connection;
+use self::handle::{Orders, Shared};
+use self::pulse::Pulse;
+use super::config::{Broker, Config};
+use super::tls;
+use crate::source::{SourceEvent, SourceId};
 
-/// One message from the broker.
-#[derive(Clone, Debug)]
-pub struct Incoming {
-    /// Its topic.
-    pub topic: Bytes,
-    /// Its payload.
-    pub payload: Bytes,
-    /// Whether the broker repeats an old value because of a subscription.
-    pub retained: bool,
-    /// What to acknowledge, at QoS 1.
-    pub packet: Option<Packet>,
-}
+pub use self::connection::{Group, Incoming};
+pub use self::handle::Handle;
 
-/// What the subscription tells the machine, in order.
+/// What a source tells the machine, in order.
 #[derive(Debug)]
-pub enum SourceEvent {
-    /// A connection was made.
-    Connected {
-        /// Its number.
+pub enum Told {
+    /// Something happened to it.
+    Happened {
+        /// The number of the connection.
         connection: u64,
-        /// Whether the broker has kept the session.
-        resumed: bool,
+        /// What.
+        event: SourceEvent,
     },
     /// Messages came.
-    Messages(Vec<Incoming>),
-    /// The broker has so many of the acknowledgements that were sent on this connection: the first ones.
-    AcknowledgementsArrived(u64),
-    /// The connection is gone.
-    Lost,
+    Messages(Group),
 }
 
-/// Events that may wait for the machine.
+/// What may wait for the machine.
 pub const EVENTS_MAX: usize = 4;
-/// Messages and payload bytes of one group.
-const GROUP_MESSAGES_MAX: usize = 1_024;
-const GROUP_BYTES_MAX: usize = 1 << 20;
-/// How long the broker may take to answer a SUBSCRIBE.
-const SUBACK_WAIT: Duration = Duration::from_secs(10);
-/// UNSUBSCRIBEs that may wait for their answer: one behind acknowledgements, and those of a plan that gives up its
-/// topics.
-const UNSUBSCRIBING_MAX: usize = 2 * QUERIES_MAX;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// A connection that broke sooner was no success: the next attempt waits longer than the last.
 const SOUND_AFTER: Duration = Duration::from_secs(30);
-/// A loop is busy when its last group is less than so many gathering times old.
+/// So many connections in a row that are accepted and cut sooner are no accident.
+const SHORT_LIVES: u32 = 2;
+/// A task is busy when its last group is less than so many gathering times old.
 const BUSY_GATHERS: u32 = 4;
 
-/// Acknowledges messages to the broker, and can ask for a new connection.
-#[derive(Debug)]
-pub struct Acknowledger {
-    requests: session::Acknowledgements,
-    shared: Arc<Shared>,
-}
-
-/// What the subscription and its acknowledger share. Both run on one thread, so nothing comes between a look at the
-/// number and the use of it.
-#[derive(Debug, Default)]
-struct Shared {
-    /// The number of the connection that is up, or of the next.
-    connection: AtomicU64,
-    reconnect: Notify,
-}
-
-impl Acknowledger {
-    /// Acknowledges a packet that came on this connection. One of an earlier connection comes again instead.
-    pub fn acknowledge(&self, connection: u64, packet: u16) {
-        if connection == self.shared.connection.load(Ordering::Relaxed) {
-            self.requests.acknowledge(packet);
-        }
-    }
-
-    /// Asks the broker something behind the acknowledgements: its answer says that it has them.
-    pub fn barrier(&self) {
-        if !self.requests.barrier() {
-            debug!("no room for a barrier");
-        }
-    }
-
-    /// Publishes a message of the agent's own, at QoS 0; false when it cannot be queued.
-    pub fn publish(&self, topic: &str, payload: Vec<u8>) -> bool {
-        self.requests.publish(topic, payload)
-    }
-
-    /// Drops the connection and makes it again, so that the broker repeats what is not acknowledged.
-    pub fn reconnect(&self) {
-        self.shared.reconnect.notify_one();
-    }
-}
-
-/// The subscription, ready to be polled.
+/// A source's task, ready to be polled.
 pub type Subscription = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Makes a subscription that reads from the broker until the receiver of `events` goes away. `filters` are the topics
-/// wanted, which may change.
+/// Makes the task that reads from the broker until the receiver of `told` goes away. `wanted` says whether there is
+/// anything to be connected for.
 ///
 /// Fails only on a configuration that cannot work; a broker that is away is waited for.
 pub fn subscribe(
-    config: Config,
-    filters: watch::Receiver<Vec<String>>,
-    events: mpsc::Sender<SourceEvent>,
-) -> Result<(Acknowledger, Subscription)> {
-    let shared = Arc::new(Shared::default());
-    let (requests, source): (_, Subscription) = if config.broker.protocol == 5 {
-        let (session, requests) = session::version_5(&config)?;
-        let acknowledgements = requests.acknowledgements();
-        let source = Source::new(config, filters, events, requests, Arc::clone(&shared));
-        (acknowledgements, Box::pin(source.run(session)))
-    } else {
-        let (session, requests) = session::version_4(&config)?;
-        let acknowledgements = requests.acknowledgements();
-        let source = Source::new(config, filters, events, requests, Arc::clone(&shared));
-        (acknowledgements, Box::pin(source.run(session)))
+    config: &Config,
+    source: SourceId,
+    wanted: watch::Receiver<bool>,
+    told: mpsc::Sender<(SourceId, Told)>,
+) -> Result<(Handle, Subscription)> {
+    let broker = config.broker.clone();
+    broker
+        .address()
+        .context("the broker's URL is not mqtt://host:port")?;
+    let shared = Arc::new(Shared {
+        orders: Mutex::default(),
+        woken: Notify::new(),
+        version: codec::version(&broker),
+        at_least_once: broker.qos > 0,
+    });
+    let task = Task {
+        tls: connector(&broker)?,
+        login: login(&broker)?,
+        client_id: config.client_id(),
+        receive_maximum: config.receive_maximum(),
+        payload_bytes_max: config.limits.payload.as_u64() as usize,
+        broker,
+        source,
+        wanted,
+        told,
+        shared: Arc::clone(&shared),
+        events: VecDeque::new(),
+        handed_over: Instant::now(),
+        short_lives: 0,
     };
-    Ok((Acknowledger { requests, shared }, source))
+    Ok((Handle { shared }, Box::pin(task.run())))
 }
 
-/// The receiver of events is gone: the process ends.
-struct Closed;
-
-struct Source<R> {
-    config: Config,
-    filters: watch::Receiver<Vec<String>>,
-    events: mpsc::Sender<SourceEvent>,
-    requests: R,
-    shared: Arc<Shared>,
-    /// What the broker was last asked for on this connection.
-    subscribed: Vec<String>,
-    /// Until when the broker must have answered.
-    answer_by: Option<tokio::time::Instant>,
-    connected: Option<Instant>,
-    /// Acknowledgements that went out on this connection.
-    acknowledged: u64,
-    /// UNSUBSCRIBEs without an answer: packet id, and the acknowledgements that went out before.
-    unsubscribing: VecDeque<(u16, u64)>,
-    /// Acknowledgements that the broker has, if the machine does not know yet.
-    arrived: Option<u64>,
-    /// A connection was made and the machine does not know yet; whether the session was resumed.
-    announce: Option<bool>,
-    group: Vec<Incoming>,
-    group_bytes: usize,
-    handed_over: Instant,
+fn connector(broker: &Broker) -> Result<Option<TlsConnector>> {
+    let (true, Some(ca)) = (broker.is_tls(), &broker.ca) else {
+        return Ok(None);
+    };
+    let identity = broker.certificate.as_deref().zip(broker.key.as_deref());
+    let config = tls::client(ca, identity)?;
+    Ok(Some(Arc::new(config).into()))
 }
 
-impl<R: Requests> Source<R> {
-    fn new(
-        config: Config,
-        filters: watch::Receiver<Vec<String>>,
-        events: mpsc::Sender<SourceEvent>,
-        requests: R,
-        shared: Arc<Shared>,
-    ) -> Self {
-        Self {
-            config,
-            filters,
-            events,
-            requests,
-            shared,
-            subscribed: Vec::new(),
-            answer_by: None,
-            connected: None,
-            acknowledged: 0,
-            unsubscribing: VecDeque::new(),
-            arrived: None,
-            announce: None,
-            group: Vec::new(),
-            group_bytes: 0,
-            handed_over: Instant::now(),
-        }
+fn login(broker: &Broker) -> Result<Option<(String, String)>> {
+    let Some(username) = broker.username.clone() else {
+        return Ok(None);
+    };
+    let password = match (&broker.password, &broker.password_file) {
+        (Some(password), _) => password.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .with_context(|| format!("{}: cannot read the broker's password", file.display()))?
+            .trim_end_matches(['\r', '\n'])
+            .to_owned(),
+        (None, None) => String::new(),
+    };
+    Ok(Some((username, password)))
+}
+
+/// Why a connection ends.
+enum End {
+    /// The receiver is gone: the process ends.
+    Closed,
+    /// It is given up.
+    Lost(String),
+    /// The other side or the network ended it.
+    Cut(String),
+    /// Another client came under the same id.
+    TakenOver(String),
+    /// There is nothing to be connected for any more.
+    Unwanted,
+}
+
+impl From<String> for End {
+    fn from(why: String) -> Self {
+        Self::Lost(why)
     }
+}
 
-    async fn run(mut self, mut session: impl Session) {
+/// What wakes a task that has a connection.
+enum Woken {
+    Written(Result<(), String>),
+    Read(Result<(), String>),
+    CanTell,
+    Ordered,
+    Closed,
+    Beat,
+}
+
+struct Task {
+    broker: Broker,
+    tls: Option<TlsConnector>,
+    login: Option<(String, String)>,
+    client_id: String,
+    receive_maximum: u16,
+    payload_bytes_max: usize,
+    source: SourceId,
+    wanted: watch::Receiver<bool>,
+    told: mpsc::Sender<(SourceId, Told)>,
+    shared: Arc<Shared>,
+    /// What the machine does not know yet.
+    events: VecDeque<SourceEvent>,
+    handed_over: Instant,
+    /// Connections in a row that a broker accepted and that were cut soon after.
+    short_lives: u32,
+}
+
+impl Task {
+    async fn run(mut self) {
         let mut retry = RETRY_MIN;
         loop {
-            let polled = self.next(pin!(session.poll())).await;
-            let handled = match polled {
-                Err(Closed) => return,
-                Ok(Ok(event)) => self.handle(event),
-                Ok(Err(error)) => Err(error),
-            };
-            let drained = handled.and_then(|()| {
-                std::iter::from_fn(|| session.next_buffered()).try_for_each(|event| self.handle(event))
-            });
-            if let Err(error) = drained {
-                if self
-                    .connected
-                    .take()
-                    .is_some_and(|since| since.elapsed() >= SOUND_AFTER)
-                {
-                    retry = RETRY_MIN;
-                }
-                let broker = &self.config.broker.url;
-                warn!(%broker, %error, retry_ms = retry.as_millis() as u64, "no connection to the broker");
-                // From here on acknowledgements of this connection are dropped; those that wait go with the reset.
-                self.shared.connection.fetch_add(1, Ordering::Relaxed);
-                session.reset();
-                self.answer_by = None;
-                if self.hand_over().await.is_err() || self.tell(SourceEvent::Lost).await.is_err() {
-                    return;
-                }
-                tokio::time::sleep(jittered(retry)).await;
-                retry = (retry * 2).min(RETRY_MAX);
-            }
-            let full = self.group.len() >= GROUP_MESSAGES_MAX || self.group_bytes >= GROUP_BYTES_MAX;
-            if (full || self.announce.is_some()) && self.hand_over().await.is_err() {
+            if self.wanted.wait_for(|wanted| *wanted).await.is_err() || self.shared.orders().stop {
                 return;
             }
-        }
-    }
-
-    /// The next event. What is there already comes at once; before waiting, the group is handed over.
-    async fn next<P>(&mut self, mut poll: Pin<&mut P>) -> Result<P::Output, Closed>
-    where
-        P: Future<Output = Result<Polled, String>>,
-    {
-        let ready = poll_fn(|context| {
-            Poll::Ready(match poll.as_mut().poll(context) {
-                Poll::Ready(polled) => Some(polled),
-                Poll::Pending => None,
-            })
-        });
-        if let Some(polled) = ready.await {
-            return Ok(polled);
-        }
-        if !self.group.is_empty() || self.arrived.is_some() {
-            let gather = self.config.broker.gather;
-            let busy = self.handed_over.elapsed() < gather * BUSY_GATHERS;
-            self.hand_over().await?;
-            // The machine runs on this thread: let it work before the thread sleeps.
-            tokio::task::yield_now().await;
-            if busy {
-                std::thread::sleep(gather);
+            let begun = Instant::now();
+            let ended = match self.connect().await {
+                Ok(mut connection) => {
+                    let ended = self.serve(&mut connection).await;
+                    self.end(connection, &ended).await;
+                    let is_sound = begun.elapsed() >= SOUND_AFTER;
+                    if is_sound {
+                        retry = RETRY_MIN;
+                    }
+                    self.explain(ended, is_sound)
+                }
+                Err(error) => End::Lost(error),
+            };
+            let event = SourceEvent::Lost;
+            if matches!(ended, End::Closed) || self.tell(event).await.is_err() {
+                return;
             }
-        }
-        loop {
-            let answer_by = self
-                .answer_by
-                .unwrap_or_else(|| tokio::time::Instant::now() + SUBACK_WAIT);
-            tokio::select! {
-                biased;
-                polled = &mut poll => return Ok(polled),
-                changed = self.filters.changed() => {
-                    if changed.is_err() {
-                        return Err(Closed);
-                    }
-                    if let Err(error) = self.change_subscriptions() {
-                        return Ok(Err(error));
-                    }
+            if let End::Lost(error) = ended {
+                let broker = &self.broker.url;
+                warn!(%broker, %error, retry_ms = retry.as_millis() as u64, "no connection to the broker");
+                tokio::select! {
+                    () = sleep(jittered(retry)) => {}
+                    () = self.told.closed() => return,
                 }
-                () = tokio::time::sleep_until(answer_by), if self.answer_by.is_some() => {
-                    return Ok(Err("the broker did not answer SUBSCRIBE".into()));
-                }
-                () = self.shared.reconnect.notified() => {
-                    return Ok(Err("asked for again, to have repeated what was left to the broker".into()));
-                }
-                () = self.events.closed() => return Err(Closed),
+                retry = (retry * 2).min(RETRY_MAX);
             }
         }
     }
 
-    fn handle(&mut self, event: Polled) -> Result<(), String> {
-        match event {
-            Polled::Connected { resumed } => {
-                info!(broker = %self.config.broker.url, resumed, "connected to the broker");
-                self.connected = Some(Instant::now());
-                self.acknowledged = 0;
-                self.unsubscribing.clear();
-                // Of the connection before, if the client had kept it.
-                self.arrived = None;
-                self.announce = Some(resumed);
-                self.subscribed.clear();
-                self.change_subscriptions()
-            }
-            Polled::Subscribed { refused: 0 } => {
-                debug!(filters = self.subscribed.len(), "subscribed");
-                self.answer_by = None;
-                Ok(())
-            }
-            Polled::Subscribed { refused } => Err(format!(
-                "the broker refused {refused} subscriptions of {:?}",
-                self.subscribed
+    /// Says what the operator should know of an end. Most brokers give no reason when they drop a client for another one
+    /// with its id.
+    fn explain(&mut self, ended: End, is_sound: bool) -> End {
+        let id = &self.client_id;
+        let is_cut = matches!(ended, End::Cut(_)) && !is_sound;
+        self.short_lives = if is_cut { self.short_lives + 1 } else { 0 };
+        match ended {
+            End::TakenOver(why) => End::Lost(format!(
+                "another client uses the client id {id:?} ({why}); give each client of this broker a `client_id` of its own"
             )),
-            Polled::Message(message) => {
-                self.group_bytes += message.payload.len() + message.topic.len();
-                self.group.push(message);
-                Ok(())
-            }
-            Polled::Acknowledged => {
-                self.acknowledged += 1;
-                Ok(())
-            }
-            Polled::Unsubscribing(id) => {
-                // Ids come round, so answers are told apart by their order: none may be left out.
-                if self.unsubscribing.len() >= UNSUBSCRIBING_MAX {
-                    return Err("the broker does not answer UNSUBSCRIBE".into());
-                }
-                self.unsubscribing.push_back((id, self.acknowledged));
-                Ok(())
-            }
-            Polled::Unsubscribed(id) => {
-                // Whatever it was for: all that went out before has arrived.
-                if let Some(place) = self.unsubscribing.iter().position(|(asked, _)| *asked == id) {
-                    self.arrived = self
-                        .unsubscribing
-                        .drain(..=place)
-                        .next_back()
-                        .map(|(_, count)| count);
-                }
-                Ok(())
-            }
-            Polled::Other => Ok(()),
+            End::Cut(error) if self.short_lives >= SHORT_LIVES => End::Lost(format!(
+                "{error}, soon after it was accepted, {} times in a row: it seems that another client uses the client id \
+                 {id:?}; give each client of this broker a `client_id` of its own",
+                self.short_lives
+            )),
+            End::Cut(error) => End::Lost(error),
+            other => other,
         }
     }
 
-    /// Asks the broker for the filters that are wanted and not asked for, and takes back the others.
-    fn change_subscriptions(&mut self) -> Result<(), String> {
-        let wanted = self.filters.borrow_and_update().clone();
-        if self.connected.is_none() {
-            return Ok(());
+    async fn connect(&mut self) -> Result<Connection, String> {
+        let client = Client {
+            id: &self.client_id,
+            login: self.login.as_ref(),
+            receive_maximum: self.receive_maximum,
+        };
+        let opened = Connection::open(&self.broker, self.tls.as_ref(), &client, self.payload_bytes_max).await;
+        let (connection, said) = opened?;
+        match said {
+            Said::Connected {
+                resumed,
+                identifies,
+                keep_alive,
+            } => {
+                if let Some(seconds) = keep_alive.filter(|seconds| *seconds > 0) {
+                    self.broker.keep_alive = Duration::from_secs(seconds.into());
+                }
+                info!(broker = %self.broker.url, resumed, "connected to the broker");
+                self.events.clear();
+                self.events
+                    .push_back(SourceEvent::Connected { resumed, identifies });
+                Ok(connection)
+            }
+            Said::Refused(why) => Err(format!("the broker refuses the connection: {why}")),
+            _ => Err("the broker did not answer CONNECT".into()),
         }
-        for filter in self.subscribed.iter().filter(|filter| !wanted.contains(filter)) {
-            self.requests.unsubscribe(filter)?;
+    }
+
+    /// Ends a connection: what came on it is handed over, what was asked for on it is dropped.
+    async fn end(&mut self, mut connection: Connection, ended: &End) {
+        while let Some(told) = self.next_told(&mut connection) {
+            if self.told.send((self.source, told)).await.is_err() {
+                break;
+            }
         }
-        let new: Vec<String> = wanted
-            .iter()
-            .filter(|filter| !self.subscribed.contains(filter))
-            .cloned()
-            .collect();
-        if !new.is_empty() {
-            self.requests.subscribe(&new)?;
-            self.answer_by = Some(tokio::time::Instant::now() + SUBACK_WAIT);
+        {
+            let mut orders = self.shared.orders();
+            let stop = orders.stop;
+            let connection = orders.connection + 1;
+            *orders = Orders {
+                connection,
+                stop,
+                ..Orders::default()
+            };
         }
-        self.subscribed = wanted;
+        if matches!(ended, End::Closed | End::Unwanted) {
+            connection.close().await;
+        }
+    }
+
+    /// Reads and writes until the connection ends.
+    async fn serve(&mut self, connection: &mut Connection) -> End {
+        let mut pulse = Pulse::new(self.broker.keep_alive);
+        loop {
+            match self.step(connection, &mut pulse).await {
+                Ok(()) => {}
+                Err(ended) => return ended,
+            }
+        }
+    }
+
+    async fn step(&mut self, connection: &mut Connection, pulse: &mut Pulse) -> Result<(), End> {
+        let is_stopping = self.take_orders(connection, pulse)?;
+        while let Some(said) = connection.take_next()? {
+            self.hear(said, pulse)?;
+        }
+        let may_read = connection.has_room() && !is_stopping;
+        let has_news = connection.has_group() || !self.events.is_empty();
+        let is_written = connection.is_written();
+        let (reading, writing) = connection.halves();
+        let woken = tokio::select! {
+            biased;
+            written = writing.write(), if !is_written => Woken::Written(written),
+            read = reading.read(), if may_read => Woken::Read(read),
+            permit = self.told.reserve(), if has_news => if permit.is_ok() { Woken::CanTell } else { Woken::Closed },
+            () = self.shared.woken.notified() => Woken::Ordered,
+            () = self.told.closed(), if is_written => Woken::Closed,
+            changed = self.wanted.changed() => if changed.is_ok() { Woken::Ordered } else { Woken::Closed },
+            () = sleep_until(pulse.next()) => Woken::Beat,
+        };
+        match woken {
+            Woken::Written(written) => written.map_err(End::Cut)?,
+            Woken::Read(read) => {
+                read.map_err(End::Cut)?;
+                pulse.heard = TokioInstant::now();
+            }
+            Woken::CanTell => {
+                if let Some(told) = self.next_told(connection) {
+                    // Nothing runs between the look for room and this.
+                    let is_group = matches!(told, Told::Messages(_));
+                    let sent = self.told.try_send((self.source, told));
+                    sent.map_err(|_| End::Closed)?;
+                    if is_group {
+                        self.rest().await;
+                    }
+                }
+            }
+            Woken::Ordered if !*self.wanted.borrow_and_update() => return Err(End::Unwanted),
+            Woken::Ordered => {}
+            Woken::Closed => return Err(End::Closed),
+            Woken::Beat => pulse.beat(&mut connection.out, may_read)?,
+        }
         Ok(())
     }
 
-    /// Gives the machine what has come so far.
-    async fn hand_over(&mut self) -> Result<(), Closed> {
-        if let Some(resumed) = self.announce.take() {
-            let connection = self.shared.connection.load(Ordering::Relaxed);
-            self.tell(SourceEvent::Connected { connection, resumed }).await?;
+    /// The next that the machine is to know: what happened comes before the messages that came with it.
+    fn next_told(&mut self, connection: &mut Connection) -> Option<Told> {
+        if let Some(event) = self.events.pop_front() {
+            let connection = self.shared.orders().connection;
+            return Some(Told::Happened { connection, event });
         }
-        if let Some(count) = self.arrived.take() {
-            debug!(count, "the broker has these acknowledgements");
-            self.tell(SourceEvent::AcknowledgementsArrived(count)).await?;
-        }
-        if self.group.is_empty() {
-            return Ok(());
-        }
-        self.group_bytes = 0;
-        self.handed_over = Instant::now();
-        let group = std::mem::replace(&mut self.group, Vec::with_capacity(GROUP_MESSAGES_MAX / 8));
-        self.tell(SourceEvent::Messages(group)).await
+        connection
+            .has_group()
+            .then(|| Told::Messages(connection.take_group()))
     }
 
-    async fn tell(&self, event: SourceEvent) -> Result<(), Closed> {
-        self.events.send(event).await.map_err(|_| Closed)
+    /// Takes what the machine wants to be sent; says whether the task is to end.
+    fn take_orders(&self, connection: &mut Connection, pulse: &mut Pulse) -> Result<bool, End> {
+        let mut orders = self.shared.orders();
+        if !orders.bytes.is_empty() {
+            connection.out.extend_from_slice(&orders.bytes);
+            orders.bytes.clear();
+        }
+        if orders.subscribes > 0 {
+            pulse.expect(std::mem::take(&mut orders.subscribes));
+        }
+        if std::mem::take(&mut orders.reconnect) {
+            return Err(End::Lost(
+                "asked for again, to have repeated what was left to the broker".into(),
+            ));
+        }
+        Ok(orders.stop)
+    }
+
+    fn hear(&mut self, said: Said, pulse: &mut Pulse) -> Result<(), End> {
+        match said {
+            Said::Subscribed { packet, refused } => {
+                for (place, why) in &refused {
+                    warn!(broker = %self.broker.url, place, why, "the broker refused a subscription");
+                }
+                if pulse.answered() {
+                    debug!("subscribed");
+                }
+                let refused = refused.into_iter().map(|(place, _)| place).collect();
+                self.events.push_back(SourceEvent::Subscribed { packet, refused });
+            }
+            Said::Unsubscribed(packet) => {
+                debug!(packet, "the broker has these acknowledgements");
+                self.events.push_back(SourceEvent::Unsubscribed { packet });
+            }
+            Said::Alive => pulse.asked = None,
+            Said::Closed {
+                taken_over: true,
+                why,
+            } => return Err(End::TakenOver(why)),
+            Said::Closed { why, .. } => return Err(End::Lost(why)),
+            Said::Connected { .. } | Said::Refused(_) => {
+                return Err(End::Lost("the broker sent a second CONNACK".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the machine work, which runs on this thread, and input gather.
+    async fn rest(&mut self) {
+        let gather = self.broker.gather;
+        let is_busy = self.handed_over.elapsed() < gather * BUSY_GATHERS;
+        self.handed_over = Instant::now();
+        tokio::task::yield_now().await;
+        if is_busy {
+            std::thread::sleep(gather);
+        }
+    }
+
+    async fn tell(&self, event: SourceEvent) -> Result<(), ()> {
+        let connection = self.shared.orders().connection;
+        let told = Told::Happened { connection, event };
+        self.told.send((self.source, told)).await.map_err(|_| ())
     }
 }
 

@@ -1,6 +1,5 @@
 //! The loop: one event in, then drain what the machine wants, then wait. All that can wake an agent is on this page.
 
-use std::collections::VecDeque;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
@@ -10,27 +9,30 @@ use catchment_common::time::Now;
 use catchment_common::wire::AgentPlan;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
 use super::config::{Config, Mode};
 use super::disk::{DiskEvent, Storage};
 use super::disk_log::DiskLog;
-use super::mqtt::{self, Acknowledger, Incoming, SourceEvent};
+use super::mqtt::{self, Group, Handle, Incoming, Told};
 use super::plan_file::PlanFile;
 use super::quic::{self, Connector, Link, LinkEvent};
+use super::reject_log::RejectLog;
 use crate::agent::{Agent, Outcome};
 use crate::log::disk::{Job, MemoryDisk};
 use crate::settings::CLOCK_SET_FROM;
+use crate::source::{Arrival, SourceId};
 
 /// How long a stopping agent waits for its last batches to be acknowledged.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
-/// Bad input is logged at most this often.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// How long the last acknowledgements to brokers may take.
+const SOURCES_WAIT: Duration = Duration::from_secs(2);
 
 /// All that can wake an agent.
 enum Event {
-    Source(SourceEvent),
+    Source(SourceId, Told),
     Link(LinkEvent),
     Disk(DiskEvent),
     Timeout,
@@ -67,37 +69,38 @@ pub async fn run(config: Config) -> Result<()> {
         } = agent.plan();
         info!(version, pipelines = pipelines.len(), "running the kept plan");
     }
-    let filters = watch::Sender::new(agent.filters());
     let connector = Connector::new(&config)?;
-    let (events_in, events) = mpsc::channel(mqtt::EVENTS_MAX);
-    let (acknowledger, subscription) = mqtt::subscribe(config, filters.subscribe(), events_in)?;
+    let (told, events) = mpsc::channel(mqtt::EVENTS_MAX);
+    let (mut sources, mut tasks) = (Vec::new(), JoinSet::new());
+    for id in agent.sources() {
+        let wanted = watch::Sender::new(agent.wants_source(id));
+        let (handle, task) = mqtt::subscribe(&config, id, wanted.subscribe(), told.clone())?;
+        sources.push(Source {
+            handle,
+            wanted,
+            connection: 0,
+        });
+        tasks.spawn(task);
+    }
+    drop(told);
     let mut shell = Shell {
         agent,
         clock,
         connector,
         plan_file,
-        filters,
         storage,
         disk,
-        acknowledger,
-        connection: 0,
-        arrivals: VecDeque::new(),
+        sources,
+        arrivals: None,
         link: None,
         link_events: mpsc::channel(quic::EVENTS_MAX),
         log: RejectLog::default(),
         disk_log: DiskLog::default(),
     };
-    let source = tokio::spawn(subscription);
-    let running = shell.run(events);
-    tokio::pin!(running);
-    tokio::select! {
-        result = &mut running => result,
-        ended = source => {
-            ended.context("the subscription's task died")?;
-            // It ends well only because the loop has closed its queue to stop: the last batches are still to be sent.
-            running.await
-        }
-    }
+    let ended = shell.run(events, &mut tasks).await;
+    // What was acknowledged is still on its way to the brokers.
+    let _ = tokio::time::timeout(SOURCES_WAIT, async { while tasks.join_next().await.is_some() {} }).await;
+    ended
 }
 
 /// The thread that writes, for an agent that keeps its state in files.
@@ -122,18 +125,32 @@ struct Shell {
     clock: Clock,
     connector: Connector,
     plan_file: PlanFile,
-    filters: watch::Sender<Vec<String>>,
     storage: Storage,
     disk: Option<DiskThread>,
-    acknowledger: Acknowledger,
-    /// The broker's connection that packets came on.
-    connection: u64,
-    /// Messages of the last group from the broker that were not handed in yet.
-    arrivals: VecDeque<Incoming>,
+    sources: Vec<Source>,
+    /// The last group from a source, if there are messages in it that were not handed in yet.
+    arrivals: Option<Arrivals>,
     link: Option<Link>,
     link_events: (mpsc::Sender<LinkEvent>, mpsc::Receiver<LinkEvent>),
     log: RejectLog,
     disk_log: DiskLog,
+}
+
+/// One source of the agent's.
+struct Source {
+    handle: Handle,
+    /// Whether there is anything to be connected for.
+    wanted: watch::Sender<bool>,
+    /// The connection that packets came on.
+    connection: u64,
+}
+
+/// Messages of a source that wait for the machine.
+struct Arrivals {
+    source: SourceId,
+    group: Group,
+    /// The first that was not handed in.
+    next: usize,
 }
 
 /// The next end of a job; never, for an agent without a disk.
@@ -145,7 +162,11 @@ async fn disk_event(disk: &mut Option<DiskThread>) -> Option<DiskEvent> {
 }
 
 impl Shell {
-    async fn run(&mut self, mut source: mpsc::Receiver<SourceEvent>) -> Result<()> {
+    async fn run(
+        &mut self,
+        mut told: mpsc::Receiver<(SourceId, Told)>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         loop {
@@ -165,62 +186,67 @@ impl Shell {
                 Some(event) = disk_event(&mut self.disk) => Event::Disk(event),
                 Some(event) = self.link_events.1.recv() => Event::Link(event),
                 // A disk that is merely slower than the broker holds the broker back, and nothing has to be dropped.
-                Some(event) = source.recv(), if self.arrivals.is_empty() => Event::Source(event),
+                Some((source, told)) = told.recv(), if self.arrivals.is_none() => Event::Source(source, told),
+                Some(ended) = tasks.join_next() => {
+                    ended.context("the task of a source died")?;
+                    Event::Timeout
+                }
                 () = tokio::time::sleep_until(deadline) => Event::Timeout,
             };
             match event {
-                Event::Source(event) => self.handle_source(event),
+                Event::Source(source, told) => self.handle_source(source, told),
                 Event::Link(event) => self.handle_link(event),
                 Event::Disk(event) => self.handle_disk(event),
                 Event::Timeout => {}
-                Event::Shutdown => return self.shut_down(source).await,
+                Event::Shutdown => return self.shut_down(told).await,
             }
             self.agent.handle_timeout(self.clock.now());
         }
     }
 
-    fn handle_source(&mut self, event: SourceEvent) {
-        match event {
-            SourceEvent::Connected { connection, resumed } => {
-                self.connection = connection;
-                self.agent.handle_broker_connected(resumed);
+    fn handle_source(&mut self, source: SourceId, told: Told) {
+        match told {
+            Told::Happened { connection, event } => {
+                self.sources[source.index()].connection = connection;
+                self.agent.handle_source(self.clock.now(), source, event);
             }
-            SourceEvent::Messages(group) => {
+            Told::Messages(group) => {
                 // There were none left, or this event had not been received.
-                self.arrivals = group.into();
+                self.arrivals = Some(Arrivals {
+                    source,
+                    group,
+                    next: 0,
+                });
                 self.take_arrivals();
             }
-            SourceEvent::AcknowledgementsArrived(count) => self.agent.handle_acknowledgements_arrived(count),
-            SourceEvent::Lost => self.agent.handle_broker_lost(),
         }
     }
 
     /// Hands in messages of the last group until the disk is behind with what they made; returns whether there were any.
     fn take_arrivals(&mut self) -> bool {
-        if self.arrivals.is_empty() || self.agent.is_backed_up() {
+        if self.arrivals.is_none() || self.agent.is_backed_up() {
             return false;
         }
-        let now = self.clock.now();
-        while let Some(message) = self.arrivals.pop_front() {
-            self.handle_message(now, &message);
-            if self.agent.is_behind() {
-                break;
-            }
-        }
+        self.hand_in(Agent::is_behind);
         self.log.look(&self.agent);
         true
     }
 
-    fn handle_message(&mut self, now: Now, message: &Incoming) {
-        if message.retained {
-            return self.agent.handle_dropped(Reason::Retained, message.packet);
+    /// Hands in messages of the last group until it is over, or `enough` says so.
+    fn hand_in(&mut self, enough: impl Fn(&Agent) -> bool) {
+        let now = self.clock.now();
+        let Some(mut arrivals) = self.arrivals.take() else {
+            return;
+        };
+        while let Some(message) = arrivals.group.message(arrivals.next) {
+            arrivals.next += 1;
+            hand_in(&mut self.agent, now, arrivals.source, &message);
+            if enough(&self.agent) {
+                break;
+            }
         }
-        match std::str::from_utf8(&message.topic) {
-            Ok(topic) => self
-                .agent
-                .handle_publish(now, topic, &message.payload, message.packet),
-            Err(_) => self.agent.handle_dropped(Reason::InvalidUtf8, message.packet),
-        }
+        let is_over = arrivals.group.message(arrivals.next).is_none();
+        self.arrivals = (!is_over).then_some(arrivals);
     }
 
     fn handle_disk(&mut self, event: DiskEvent) {
@@ -295,7 +321,7 @@ impl Shell {
         }
     }
 
-    /// Keeps the plan on disk and renews the subscriptions, if there is another plan.
+    /// Keeps the plan on disk, if there is another one.
     fn keep_plan(&mut self) {
         let Some(kept) = self.agent.poll_plan() else {
             return;
@@ -311,12 +337,6 @@ impl Shell {
         if let Err(error) = self.plan_file.save(&kept) {
             warn!(%error, "cannot keep the plan on disk; after a restart without a link there is none");
         }
-        let filters = self.agent.filters();
-        self.filters.send_if_modified(|held| {
-            let is_other = *held != filters;
-            *held = filters;
-            is_other
-        });
     }
 
     /// Whether a message for the aggregator would find room; when there is some again, an event says so.
@@ -367,33 +387,45 @@ impl Shell {
                 (Storage::Files(_), None) => break,
             }
         }
-        while let Some(packet) = self.agent.poll_acknowledgement() {
-            self.acknowledger.acknowledge(self.connection, packet);
+        self.drain_sources();
+    }
+
+    /// Tells the sources what is settled, and asks them for what is wanted.
+    fn drain_sources(&mut self) {
+        while let Some((source, settled)) = self.agent.poll_settled() {
+            let Source {
+                handle, connection, ..
+            } = &self.sources[source.index()];
+            handle.settle(*connection, settled);
         }
-        if self.agent.poll_barrier() {
-            self.acknowledger.barrier();
-        }
-        while let Some(command) = self.agent.poll_command() {
-            debug!(topic = command.topic, "asking for a rebirth");
-            if !self.acknowledger.publish(&command.topic, command.payload) {
-                warn!(topic = command.topic, "cannot ask for a rebirth now");
+        for source in self.agent.sources() {
+            let Source {
+                handle,
+                wanted,
+                connection,
+            } = &self.sources[source.index()];
+            while let Some(request) = self.agent.poll_source(source) {
+                handle.request(*connection, request);
             }
-        }
-        if self.agent.poll_redelivery() {
-            self.acknowledger.reconnect();
+            handle.flush();
+            let wants = self.agent.wants_source(source);
+            wanted.send_if_modified(|wanted| std::mem::replace(wanted, wants) != wants);
         }
     }
 
     /// Closes all panes, makes everything durable and gives the aggregator a moment to take it.
-    async fn shut_down(&mut self, mut source: mpsc::Receiver<SourceEvent>) -> Result<()> {
-        source.close();
-        let now = self.clock.now();
+    async fn shut_down(&mut self, mut told: mpsc::Receiver<(SourceId, Told)>) -> Result<()> {
+        for source in &self.sources {
+            source.handle.stop();
+        }
         loop {
-            while let Some(message) = self.arrivals.pop_front() {
-                self.handle_message(now, &message);
+            while self.arrivals.is_some() {
+                self.hand_in(|_| false);
             }
-            let Ok(event) = source.try_recv() else { break };
-            self.handle_source(event);
+            let Ok((source, event)) = told.try_recv() else {
+                break;
+            };
+            self.handle_source(source, event);
         }
         self.agent.handle_shutdown();
         let until = tokio::time::Instant::now() + SHUTDOWN_WAIT;
@@ -437,39 +469,29 @@ impl Shell {
     }
 }
 
-/// Tells the operator about rejected readings and values that could not be used, at a limited rate.
-#[derive(Default)]
-struct RejectLog {
-    rejected: u64,
-    unusable: u64,
-    last: Option<tokio::time::Instant>,
-}
-
-impl RejectLog {
-    fn look(&mut self, agent: &Agent) {
-        // What a condition keeps out is no fault.
-        let is_fault = |(name, _): &(&str, u64)| *name != Reason::Filtered.name();
-        let reasons: Vec<_> = agent.metrics().reasons().into_iter().filter(is_fault).collect();
-        let fields = agent.metrics().unusable();
-        let sum = |counts: &[(&str, u64)]| counts.iter().map(|(_, count)| count).sum::<u64>();
-        let (rejected, unusable) = (sum(&reasons), sum(&fields));
-        let is_old = (rejected, unusable) == (self.rejected, self.unusable);
-        if is_old || self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
-            return;
-        }
-        if rejected > self.rejected {
-            warn!(new = rejected - self.rejected, ?reasons, "readings were rejected");
-        }
-        if unusable > self.unusable {
-            warn!(
-                new = unusable - self.unusable,
-                ?fields,
-                "values could not be used; their readings count without them"
-            );
-        }
-        (self.rejected, self.unusable) = (rejected, unusable);
-        self.last = Some(tokio::time::Instant::now());
+/// Gives the machine a message.
+fn hand_in(agent: &mut Agent, now: Now, source: SourceId, message: &Incoming<'_>) {
+    let Incoming {
+        topic,
+        payload,
+        retained,
+        delivery,
+        through,
+    } = *message;
+    if retained {
+        return agent.handle_dropped(Reason::Retained, source, delivery);
     }
+    let Ok(subject) = std::str::from_utf8(topic) else {
+        return agent.handle_dropped(Reason::InvalidUtf8, source, delivery);
+    };
+    let arrival = Arrival {
+        source,
+        subject,
+        payload,
+        delivery,
+        through,
+    };
+    agent.handle_arrival(now, arrival);
 }
 
 fn random() -> Result<u64> {

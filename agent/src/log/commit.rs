@@ -34,6 +34,8 @@ struct InFlight {
 pub struct Marks {
     /// Messages taken.
     pub taken: u64,
+    /// What was noted of sources.
+    pub noted: u64,
     /// The spool's last record.
     pub ordinal: u64,
     /// How often it was written down whose state this is.

@@ -29,6 +29,8 @@ mod replay;
 
 mod snapshot;
 
+pub mod sources;
+
 use std::collections::VecDeque;
 
 use catchment_common::limits::FIELDS_MAX;
@@ -41,10 +43,12 @@ use catchment_common::wire::cursor::put_varint;
 use self::context::PipelineNames;
 use self::extent::Extent;
 use self::record::{put_tag, put_time, put_value};
+use self::sources::Kept;
 use crate::aggregate::count_windows::Window;
 use crate::aggregate::sketches::TagValues;
 use crate::log::disk::frame;
 use crate::metrics::Metrics;
+use crate::source::SourceId;
 use crate::source::dedupe::Numbers;
 
 pub use self::context::Context;
@@ -58,9 +62,6 @@ const GROUP_BYTES_MAX: u64 = 1 << 20;
 const SEGMENTS_MAX: u32 = 8;
 /// Smallest segment.
 const SEGMENT_BYTES_MIN: u64 = 32 << 10;
-
-/// There is one source of messages.
-const SOURCE: u64 = 0;
 
 /// A group that has ended. The job marks it before it is framed: only then is it known where in the spool its batches
 /// are.
@@ -212,11 +213,11 @@ impl Journal {
 
     /// A QoS 1 message begins: the readings up to the next one are its.
     #[inline]
-    pub fn message(&mut self, id: u16, hash: u32) {
+    pub fn message(&mut self, source: SourceId, id: u16, hash: u32) {
         if self.enabled {
             let out = self.put();
             out.push(record::MESSAGE);
-            put_varint(out, SOURCE);
+            put_varint(out, source.0.into());
             out.extend_from_slice(&id.to_le_bytes());
             out.extend_from_slice(&hash.to_le_bytes());
         }
@@ -266,15 +267,6 @@ impl Journal {
     pub fn forget_key(&mut self, key: KeyId) {
         if self.enabled {
             self.named[key as usize] = 0;
-        }
-    }
-
-    /// The broker has a new session: no message before this comes again.
-    pub fn session(&mut self) {
-        if self.enabled {
-            let out = self.put();
-            out.push(record::SESSION);
-            put_varint(out, SOURCE);
         }
     }
 
@@ -403,14 +395,18 @@ impl Journal {
         }
     }
 
-    /// The first record of a segment, in a group of its own. Batches from the place `until` on come later.
-    pub fn snapshot(&mut self, snapshot: &Snapshot, until: u64) {
+    /// The first records of a segment, in a group of their own: a snapshot and the sources. Batches from the place `until`
+    /// on come later.
+    pub fn snapshot(&mut self, snapshot: &Snapshot, sources: &[Kept], until: u64) {
         if self.enabled {
             self.put();
             let before = self.group.len();
             self.names = PipelineNames::of(&snapshot.plan);
             self.group.push(record::SNAPSHOT);
             snapshot.put(&mut self.group, &self.names);
+            for (source, kept) in (0..).zip(sources) {
+                kept.put(source, &mut self.group);
+            }
             self.snapshot_bytes = (self.group.len() - before) as u64;
             self.end_group(until);
         }

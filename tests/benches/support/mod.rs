@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use catchment_agent::aggregate::intake::{Intake, Limits};
 use catchment_agent::metrics::Metrics;
+use catchment_agent::source::SourceId;
 use catchment_aggregator::catalog::Catalog;
 use catchment_aggregator::plan_toml;
 use catchment_common::plan::{Pipeline, Plan};
@@ -114,7 +115,9 @@ pub fn intake(plan: &AgentPlan, memory_bytes: usize, metrics: &mut Metrics) -> I
         payload_bytes_max: 1 << 16,
         seed: 7,
     };
-    Intake::new(plan, None, limits, at(0), metrics)
+    let mut intake = Intake::new(plan, None, limits, at(0), metrics);
+    intake.set_providers(SourceId(0), |_| Some(0));
+    intake
 }
 
 /// So many microseconds after the beginning.

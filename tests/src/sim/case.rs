@@ -4,6 +4,7 @@
 
 use catchment_firmware_sim::dice::Dice;
 
+use super::habits::{self, Habits};
 use super::plans;
 
 /// Microseconds in a millisecond.
@@ -36,6 +37,10 @@ pub struct Case {
     pub window: usize,
     /// How many of them it sends ahead all the same.
     pub windows: usize,
+    /// What else the brokers do that better ones would not.
+    pub habits: Habits,
+    /// The brokers' sessions are older than the gateways' memory, who have no plan, and hold the filters of this one.
+    pub earlier: Option<plans::Variant>,
     /// Longest step of a disk job, in microseconds.
     pub disk_us: u32,
     /// Longest way of a frame over the link, in microseconds.
@@ -212,6 +217,8 @@ impl Case {
             // From dice of their own, so that seeds keep the rest of their meaning.
             due_rows: [1, 30, 1_000_000][Dice::new(seed, 4).below(3) as usize],
             windows: [1, 1, 1, 5][Dice::new(seed, 3).below(4) as usize],
+            habits: Habits::KIND,
+            earlier: None,
             disk_us: [50, 1_000, 20_000, 200_000][dice.below(4) as usize],
             link_us: [500, 20_000, 400_000][dice.below(3) as usize],
             plan: if kind == Kind::Outage {
@@ -232,12 +239,30 @@ impl Case {
         if seed >= PARTED_FROM {
             case.part_queries();
         }
-        if seed >= COUNTS_FROM {
+        if habits::are_drawn(seed) {
+            case.draw_habits(&mut Dice::new(seed, 5));
+        } else if seed >= COUNTS_FROM {
             case.count_readings();
         } else if seed >= KINDS_FROM {
             case.mix_kinds();
         }
         case
+    }
+
+    /// Brokers have habits, and topics overlap.
+    fn draw_habits(&mut self, dice: &mut Dice) {
+        self.plan = plans::Variant::overlapping(dice);
+        for (_, fault) in &mut self.faults {
+            if let Fault::Plan(variant) = fault {
+                *variant = plans::Variant::overlapping(dice);
+            }
+        }
+        self.habits = Habits::draw(dice);
+        if self.habits.are_nameless() {
+            self.faults.retain(|(_, fault)| !matches!(fault, Fault::Plan(_)));
+        }
+        let is_kept = dice.below(4) == 0 && self.habits.identifies;
+        self.earlier = is_kept.then(|| plans::Variant::overlapping(dice));
     }
 
     /// All begins with sessions, and every second change of plan is to them.

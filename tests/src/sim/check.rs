@@ -12,6 +12,7 @@ use catchment_common::metrics::{Counter, Reason};
 use catchment_common::plan::{Aggregate, Column, PipelineId, Plan, Query, Window};
 use catchment_common::stats::Lowered;
 use catchment_common::time::Span;
+use catchment_common::wire::AgentPlan;
 use catchment_firmware_sim::oracle::answer::Answer;
 use catchment_firmware_sim::oracle::nearest::{is_nearest, is_nearest_root};
 use catchment_firmware_sim::oracle::window::Contents;
@@ -20,7 +21,7 @@ use catchment_firmware_sim::truth::Entry;
 
 use super::case::START_US;
 use super::centre::catalog;
-use super::world::World;
+use super::world::{Read, World};
 
 /// Differences told of.
 const TOLD_MAX: usize = 6;
@@ -28,11 +29,7 @@ const TOLD_MAX: usize = 6;
 impl World<'_> {
     /// Compares the tables with the truth, and the counters with each other.
     pub(super) fn check(&mut self) -> Result<(), String> {
-        for (index, (&accepted, taken)) in self.accepted.iter().zip(&self.taken).enumerate() {
-            if accepted && taken.is_none() {
-                return Err(format!("message {index} was never taken"));
-            }
-        }
+        self.check_readers()?;
         if self.unpromised {
             self.figures.unpromised = 1;
             return Ok(());
@@ -57,39 +54,77 @@ impl World<'_> {
             queries: vec![running.query.clone()],
         };
         let mut oracle = Oracle::new(&plan);
-        for (gateway, publish) in self.in_order() {
-            let taken = self.taken[publish];
+        for (gateway, publish) in self.in_order(&pipelines) {
             let publish = &self.case.publishes[publish];
-            let Some(plan) = taken.and_then(|version| self.plans.get(&version)) else {
-                continue;
+            let entry = Entry::Good {
+                topic: publish.topic.as_str().into(),
+                payload: publish.payload.as_str().into(),
             };
-            if plan.pipelines.iter().any(|(id, _)| pipelines.contains(id)) {
-                let entry = Entry::Good {
-                    topic: publish.topic.as_str().into(),
-                    payload: publish.payload.as_str().into(),
-                };
-                oracle.handle_of(self.gateways[gateway].name(), &entry);
-            }
+            oracle.handle_of(self.gateways[gateway].name(), &entry);
         }
         oracle.into_queries().remove(0)
     }
 
-    /// Each publish that was lifted, with its gateway and in the order in which that lifted it: the last time, if a
-    /// crash took it back before.
-    fn in_order(&self) -> Vec<(usize, usize)> {
+    /// What a gateway took, the last time if a crash took it back before.
+    fn taken(&self, gateway: usize) -> Vec<&Read> {
+        let mut seen = BTreeSet::new();
+        let reads = self.reads[gateway].iter().rev();
+        let mut last: Vec<&Read> = reads.filter(|read| seen.insert(&read.copy)).collect();
+        last.reverse();
+        last
+    }
+
+    /// Each publish that one of these pipelines read, with its gateway, once and in the order in which that read it.
+    fn in_order(&self, pipelines: &BTreeSet<PipelineId>) -> Vec<(usize, usize)> {
         let mut all = Vec::new();
-        for (gateway, order) in self.order.iter().enumerate() {
+        for gateway in 0..self.reads.len() {
             let mut seen = BTreeSet::new();
-            let mut last: Vec<usize> = order
-                .iter()
-                .rev()
-                .copied()
-                .filter(|&publish| seen.insert(publish))
-                .collect();
-            last.reverse();
-            all.extend(last.into_iter().map(|publish| (gateway, publish)));
+            for read in self.taken(gateway) {
+                let is_read = read.pipelines.iter().any(|id| pipelines.contains(id));
+                if is_read && seen.insert(read.copy.publish) {
+                    all.push((gateway, read.copy.publish));
+                }
+            }
         }
         all
+    }
+
+    /// Each message that a broker accepted was read by every pipeline that ran whenever a copy of it came, and by none
+    /// twice.
+    fn check_readers(&self) -> Result<(), String> {
+        let mut of: BTreeMap<usize, Vec<&Read>> = BTreeMap::new();
+        for gateway in 0..self.reads.len() {
+            for read in self.taken(gateway) {
+                of.entry(read.copy.publish).or_default().push(read);
+            }
+        }
+        for (index, publish) in self.case.publishes.iter().enumerate() {
+            let reads = of.get(&index).map_or(&[][..], Vec::as_slice);
+            if self.accepted[index] && reads.is_empty() {
+                return Err(format!("message {index} was never taken"));
+            }
+            let times = |id: PipelineId| reads.iter().filter(|read| read.pipelines.contains(&id)).count();
+            let ids = reads.iter().flat_map(|read| read.pipelines.iter().copied());
+            if let Some(id) = { ids }.find(|id| times(*id) > 1) {
+                return Err(format!("message {index} was read twice by pipeline {}", id.0));
+            }
+            let plans: Vec<&AgentPlan> = reads
+                .iter()
+                .filter_map(|read| self.plans.get(&read.version))
+                .collect();
+            let Some(plan) = plans.first() else { continue };
+            let runs = |id: PipelineId| {
+                plans
+                    .iter()
+                    .all(|plan| plan.pipelines.iter().any(|(held, _)| *held == id))
+            };
+            for (id, pipeline) in &plan.pipelines {
+                if pipeline.topic.matches(&publish.topic).is_some() && runs(*id) && times(*id) == 0 {
+                    return Err(format!("message {index} was not read by pipeline {}", id.0));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn check_query(&mut self, running: &RunningQuery) -> Result<(), String> {
@@ -190,14 +225,12 @@ impl World<'_> {
     /// The counters say what was published, pipeline by pipeline.
     fn check_lifted(&self) -> Result<(), String> {
         let mut expected: BTreeMap<(usize, PipelineId), u64> = BTreeMap::new();
-        for (publish, taken) in self.case.publishes.iter().zip(&self.taken) {
-            let Some(plan) = taken.and_then(|version| self.plans.get(&version)) else {
-                continue;
-            };
-            for (id, pipeline) in &plan.pipelines {
+        for gateway in 0..self.reads.len() {
+            for read in self.taken(gateway) {
                 // A payload is good for all pipelines of its topic or for none, and then it does not parse.
-                if pipeline.topic.matches(&publish.topic).is_some() {
-                    *expected.entry((publish.gateway, *id)).or_default() += readings_of(&publish.payload);
+                let readings = readings_of(&self.case.publishes[read.copy.publish].payload);
+                for id in &read.pipelines {
+                    *expected.entry((gateway, *id)).or_default() += readings;
                 }
             }
         }

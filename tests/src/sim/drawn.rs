@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use catchment_firmware_sim::dice::{Chance, Dice};
 
 use super::case::{Case, MS, Publish, SECOND, START_US};
+use super::habits::Habits;
 use super::plans::Variant;
 
 /// Most queries of a drawn plan.
@@ -56,6 +57,8 @@ impl Case {
             commit_delay_ms: pick(&mut dice, &[0, 5, 200]),
             window: 20,
             windows: 1,
+            habits: Habits::KIND,
+            earlier: None,
             due_rows: 50,
             disk_us: pick(&mut dice, &[50, 5_000]),
             link_us: pick(&mut dice, &[500, 50_000]),

@@ -2,22 +2,28 @@
 
 mod disk;
 
+mod source;
+
 use bytes::Bytes;
 use catchment_agent::agent::{Agent, KeptPlan};
 use catchment_agent::log::disk::Job;
 use catchment_agent::log::spool::Lane;
 use catchment_agent::metrics::AGENT;
 use catchment_agent::settings::{ClockUnset, Settings};
-use catchment_agent::source::in_flight::Packet;
+use catchment_agent::source::{SourceId, SourceSettings};
 use catchment_common::metrics::Counter;
-use catchment_common::time::{Now, Span};
-use catchment_common::wire::Message;
+use catchment_common::plan::PipelineId;
+use catchment_common::time::{Now, Span, Timestamp};
+use catchment_common::wire::{AgentPlan, Message};
 
-use super::broker::{Broker, FromBroker};
+use super::broker::Broker;
 use super::case::{Case, SECOND};
 use super::disk::SimDisk;
 use super::link::Link;
 use super::world::{Event, World};
+
+/// A gateway's broker, its only source.
+const SOURCE: SourceId = SourceId(0);
 
 /// One gateway.
 pub(super) struct Gateway {
@@ -42,13 +48,19 @@ pub(super) struct Gateway {
     held_arrivals: usize,
     /// The broker's connection that the agent knows of.
     connection: u32,
-    /// Acknowledgements sent on it.
-    acknowledged: u64,
     forget_session: bool,
+    /// The watermarks when the connection to the broker was lost.
+    frozen: Option<Vec<(PipelineId, Timestamp)>>,
 }
 
 impl Gateway {
     pub(super) fn new(index: usize, case: &Case, plan: KeptPlan) -> Self {
+        let mut broker = Broker::new(case.window * case.windows, case.habits);
+        let mut plan_file = plan;
+        if let Some(earlier) = case.earlier {
+            broker.remember(earlier.filters());
+            plan_file.plan = AgentPlan::default();
+        }
         let settings = Settings {
             name: format!("gw-{index}"),
             memory_bytes: case.memory_bytes,
@@ -57,14 +69,18 @@ impl Gateway {
             retain_acked: Span::from_secs(case.retain_seconds),
             journal_bytes: case.journal_bytes,
             commit_delay: Span::from_millis(case.commit_delay_ms),
-            redelivery_window: case.window,
             // A clock that jumps to 1970 must change no reading of these plans.
             clock_unset: ClockUnset::Take,
+            sources: vec![SourceSettings {
+                name: "broker".into(),
+                session: 0,
+                redelivery_window: case.window,
+            }],
         };
         Self {
             agent: None,
             disk: SimDisk::default(),
-            broker: Broker::new(case.window * case.windows, Vec::new()),
+            broker,
             link: None,
             doom: None,
             cut_until: 0,
@@ -72,15 +88,15 @@ impl Gateway {
             offset_us: 0,
             asleep_until: 0,
             settings,
-            plan_file: plan,
+            plan_file,
             life: 0,
             boot: 0,
             job: None,
             wake: u64::MAX,
             held_arrivals: 0,
             connection: 0,
-            acknowledged: 0,
             forget_session: false,
+            frozen: None,
         }
     }
 
@@ -137,10 +153,13 @@ impl World<'_> {
             &gateway.disk,
         );
         let (agent, started) = started.expect("a simulated disk can be listed");
-        gateway.broker.filters = agent.filters();
+        if !gateway.broker.habits.subscribes {
+            gateway.broker.set_filters(agent.intake().filters());
+        }
         gateway.agent = Some(agent);
         gateway.wake = u64::MAX;
         gateway.job = None;
+        gateway.freeze();
         self.log(|| format!("gw-{index} starts: {started:?}"));
         self.soon(500_000, Event::BrokerTry(index));
         self.drain_gateway(index);
@@ -193,6 +212,7 @@ impl World<'_> {
         if let Some(agent) = &mut self.gateways[index].agent {
             agent.handle_timeout(now);
         }
+        self.check_hearing(index);
         self.drain_gateway(index);
     }
 
@@ -210,111 +230,6 @@ impl World<'_> {
         }
         self.gateways[index].wake = u64::MAX;
         self.after(index);
-    }
-
-    // Its broker.
-
-    pub(super) fn handle_publish(&mut self, index: usize) {
-        let publish = &self.case.publishes[index];
-        let gateway = publish.gateway;
-        let broker = &mut self.gateways[gateway].broker;
-        self.accepted[index] = broker.accept(&publish.topic, index);
-        let sent = broker.send();
-        self.come_down(gateway, sent);
-    }
-
-    fn come_down(&mut self, index: usize, count: usize) {
-        let life = self.gateways[index].life;
-        for _ in 0..count {
-            self.soon(2_000, Event::FromBroker(index, life));
-        }
-    }
-
-    pub(super) fn handle_broker_try(&mut self, index: usize) {
-        let gateway = &mut self.gateways[index];
-        if gateway.agent.is_none() || gateway.broker.is_connected() {
-            return;
-        }
-        if gateway.broker.closed_until > self.now {
-            let until = gateway.broker.closed_until;
-            return self.at(until, Event::BrokerTry(index));
-        }
-        let forget = std::mem::take(&mut gateway.forget_session);
-        let sent = gateway.broker.connect(forget);
-        self.come_down(index, sent);
-    }
-
-    pub(super) fn cut_broker(&mut self, index: usize, forget: bool, down: u64) {
-        let gateway = &mut self.gateways[index];
-        gateway.broker.closed_until = self.now + down;
-        gateway.forget_session |= forget;
-        if gateway.broker.cut(&mut self.dice) {
-            self.come_down(index, 1);
-        }
-        self.at(self.now + down + 1, Event::BrokerTry(index));
-    }
-
-    pub(super) fn handle_from_broker(&mut self, index: usize, life: u32) {
-        if self.gateways[index].life != life || self.gateways[index].agent.is_none() {
-            return;
-        }
-        if let Some(until) = self.gateways[index].sleeps(self.now) {
-            return self.at(until, Event::FromBroker(index, life));
-        }
-        let now = self.gateway_clock(index);
-        let gateway = &mut self.gateways[index];
-        let Some(agent) = &mut gateway.agent else { return };
-        if agent.is_backed_up() {
-            // As in the rim's loop: nothing is read from the broker until the disk has caught up.
-            gateway.held_arrivals += 1;
-            return;
-        }
-        let Some(from) = gateway.broker.down.pop_front() else {
-            return;
-        };
-        match from {
-            FromBroker::Connected { connection, resumed } => {
-                gateway.connection = connection;
-                gateway.acknowledged = 0;
-                agent.handle_broker_connected(resumed);
-                self.log(|| format!("gw-{index} broker connection {connection}, resumed: {resumed}"));
-            }
-            FromBroker::Arrived(count) => agent.handle_acknowledgements_arrived(count),
-            FromBroker::Lost => {
-                agent.handle_broker_lost();
-                self.soon(1_000_000, Event::BrokerTry(index));
-            }
-            FromBroker::Message {
-                id,
-                duplicate,
-                publish,
-            } => {
-                let message = &self.case.publishes[publish];
-                let passed = |agent: &Agent| {
-                    let value = |counter| agent.metrics().value(AGENT, counter);
-                    value(Counter::Redelivered) + value(Counter::HeldBack)
-                };
-                let before = passed(agent);
-                let packet = Some(Packet { id, duplicate });
-                agent.handle_publish(now, &message.topic, message.payload.as_bytes(), packet);
-                let is_lifted = passed(agent) == before;
-                if is_lifted {
-                    self.taken[publish] = Some(agent.plan().version);
-                    self.order[index].push(publish);
-                }
-                self.log(|| {
-                    format!("gw-{index} message {publish} as {id}, again: {duplicate}, lifted: {is_lifted}")
-                });
-            }
-        }
-        self.after(index);
-    }
-
-    pub(super) fn handle_to_broker(&mut self, index: usize) {
-        let broker = &mut self.gateways[index].broker;
-        let answers = broker.handle_next();
-        let sent = broker.send();
-        self.come_down(index, answers + sent);
     }
 
     // Its link.
@@ -373,7 +288,9 @@ impl World<'_> {
         let life = gateway.life;
         let Some(agent) = &mut gateway.agent else { return };
         if let Some(kept) = agent.poll_plan() {
-            gateway.broker.filters = agent.filters();
+            if !gateway.broker.habits.subscribes {
+                gateway.broker.set_filters(agent.intake().filters());
+            }
             gateway.plan_file = kept;
         }
         if gateway.held_arrivals > 0 && !agent.is_backed_up() {

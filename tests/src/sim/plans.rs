@@ -2,6 +2,8 @@
 
 use catchment_aggregator::plan_toml;
 use catchment_common::plan::Query;
+use catchment_common::topic::filter::Filter;
+use catchment_firmware_sim::dice::Dice;
 
 /// A plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +26,12 @@ pub enum Variant {
     Counts,
     /// The same, but one of them is another pipeline, and others stand before them.
     CountsToo,
+    /// Topics that cover others.
+    Covering,
+    /// Topics that cross.
+    Crossing,
+    /// One topic for all.
+    Wide,
     /// Readings may be coarsened.
     Ladder,
     /// Readings may be coarsened a little.
@@ -36,6 +44,27 @@ impl Variant {
     /// Those between which an operator may change, besides [`Self::Parted`] for [`super::case::Case::new`]'s later
     /// seeds.
     pub const ALL: [Self; 5] = [Self::Climate, Self::Rooms, Self::Sites, Self::All, Self::Fine];
+
+    /// Those whose topics match the same messages, between which an operator changes where brokers have habits.
+    const OVERLAPPING: [Self; 5] = [
+        Self::Climate,
+        Self::Covering,
+        Self::Crossing,
+        Self::Wide,
+        Self::Sites,
+    ];
+
+    /// One of those whose topics overlap.
+    pub(super) fn overlapping(dice: &mut Dice) -> Self {
+        Self::OVERLAPPING[dice.below(Self::OVERLAPPING.len() as u32) as usize]
+    }
+
+    /// The topic filters of its queries.
+    pub fn filters(self) -> Vec<Filter> {
+        let queries = self.queries();
+        let filters = queries.iter().map(|query| Filter::parse(&query.topic.filter()));
+        filters.flatten().collect()
+    }
 
     /// Its queries.
     pub fn queries(self) -> Vec<Query> {
@@ -104,6 +133,17 @@ impl Variant {
                 );
                 climate + &visits + &trips + &runs + &shifted
             }
+            Self::Covering => {
+                let houses = on(&sites, "houses", "s/{site}/#");
+                let first = on(&rooms, "first", "s/site1/{device}/+");
+                climate + &houses + &first
+            }
+            Self::Crossing => {
+                let first = on(&rooms, "first", "s/site1/#");
+                let second = on(&power, "second", "+/+/{device}/power");
+                climate + &first + &second
+            }
+            Self::Wide => on(&rooms, "whole", "s/#"),
             Self::Ladder => ladder,
             Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", "").replace(all, &points),
             Self::Drawn(seed) => super::drawn::plan(seed),
@@ -112,6 +152,16 @@ impl Variant {
             .expect("the plans are good")
             .queries
     }
+}
+
+/// A query under another name and with another topic.
+fn on(base: &str, name: &str, topic: &str) -> String {
+    let lines = base.lines().map(|line| match line.split_once(" = ") {
+        Some(("name", _)) => format!("name = \"{name}\"\n"),
+        Some(("topic", _)) => format!("topic = \"{topic}\"\n"),
+        _ => format!("{line}\n"),
+    });
+    lines.collect()
 }
 
 /// A query under another name and with other windows.

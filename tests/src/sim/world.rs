@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use catchment_agent::agent::KeptPlan;
+use catchment_common::plan::PipelineId;
 use catchment_common::time::{Instant, Now, Timestamp};
 use catchment_common::wire::AgentPlan;
 use catchment_firmware_sim::dice::Dice;
 
+use super::broker::Copy;
 use super::case::{Case, Fault, MS, SECOND, START_US};
 use super::centre::{Centre, catalog};
 use super::gateway::Gateway;
@@ -102,6 +104,15 @@ pub struct Figures {
     pub emitted_early: u64,
 }
 
+/// A copy of a message that a gateway took.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Read {
+    pub(super) copy: Copy,
+    /// The plan that it ran, and the pipelines that read it.
+    pub(super) version: u64,
+    pub(super) pipelines: Vec<PipelineId>,
+}
+
 /// A run under way.
 pub(super) struct World<'c> {
     pub(super) case: &'c Case,
@@ -112,12 +123,11 @@ pub(super) struct World<'c> {
     pub(super) centre: Centre,
     pub(super) links: BTreeMap<u64, Link>,
     pub(super) next_link: u64,
-    /// For each publish whether a broker took it, and under which plan it was last lifted.
+    /// For each publish whether a broker took it.
     pub(super) accepted: Vec<bool>,
-    pub(super) taken: Vec<Option<u64>>,
-    /// For each gateway the publishes that it lifted, in that order. One that a crash took back stands here again when
-    /// it was delivered again.
-    pub(super) order: Vec<Vec<usize>>,
+    /// For each gateway what it took, in that order. What a crash took back stands here again when it was delivered
+    /// again.
+    pub(super) reads: Vec<Vec<Read>>,
     pub(super) plans: BTreeMap<u64, AgentPlan>,
     pub(super) healed: bool,
     pub(super) figures: Figures,
@@ -142,8 +152,7 @@ impl<'c> World<'c> {
             links: BTreeMap::new(),
             next_link: 1,
             accepted: vec![false; case.publishes.len()],
-            taken: vec![None; case.publishes.len()],
-            order: vec![Vec::new(); case.gateways],
+            reads: vec![Vec::new(); case.gateways],
             plans: BTreeMap::new(),
             healed: false,
             figures: Figures::default(),

@@ -68,7 +68,7 @@ fn an_agent_speaks_both_versions_of_mqtt() {
 /// which cannot say how much is too much, it is read, counted and dropped.
 #[test]
 fn a_monstrous_message_does_not_stall_the_stream() {
-    for (protocol, counted) in [(5, 0), (4, 1)] {
+    for protocol in [5, 4] {
         let world = World::new();
         let broker = Broker::mosquitto(&world, "broker");
         let aggregator = Aggregator::start(&world, FLEET_PLAN);
@@ -82,7 +82,7 @@ fn a_monstrous_message_does_not_stall_the_stream() {
         publisher.publish("sensors/berlin/dev-1/env", good.as_bytes());
         // Both queries' pipelines see the messages.
         aggregator.wait_for_counter("accepted", 2);
-        aggregator.wait_for_counter("rejected_oversized_payload", 2 * counted);
+        aggregator.wait_for_counter("rejected_oversized_payload", 2);
         assert!(
             !agent.log().contains("no connection to the broker"),
             "it never lost the connection"

@@ -7,12 +7,10 @@ use super::{files, report};
 /// Most lines of a function, from its signature to its end.
 const LINES_MAX: usize = 70;
 /// Functions that were longer when the rule came, as file and name. An entry that is short enough must be taken out.
-const LONGER: [&str; 12] = [
+const LONGER: [&str; 10] = [
     "agent/src/agent/durable.rs: start",
-    "agent/src/aggregate/intake.rs: handle_publish",
+    "agent/src/aggregate/intake.rs: handle_message",
     "agent/src/aggregate/intake.rs: new",
-    "agent/src/io/mqtt/session.rs: subscribe",
-    "agent/src/io/mqtt/session.rs: unsubscribe",
     "agent/src/log/journal/record.rs: next",
     "agent/src/recovery.rs: take",
     "aggregator/src/io/command/query.rs: show_query",

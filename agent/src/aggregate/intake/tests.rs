@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::limits::FIELDS_MAX;
 use catchment_common::plan::{
-    Components, FieldSource, KeyPart, NewKeys, Path, PipelineField, TimeSource, TimeUnit,
+    Components, Compression, FieldSource, Format, KeyPart, NewKeys, Path, PipelineField, TimeSource, TimeUnit,
 };
 use catchment_common::time::{Instant, Span};
+use catchment_common::topic::TopicTemplate;
 
 use super::*;
 
@@ -86,7 +87,8 @@ impl Bench {
             seed: 7,
         };
         let mut metrics = Metrics::default();
-        let intake = Intake::new(&plan, None, limits, now(), &mut metrics);
+        let mut intake = Intake::new(&plan, None, limits, now(), &mut metrics);
+        intake.set_providers(SourceId(0), |_| Some(0));
         let keys = intake.panes().capacity();
         Self {
             intake,
@@ -96,10 +98,9 @@ impl Bench {
     }
 
     fn publish(&mut self, payload: &str) -> Closable {
-        self.intake.handle_publish(
+        self.intake.handle_message(
             now(),
-            "s/berlin",
-            payload.as_bytes(),
+            Message::of("s/berlin", payload.as_bytes()),
             &mut self.metrics,
             &mut self.journal,
             |_, _| {},
@@ -380,7 +381,13 @@ fn too_many_new_keys_count_under_the_overflow_key() {
             metrics,
             journal,
         } = &mut bench;
-        intake.handle_publish(now, &format!("s/{site}"), payload, metrics, journal, |_, _| {});
+        intake.handle_message(
+            now,
+            Message::of(&format!("s/{site}"), payload),
+            metrics,
+            journal,
+            |_, _| {},
+        );
     };
     for site in ["berlin", "paris", "rome", "oslo"] {
         publish(site, 1);
@@ -445,9 +452,15 @@ fn a_budget_of_its_own_keeps_a_query_from_pushing_out_others() {
             let quiet = format!("s/quiet-{}", round % 50);
             let topics = (!(50..1_950).contains(&round)).then_some(quiet);
             for topic in topics.into_iter().chain([format!("many/{round}")]) {
-                intake.handle_publish(now(), &topic, payload, metrics, journal, |section, _| {
-                    note(section);
-                });
+                intake.handle_message(
+                    now(),
+                    Message::of(&topic, payload),
+                    metrics,
+                    journal,
+                    |section, _| {
+                        note(section);
+                    },
+                );
             }
         }
         intake.close_all(journal, &mut note);

@@ -230,6 +230,15 @@ impl View {
         Ok(read)
     }
 
+    /// Counts a reading that nobody wants; it tells how far event time has come all the same. Returns whether that is
+    /// the end of a pane.
+    #[inline]
+    pub(super) fn pass_over(&mut self, read: &Read, reason: Reason, now: Now, metrics: &mut Metrics) -> bool {
+        self.watermark.observe(read.at, now);
+        super::reject(metrics, self.place, reason, 1);
+        self.watermark.value() >= self.next_close
+    }
+
     /// Reads the fields. One whose value cannot be used is absent and takes no other along.
     #[inline]
     fn read_fields(&mut self, seen: Seen<'_>, read: &mut Read) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Config, duration};
-use crate::source::in_flight;
+use crate::source::mqtt::in_flight;
 
 /// What survives the process.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]

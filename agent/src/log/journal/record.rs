@@ -20,6 +20,7 @@
 //! GONE       := 16 length  bytes                  a key whose newest window was forgotten
 //! SEALED     := 17 seq                            the last seq given out in the epoch of the snapshot
 //! POSITION   := 18 source  partition  offset      how far a source has been read
+//! SOURCE, SETTLED, CARRIED: see [`super::sources`]
 //!
 //! name  := 0                       the agent itself
 //!        | 1  id:u64 le            a pipeline
@@ -46,6 +47,7 @@ use catchment_common::wire::{AgentPlan, CounterSample, WireFault};
 
 use super::context::{Context, PipelineNames, take_u32};
 use super::snapshot::Snapshot;
+use super::sources::{CARRIED, Kept, SESSION, SETTLED, SOURCE, take_source};
 use crate::aggregate::count_windows::Window;
 use crate::source::dedupe::{IDENTITY_BYTES_MAX, Numbers};
 
@@ -55,7 +57,6 @@ pub(super) const READING: u8 = 3;
 pub(super) const CLOSED: u8 = 4;
 pub(super) const CLOSED_ALL: u8 = 5;
 pub(super) const TAKEN: u8 = 6;
-pub(super) const SESSION: u8 = 7;
 pub(super) const COUNTS: u8 = 8;
 pub(super) const SPOOLED: u8 = 9;
 pub(super) const SNAPSHOT: u8 = 10;
@@ -136,6 +137,20 @@ pub enum Record<'b> {
         source: u32,
         partition: u32,
         offset: u64,
+    },
+    Source {
+        source: u32,
+        kept: Kept,
+    },
+    Settled {
+        source: u32,
+        number: u32,
+    },
+    Carried {
+        source: u32,
+        number: u32,
+        id: u16,
+        hash: u32,
     },
 }
 
@@ -344,6 +359,20 @@ impl<'b> Records<'b> {
                 source: take_u32(cursor)?,
                 partition: take_u32(cursor)?,
                 offset: cursor.varint()?,
+            },
+            SOURCE => {
+                let (source, kept) = Kept::take(cursor)?;
+                Record::Source { source, kept }
+            }
+            SETTLED => Record::Settled {
+                source: take_source(cursor)?,
+                number: take_u32(cursor)?,
+            },
+            CARRIED => Record::Carried {
+                source: take_source(cursor)?,
+                number: take_u32(cursor)?,
+                id: u16::from_le_bytes(cursor.array()?),
+                hash: u32::from_le_bytes(cursor.array()?),
             },
             other => return Err(WireFault::Kind(other)),
         }))

@@ -46,6 +46,7 @@ fn journal(disk: &mut MemoryDisk) -> Journal {
             plan: plan(),
             ..Snapshot::default()
         },
+        &[],
         1,
     );
     flush(&mut journal, disk);
@@ -128,7 +129,7 @@ proptest! {
                 1 => {
                     flush(&mut journal, &mut disk);
                     journal.begin_segment(8);
-                    journal.snapshot(&Snapshot { plan: plan(), ..Snapshot::default() }, 1);
+                    journal.snapshot(&Snapshot { plan: plan(), ..Snapshot::default() }, &[], 1);
                 }
                 2 => journal.forget_key(key),
                 _ => {}
@@ -150,7 +151,7 @@ fn a_typical_reading_takes_few_bytes() {
     for number in 0..1_000_u32 {
         let at = Timestamp::clamped(1_700_000_000_000_000 + i64::from(number) * 10_000);
         let name = format!("berlin\0dev-{:03}", number % 8);
-        journal.message(number as u16 + 1, number);
+        journal.message(SourceId(0), number as u16 + 1, number);
         let values = [value("21.37"), value("47.25")];
         journal.reading(
             0,
@@ -219,6 +220,7 @@ fn segments_before_a_gap_are_not_read() {
                 plan: plan(),
                 ..Snapshot::default()
             },
+            &[],
             1,
         );
     }

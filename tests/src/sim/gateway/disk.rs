@@ -1,8 +1,9 @@
 //! A gateway's disk at work: jobs step by step, each of which a crash may be the end of.
 
+use catchment_agent::source::{Settled, SourceEvent, SourceRequest};
 use catchment_common::time::Now;
 
-use super::show;
+use super::{SOURCE, show};
 use crate::sim::broker::ToBroker;
 use crate::sim::world::{Event, World};
 
@@ -89,23 +90,31 @@ impl World<'_> {
         }
         let gateway = &mut self.gateways[index];
         let Some(agent) = &mut gateway.agent else { return };
-        let mut sent = 0;
-        while let Some(id) = agent.poll_acknowledgement() {
-            gateway
-                .broker
-                .up
-                .push_back((gateway.connection, ToBroker::Acknowledgement(id)));
-            gateway.acknowledged += 1;
+        let connection = gateway.connection;
+        let (mut sent, mut reconnect) = (0, false);
+        while let Some((_, Settled::Packet(id))) = agent.poll_settled() {
+            let answer = ToBroker::Acknowledgement(id);
+            gateway.broker.up.push_back((connection, answer));
             sent += 1;
         }
-        if agent.poll_barrier() {
-            let barrier = ToBroker::Barrier(gateway.acknowledged);
-            gateway.broker.up.push_back((gateway.connection, barrier));
-            sent += 1;
+        while let Some(request) = agent.poll_source(SOURCE) {
+            match request {
+                SourceRequest::Reconnect => reconnect = true,
+                SourceRequest::Subscribe { packet, .. } if !gateway.broker.habits.subscribes => {
+                    let refused = Vec::new();
+                    agent.handle_source(now, SOURCE, SourceEvent::Subscribed { packet, refused });
+                }
+                request => {
+                    gateway
+                        .broker
+                        .up
+                        .push_back((connection, ToBroker::Request(request)));
+                    sent += 1;
+                }
+            }
         }
-        let reconnect = agent.poll_redelivery();
         for _ in 0..sent {
-            self.soon(2_000, Event::ToBroker(index));
+            self.soon(self.case.habits.lag_us, Event::ToBroker(index));
         }
         if reconnect {
             self.cut_broker(index, false, 0);

@@ -43,9 +43,15 @@ impl Windows {
         } = &mut self.bench;
         let payload = br#"{"ts":1699999999,"temp":1}"#;
         let topic = format!("s/{site}");
-        intake.handle_publish(wall, &topic, payload, metrics, journal, |section, _| {
-            sections.extend(rows(section));
-        })
+        intake.handle_message(
+            wall,
+            Message::of(&topic, payload),
+            metrics,
+            journal,
+            |section, _| {
+                sections.extend(rows(section));
+            },
+        )
     }
 
     fn close(&mut self) -> Vec<(i64, String, u64)> {

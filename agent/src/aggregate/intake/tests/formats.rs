@@ -1,6 +1,6 @@
 //! The same readings in every format are the same partials, bit for bit.
 
-use catchment_common::plan::{Compression, Csv};
+use catchment_common::plan::Csv;
 use minicbor::Encoder;
 
 use super::*;
@@ -13,7 +13,7 @@ fn partials(pipeline: Pipeline, topic: &str, payload: &[u8]) -> (Vec<Section>, V
         metrics,
         journal,
     } = &mut bench;
-    intake.handle_publish(now(), topic, payload, metrics, journal, |_, _| {});
+    intake.handle_message(now(), Message::of(topic, payload), metrics, journal, |_, _| {});
     let mut sections = Vec::new();
     intake.close_all(journal, |section| sections.push(section.clone()));
     sections.sort_by_key(|section| section.pane);
