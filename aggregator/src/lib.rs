@@ -37,6 +37,8 @@ pub mod aggregator;
 
 pub mod store;
 
+pub mod plan_file;
+
 pub mod io;
 
 #[cfg(test)]

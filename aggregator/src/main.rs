@@ -12,6 +12,7 @@ use catchment_aggregator::io::config::Config;
 use catchment_aggregator::io::store::backup;
 use catchment_aggregator::io::store::sqlite::Sqlite;
 use catchment_aggregator::io::{pki, run};
+use catchment_aggregator::plan_file;
 use catchment_aggregator::plan_toml;
 use catchment_aggregator::plan_toml::Budget;
 use clap::Parser;
@@ -146,8 +147,22 @@ fn plan(command: PlanCommand, clock: &Clock) -> Result<()> {
                 eprintln!("warning: {warning}");
             }
             let mut store = Sqlite::open(&place.database()?)?;
-            let version = run::apply(&mut store, &text, &name, clock.now().wall)?;
-            println!("plan version {version} is in force");
+            let (applied, configured) =
+                plan_file::by_command(&mut store, &run::place_of(&file), &text, clock.now().wall)?;
+            let version = applied.version;
+            if applied.is_new {
+                println!("plan version {version} is in force");
+            } else {
+                println!(
+                    "plan version {version} is in force already, and has this text: nothing has changed"
+                );
+            }
+            if let Some(configured) = configured {
+                println!(
+                    "note: the server's configuration names {configured}; it takes this plan's place when it is edited and \
+                     the server starts again"
+                );
+            }
             Ok(())
         }
     }

@@ -62,6 +62,17 @@ pub enum StoreFault {
         /// What the check found.
         found: String,
     },
+    /// The file is no longer where it was.
+    #[error(
+        "{}: the database file was removed or replaced while it was served; nothing is acknowledged any more, and what is \
+         acknowledged is only in a file without a name. Stop the aggregator, put the file back or `restore` a backup or \
+         the copy that was made, and start it: agents send again what that does not have",
+        path.display()
+    )]
+    Moved {
+        /// Where the database file was.
+        path: PathBuf,
+    },
     /// The file was written by newer software.
     #[error(
         "{}: the database has schema version {found}, this software knows {known}; run the newer catchment-aggregator \
@@ -141,6 +152,15 @@ pub(crate) fn other_key(query: &Query) -> StoreFault {
     }
 }
 
+/// The plan's file that the configuration of the server names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanFile {
+    /// Where it is.
+    pub path: String,
+    /// The hash of its text when it was last taken.
+    pub hash: u64,
+}
+
 /// How far a query's windows have been shown.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ShownThrough {
@@ -167,6 +187,12 @@ pub trait Reads: PaneSource {
 
     /// The text of the plan in force.
     fn plan_source(&self) -> Result<Option<String>>;
+
+    /// Whether a plan of this text was ever in force.
+    fn had_plan(&self, source: &str) -> Result<bool>;
+
+    /// The plan's file that the server's configuration named at its last start.
+    fn plan_file(&self) -> Result<Option<PlanFile>>;
 
     /// The agents that an operator has retired.
     fn retired(&self) -> Result<BTreeSet<String>>;
@@ -203,6 +229,9 @@ pub trait Store: Reads {
     /// Puts a checked plan into force: names its pipelines, makes or widens result tables, and stores it under the next
     /// version, which is returned. On an error nothing has changed.
     fn apply_plan(&mut self, plan: Plan, source: &str, now: Timestamp) -> Result<u64>;
+
+    /// Remembers the plan's file.
+    fn set_plan_file(&mut self, file: Option<&PlanFile>) -> Result<()>;
 
     /// Makes a commit durable. On an error nothing of it is.
     fn commit(&mut self, commit: &Commit) -> Result<()>;

@@ -20,7 +20,7 @@ pub struct Config {
     /// The database file.
     #[serde(default = "default_database")]
     pub database: PathBuf,
-    /// A plan to put into force at start when it differs from the newest stored one.
+    /// A plan to put into force at start when its file has changed since it was last taken.
     pub plan: Option<PathBuf>,
     /// An agent that was not heard for so long is no longer expected.
     #[serde(default = "default_lease", deserialize_with = "duration")]

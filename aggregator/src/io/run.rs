@@ -10,7 +10,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use catchment_common::time::Timestamp;
 use catchment_common::wire::{Message, Welcome, v1};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -23,16 +22,19 @@ use crate::io::config::Config;
 use crate::io::net::quic::{self, NetEvent, Outgoing, Peer};
 use crate::io::net::reset;
 use crate::io::pki;
+use crate::io::store::backup;
 use crate::io::store::lock::DatabaseLock;
 use crate::io::store::sqlite::Sqlite;
 use crate::limits::CONNECTIONS_MAX;
-use crate::plan_toml;
+use crate::plan_file::{self, AtStart};
 use crate::store::{Reads, Store, StoreFault};
 
 /// Frames handed to the machine before commits and messages are looked at again.
 const BURST_MAX: usize = 256;
 /// How often the store is asked for what operators have changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often an operator is told of what lasts.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a stopping server waits for the commit that is under way.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 
@@ -41,9 +43,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let clock = Clock::start();
     let _lock = DatabaseLock::take(&config.database)?;
     let mut store = Sqlite::open(&config.database)?;
-    if let Some(plan) = &config.plan {
-        apply_if_new(&mut store, plan, clock)?;
-    }
+    take_plan_file(&mut store, config.plan.as_deref(), clock)?;
     let reader = Sqlite::open_to_read(&config.database)?;
     let aggregator = reader.restore(config.settings(), clock.now())?;
     let catalog = aggregator.catalog();
@@ -94,22 +94,29 @@ pub async fn serve(config: Config) -> Result<()> {
     })?
 }
 
-/// Applies the configured plan file unless its text is the newest plan's.
-fn apply_if_new(store: &mut Sqlite, file: &Path, clock: Clock) -> Result<()> {
+/// Puts the configured plan's file into force if it has changed since it was last taken.
+fn take_plan_file(store: &mut Sqlite, file: Option<&Path>, clock: Clock) -> Result<()> {
+    let Some(file) = file else {
+        return Ok(plan_file::at_start_without(store)?);
+    };
     let text =
         std::fs::read_to_string(file).with_context(|| format!("{}: cannot read the plan", file.display()))?;
-    if store.plan_source()?.as_deref() == Some(&text) {
-        return Ok(());
+    let path = place_of(file);
+    match plan_file::at_start(store, &path, &text, clock.now().wall)? {
+        AtStart::Applied(version) => info!(version, file = %path, "applied the configured plan"),
+        AtStart::InForce => {}
+        AtStart::Superseded => info!(
+            file = %path,
+            "the plan in force was applied by command; the configured file has not changed since it was last taken"
+        ),
     }
-    let version = apply(store, &text, &file.display().to_string(), clock.now().wall)?;
-    info!(version, file = %file.display(), "applied the configured plan");
     Ok(())
 }
 
-/// Checks a plan's text and puts it into force; returns its version.
-pub fn apply(store: &mut impl Store, text: &str, name: &str, now: Timestamp) -> Result<u64> {
-    let plan = plan_toml::parse(text, name)?;
-    Ok(store.apply_plan(plan, text, now)?)
+/// A file's place, by which it is known again wherever it is named from.
+pub fn place_of(file: &Path) -> String {
+    let absolute = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    absolute.display().to_string()
 }
 
 struct Engine {
@@ -120,6 +127,15 @@ struct Engine {
     jobs: blocking::SyncSender<Commit>,
     done: mpsc::Receiver<Done>,
     looked_at: tokio::time::Instant,
+    place: Place,
+}
+
+/// Whether the database file is where it was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    There,
+    /// Not since then; the operator was told at that time.
+    Gone(tokio::time::Instant),
 }
 
 enum Done {
@@ -142,6 +158,7 @@ impl Engine {
             jobs,
             done,
             looked_at: tokio::time::Instant::now(),
+            place: Place::There,
         })
     }
 
@@ -199,7 +216,9 @@ impl Engine {
         match done {
             Done::Committed(id) => self.aggregator.handle_committed(id),
             Done::Failed(commit, error) => {
-                error!(%error, "a commit failed; nothing is acknowledged until it succeeds; trying again");
+                if !matches!(error, StoreFault::Moved { .. }) {
+                    error!(%error, "a commit failed; nothing is acknowledged until it succeeds; trying again");
+                }
                 self.aggregator.handle_commit_failed(self.clock.now(), *commit);
             }
         }
@@ -317,9 +336,32 @@ impl Engine {
             return;
         }
         self.looked_at = tokio::time::Instant::now();
+        self.look_for_the_file();
         if let Err(error) = self.take_up() {
             warn!(%error, "cannot look for a newer plan; the running one goes on");
         }
+    }
+
+    /// A file that was removed or replaced takes no more commits; the first time that it is missed, what it has is copied.
+    fn look_for_the_file(&mut self) {
+        let now = self.looked_at;
+        let Err(fault) = self.reader.check_place() else {
+            if self.place != Place::There {
+                info!("the database file is back where it was; commits go on");
+            }
+            self.place = Place::There;
+            return;
+        };
+        match self.place {
+            Place::Gone(told) if now.duration_since(told) < TELL_INTERVAL => return,
+            Place::Gone(_) => {}
+            Place::There => match backup::rescue(&self.reader, self.reader.path(), self.clock.now().wall) {
+                Ok(copy) => error!(copy = %copy.display(), "all that was committed is in a copy"),
+                Err(error) => error!("what was committed cannot be copied: {error:#}"),
+            },
+        }
+        error!("{fault}");
+        self.place = Place::Gone(now);
     }
 
     fn take_up(&mut self) -> Result<(), StoreFault> {

@@ -12,7 +12,9 @@ use catchment_common::wire::SeqRange;
 use catchment_common::wire::lineage::DatabaseId;
 
 pub use self::table::{CountedName, RowName, Stored, Table, Written};
-use super::{Reads, Result, ShownThrough, Store, TakeBatch, TakeChunk, TakeRange, other_key, other_windows};
+use super::{
+    PlanFile, Reads, Result, ShownThrough, Store, TakeBatch, TakeChunk, TakeRange, other_key, other_windows,
+};
 use crate::agents::{About, Standing};
 use crate::catalog::Catalog;
 use crate::commit::{
@@ -36,7 +38,9 @@ pub struct Memory {
     /// Nonces given out, in this state of the database or any other.
     nonces: u64,
     plan: Plan,
-    source: Option<String>,
+    /// The texts of all plans, the newest last.
+    sources: Vec<String>,
+    plan_file: Option<PlanFile>,
     pipelines: Pipelines,
     /// The largest plan version that may have been given out.
     plan_floor: u64,
@@ -97,7 +101,7 @@ impl Memory {
         self.nonces = replaced.nonces;
         self.plan_floor = replaced.plan_floor.max(replaced.plan.version);
         if replaced.plan.version > self.plan.version {
-            let source = replaced.source.unwrap_or_default();
+            let source = replaced.sources.last().cloned().unwrap_or_default();
             self.apply_plan(replaced.plan, &source, Timestamp::MIN)
                 .expect("it was in force");
         }
@@ -247,8 +251,13 @@ impl Store for Memory {
             self.tables.entry(name).or_insert_with(|| Table::of(query));
         }
         self.plan = plan;
-        self.source = Some(source.to_owned());
+        self.sources.push(source.to_owned());
         Ok(self.plan.version)
+    }
+
+    fn set_plan_file(&mut self, file: Option<&PlanFile>) -> Result<()> {
+        self.plan_file = file.cloned();
+        Ok(())
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<()> {
@@ -302,7 +311,15 @@ impl Reads for Memory {
     }
 
     fn plan_source(&self) -> Result<Option<String>> {
-        Ok(self.source.clone())
+        Ok(self.sources.last().cloned())
+    }
+
+    fn had_plan(&self, source: &str) -> Result<bool> {
+        Ok(self.sources.iter().any(|held| held == source))
+    }
+
+    fn plan_file(&self) -> Result<Option<PlanFile>> {
+        Ok(self.plan_file.clone())
     }
 
     fn retired(&self) -> Result<BTreeSet<String>> {

@@ -7,10 +7,10 @@ use std::process::Command;
 use catchment_tests::agent::AgentConfig;
 use catchment_tests::aggregator::Aggregator;
 use catchment_tests::broker::Broker;
-use catchment_tests::process::{Process, binary};
+use catchment_tests::process::{Process, binary, run_ok};
 use catchment_tests::verdict::{publish_fleet, wait_until_right};
 use catchment_tests::wait::until;
-use catchment_tests::world::{FLEET_PLAN, World};
+use catchment_tests::world::{FLEET_PLAN, World, text};
 
 use crate::fleet::start_minutes_ago;
 
@@ -139,4 +139,95 @@ fn an_agent_that_is_stopped_ships_what_it_has() {
     let started = AgentConfig::new("gw-1", &broker.url(), &aggregator).start_subscribed(&world);
     wait_until_right(&aggregator, &[truth]);
     drop(started);
+}
+
+/// The configuration names a plan's file, and another one is applied by command: a restart and a kill leave it in force,
+/// until the configured file is edited.
+#[test]
+fn a_plan_that_was_applied_by_command_survives_restarts_and_kills() {
+    let world = World::new();
+    let mut aggregator = Aggregator::start(&world, FLEET_PLAN);
+    let config = world.path("aggregator.toml");
+    let apply = |plan: &Path| {
+        let apply = ["plan", "apply", text(plan), "--config", text(&config)];
+        run_ok("catchment-aggregator", &apply)
+    };
+    let other = world.write(
+        "other.toml",
+        FLEET_PLAN
+            .replace("10s", "20s")
+            .replace("name = \"", "name = \"other_"),
+    );
+    let said = apply(&other);
+    assert!(said.contains("plan version 2 is in force\n"), "{said}");
+    assert!(
+        said.contains("plan.toml; it takes this plan's place when it is edited"),
+        "{said}"
+    );
+    let said = apply(&other);
+    assert!(said.contains("plan version 2 is in force already"), "{said}");
+    let newest = |aggregator: &Aggregator| {
+        let newest = "SELECT version, source FROM catchment_plan ORDER BY version DESC LIMIT 1";
+        let row = aggregator
+            .sql()
+            .query_row(newest, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        row.unwrap()
+    };
+    let expected: (i64, String) = (2, std::fs::read_to_string(&other).unwrap());
+    assert!(aggregator.process().stop().success());
+    aggregator.restart(&world);
+    assert_eq!(newest(&aggregator), expected);
+    aggregator.process().kill();
+    aggregator.restart(&world);
+    assert_eq!(newest(&aggregator), expected);
+    assert!(
+        aggregator
+            .process()
+            .log()
+            .contains("the plan in force was applied by command")
+    );
+    let edited = format!("{FLEET_PLAN}\n# edited\n");
+    let file = world.write("plan.toml", &edited);
+    assert!(aggregator.process().stop().success());
+    aggregator.restart(&world);
+    assert_eq!(newest(&aggregator), (3, edited));
+    assert!(!apply(&file).contains("note:"), "it is the configured one");
+}
+
+/// Somebody removes the database under a running aggregator: nothing is acknowledged from then on, it is said what to do,
+/// and what was acknowledged before is in a copy. With that in place, everything is right.
+#[test]
+fn a_database_that_is_removed_while_it_is_served_is_noticed_and_costs_nothing() {
+    let world = World::new();
+    let broker = Broker::mosquitto(&world, "broker");
+    let mut aggregator = Aggregator::start(&world, FLEET_PLAN);
+    let config = AgentConfig::new("gw-1", &broker.url(), &aggregator);
+    let _agent = config.start_subscribed(&world);
+    let truth = world.path("truth.jsonl");
+    let mut fleet = start_fleet(&world, std::slice::from_ref(&broker), &truth);
+    wait_until_accepted(&aggregator, 1_000);
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(world.path(&format!("catchment.db{suffix}"))).unwrap();
+    }
+    aggregator
+        .process()
+        .wait_for("all that was committed is in a copy");
+    let said = aggregator
+        .process()
+        .wait_for("was removed or replaced while it was served");
+    assert!(said.contains("Stop the aggregator"), "{said}");
+    let files = std::fs::read_dir(world.folder()).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    let is_copy = |path: &std::path::PathBuf| text(path).contains("catchment.db.rescued-");
+    let copy = { files }.find(is_copy).unwrap();
+    assert!(fleet.wait().success());
+    assert!(aggregator.process().stop().success());
+    let database = world.path("catchment.db");
+    assert!(!database.exists());
+    run_ok(
+        "catchment-aggregator",
+        &["restore", text(&copy), "--database", text(&database)],
+    );
+    aggregator.restart(&world);
+    wait_until_right(&aggregator, &[truth]);
 }

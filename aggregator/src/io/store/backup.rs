@@ -19,9 +19,10 @@ use catchment_common::time::Timestamp;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::io::run;
 use crate::io::store::lock::DatabaseLock;
 use crate::io::store::sqlite::{GivenOut, Sqlite, check_version};
+use crate::plan_toml;
+use crate::store::Store;
 
 /// How far plan versions go on after a restore whose replaced database cannot be read: more plans than anybody applies
 /// between two backups.
@@ -49,6 +50,24 @@ pub fn backup(database: &Path, target: &Path, force: bool) -> Result<()> {
     check(&partial)?;
     refuse_to_replace()?;
     give_name(&partial, target)
+}
+
+/// Copies a database whose file has lost its name, from the open connection of `store`, to a file beside its place, and
+/// returns where that is. Without it, all that was acknowledged would be gone with the process.
+pub fn rescue(store: &Sqlite, database: &Path, now: Timestamp) -> Result<PathBuf> {
+    let stamp = now.as_micros() / 1_000_000;
+    let target = beside(database, &format!("rescued-{stamp}"));
+    ensure!(
+        !target.exists(),
+        "{}: the file is there already",
+        target.display()
+    );
+    let partial = beside(&target, "partial");
+    copy(store.connection(), &partial)
+        .with_context(|| format!("{}: cannot write the copy", partial.display()))?;
+    check(&partial)?;
+    give_name(&partial, &target)?;
+    Ok(target)
 }
 
 /// Puts the backup `source` in the place of `database`, which must not be served. Returns where the former database is
@@ -174,7 +193,8 @@ fn carry_over(file: &Path, replaced: &Replaced, now: Timestamp) -> Result<()> {
                 .as_ref()
                 .filter(|_| known.plan_version > own.plan_version)
             {
-                run::apply(&mut store, plan, "the plan of the replaced database", now)?;
+                let parsed = plan_toml::parse(plan, "the plan of the replaced database")?;
+                store.apply_plan(parsed, plan, now)?;
             }
         }
     }

@@ -21,19 +21,20 @@ mod results;
 
 mod set_aside;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use catchment_common::plan::{Plan, Query};
 use catchment_common::time::Timestamp;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 pub use self::given_out::GivenOut;
 use self::migrate::{SCHEMA_FIRST, SCHEMA_VERSION};
 use crate::commit::Commit;
 use crate::io::store::tables::TableSql;
-use crate::store::{Result, Store, StoreFault};
+use crate::store::{PlanFile, Result, Store, StoreFault};
 
 /// How long to wait for another process that holds the write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,6 +47,8 @@ const STATEMENTS_MAX: usize = 1_024;
 #[derive(Debug)]
 pub struct Sqlite {
     path: PathBuf,
+    /// Which file it is: device and inode.
+    file: (u64, u64),
     connection: Connection,
     /// The queries that results were last written for, and the statements of their tables.
     tables: (Arc<[Query]>, Arc<[TableSql]>),
@@ -57,6 +60,7 @@ impl Sqlite {
         let connection = Connection::open(path).map_err(at(path))?;
         let mut store = Self {
             path: path.to_owned(),
+            file: file_at(path)?,
             connection,
             tables: Default::default(),
         };
@@ -75,6 +79,7 @@ impl Sqlite {
         connection.busy_timeout(BUSY_TIMEOUT).map_err(at(path))?;
         let store = Self {
             path: path.to_owned(),
+            file: file_at(path)?,
             connection,
             tables: Default::default(),
         };
@@ -86,9 +91,25 @@ impl Sqlite {
         Ok(store)
     }
 
+    /// Whether the database file is still where it was. SQLite would not notice: it goes on with the open file, which is
+    /// gone when the process ends.
+    pub fn check_place(&self) -> Result<()> {
+        if file_at(&self.path).ok() == Some(self.file) {
+            return Ok(());
+        }
+        Err(StoreFault::Moved {
+            path: self.path.clone(),
+        })
+    }
+
     /// What an error of the connection means for the operator.
     pub fn explain(&self, error: rusqlite::Error) -> StoreFault {
         at(&self.path)(error)
+    }
+
+    /// Where the database file is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The connection, for reading.
@@ -142,9 +163,19 @@ impl Store for Sqlite {
         self.put_into_force(plan, source, now)
     }
 
+    fn set_plan_file(&mut self, file: Option<&PlanFile>) -> Result<()> {
+        let result = match file {
+            None => self.connection.execute("DELETE FROM catchment_plan_file", []),
+            Some(PlanFile { path, hash }) => self.connection.execute(
+                "INSERT OR REPLACE INTO catchment_plan_file (id, path, hash) VALUES (1, ?1, ?2)",
+                params![path, hash.cast_signed()],
+            ),
+        };
+        result.map(|_| ()).map_err(at(&self.path))
+    }
+
     fn commit(&mut self, commit: &Commit) -> Result<()> {
-        let result = self.write(commit);
-        result.map_err(at(&self.path))
+        self.write(commit)
     }
 
     fn retire(&mut self, agent: &str, forget: bool) -> Result<bool> {
@@ -174,6 +205,15 @@ pub(super) fn check_version(found: i64, path: &Path) -> Result<()> {
         found if found > known => Err(StoreFault::Newer { path, found, known }),
         found => Err(StoreFault::Older { path, found }),
     }
+}
+
+/// Device and inode of the file that has a path.
+fn file_at(path: &Path) -> Result<(u64, u64)> {
+    let found = std::fs::metadata(path).map_err(|error| StoreFault::Failed {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    })?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// Pages that cannot be read, or are none of SQLite's, say that the file is damaged; the rest is SQLite's own fault.

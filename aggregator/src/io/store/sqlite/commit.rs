@@ -1,44 +1,58 @@
 //! A commit as one transaction.
 
+use std::sync::Arc;
+
 use catchment_common::plan::Query;
 use catchment_common::wire;
 use rusqlite::{Transaction, TransactionBehavior, params};
 
 use super::pipelines::bits;
-use super::{Sqlite, inputs, results, set_aside};
+use super::{Sqlite, at, inputs, results, set_aside};
 use crate::commit::{Checkpoint, Commit, Expired};
 use crate::io::store::tables::TableSql;
+use crate::store::Result;
 
 impl Sqlite {
-    pub(super) fn write(&mut self, commit: &Commit) -> rusqlite::Result<()> {
-        let Self {
-            connection, tables, ..
-        } = self;
-        if !std::sync::Arc::ptr_eq(&tables.0, &commit.queries) {
-            *tables = (commit.queries.clone(), statements(&commit.queries));
+    /// Writes a commit. Just before it becomes durable it is looked whether the file still has its name: what an agent
+    /// has been told to forget must be found at the next start.
+    pub(super) fn write(&mut self, commit: &Commit) -> Result<()> {
+        if !Arc::ptr_eq(&self.tables.0, &commit.queries) {
+            self.tables = (commit.queries.clone(), statements(&commit.queries));
         }
-        let tables = &tables.1;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        set_aside::write(&transaction, commit)?;
-        inputs::write(&transaction, commit)?;
-        for changes in &commit.results {
-            results::write(&transaction, changes, &tables[changes.query], commit.at)?;
-        }
-        results::write_contributions(&transaction, commit)?;
-        match &commit.checkpoint {
-            None => results::append_batches(&transaction, commit)?,
-            Some(checkpoint) => {
-                transaction.execute("DELETE FROM catchment_batch", [])?;
-                write_panes(&transaction, checkpoint)?;
-                expire(&transaction, &checkpoint.expired, tables)?;
-            }
-        }
-        transaction.commit()
+        let failed = at(&self.path);
+        let transaction = self.begin().map_err(&failed)?;
+        write_all(&transaction, commit, &self.tables.1).map_err(&failed)?;
+        self.check_place()?;
+        transaction.commit().map_err(failed)
+    }
+
+    /// A transaction that takes the write lock at once. There is one writer, and each transaction of it ends before the
+    /// next begins.
+    fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
+        Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
     }
 }
 
+fn write_all(transaction: &Transaction<'_>, commit: &Commit, tables: &[TableSql]) -> rusqlite::Result<()> {
+    set_aside::write(transaction, commit)?;
+    inputs::write(transaction, commit)?;
+    for changes in &commit.results {
+        results::write(transaction, changes, &tables[changes.query], commit.at)?;
+    }
+    results::write_contributions(transaction, commit)?;
+    match &commit.checkpoint {
+        None => results::append_batches(transaction, commit)?,
+        Some(checkpoint) => {
+            transaction.execute("DELETE FROM catchment_batch", [])?;
+            write_panes(transaction, checkpoint)?;
+            expire(transaction, &checkpoint.expired, tables)?;
+        }
+    }
+    Ok(())
+}
+
 /// The statements of all queries, in their order.
-fn statements(queries: &[Query]) -> std::sync::Arc<[TableSql]> {
+fn statements(queries: &[Query]) -> Arc<[TableSql]> {
     queries.iter().map(TableSql::new).collect()
 }
 

@@ -18,7 +18,7 @@ use crate::io::store::tables::{TableSql, parse_time_text};
 use crate::lineages::Newest;
 use crate::pipelines::Pipelines;
 use crate::plan_toml;
-use crate::store::{Reads, Result, ShownThrough, StoreFault, TakeBatch, TakeChunk, TakeRange};
+use crate::store::{PlanFile, Reads, Result, ShownThrough, StoreFault, TakeBatch, TakeChunk, TakeRange};
 use crate::window::Aligned;
 
 impl Sqlite {
@@ -109,6 +109,24 @@ impl Reads for Sqlite {
             .query_row(newest, [], |row| row.get(0))
             .optional()
             .map_err(at(&self.path))
+    }
+
+    fn had_plan(&self, source: &str) -> Result<bool> {
+        let any = "SELECT EXISTS (SELECT 1 FROM catchment_plan WHERE source = ?1)";
+        let any = self.connection.query_row(any, [source], |row| row.get(0));
+        any.map_err(at(&self.path))
+    }
+
+    fn plan_file(&self) -> Result<Option<PlanFile>> {
+        let file = self
+            .connection
+            .query_row("SELECT path, hash FROM catchment_plan_file", [], |row| {
+                Ok(PlanFile {
+                    path: row.get(0)?,
+                    hash: row.get::<_, i64>(1)?.cast_unsigned(),
+                })
+            });
+        file.optional().map_err(at(&self.path))
     }
 
     /// The agents that an operator has retired.

@@ -10,6 +10,8 @@ mod durable;
 
 mod lineage;
 
+mod place;
+
 mod recovery;
 
 mod sessions;
@@ -93,7 +95,7 @@ fn coarse_panes_gathered_under_two_plans_are_one_row() {
     centre.settle(1);
     centre.settle(20);
     let later = PLAN.replace("watermark_delay = \"0s\"", "watermark_delay = \"1s\"");
-    crate::io::run::apply(&mut centre.writer, &later, "plan", at(1)).unwrap();
+    crate::plan_file::apply(&mut centre.writer, &later, "plan", at(1)).unwrap();
     let mut centre = centre.crash(40);
     centre.greet(40, 2, "a", Vec::new());
     centre.frame(40, 2, batch_of(PipelineId(4), 1, 2, 60, &[("x", &[10])]));
@@ -122,7 +124,7 @@ fn a_query_that_leaves_a_shared_pipeline_and_comes_back_counts_each_reading_once
     for (step, plan) in [&shared, &parted, &shared, &parted].into_iter().enumerate() {
         let seconds = 20 * step as i64;
         if step > 0 {
-            crate::io::run::apply(&mut centre.writer, plan, "plan", at(seconds)).unwrap();
+            crate::plan_file::apply(&mut centre.writer, plan, "plan", at(seconds)).unwrap();
             centre = centre.crash(seconds);
         }
         let own = own_pipelines(&centre);
@@ -163,7 +165,7 @@ fn a_query_that_leaves_a_shared_pipeline_and_comes_back_counts_each_reading_once
         used = own;
     }
     // A plan that moves nobody renumbers nothing.
-    crate::io::run::apply(&mut centre.writer, &format!("{parted}\n"), "plan", at(90)).unwrap();
+    crate::plan_file::apply(&mut centre.writer, &format!("{parted}\n"), "plan", at(90)).unwrap();
     assert_eq!(own_pipelines(&centre.crash(90)), used);
 }
 
@@ -385,7 +387,7 @@ fn ids_given_out_after_a_backup_are_not_given_out_again() {
     drop(centre);
     backup::backup(&path, &file, false).unwrap();
     let later = PLAN.replace("watermark_delay = \"0s\"", "watermark_delay = \"1s\"");
-    crate::io::run::apply(&mut Sqlite::open(&path).unwrap(), &later, "plan", at(1)).unwrap();
+    crate::plan_file::apply(&mut Sqlite::open(&path).unwrap(), &later, "plan", at(1)).unwrap();
     let given_out = |path: &Path| {
         let store = Sqlite::open_to_read(path).unwrap();
         let catalog = store.catalog().unwrap();
@@ -401,13 +403,13 @@ fn ids_given_out_after_a_backup_are_not_given_out_again() {
     std::fs::write(&path, b"no database").unwrap();
     backup::restore(&path, &file, at(3)).unwrap();
     assert_eq!(given_out(&path).0, 2);
-    crate::io::run::apply(&mut Sqlite::open(&path).unwrap(), &later, "plan", at(4)).unwrap();
+    crate::plan_file::apply(&mut Sqlite::open(&path).unwrap(), &later, "plan", at(4)).unwrap();
     let (all, after, version) = given_out(&path);
     assert_eq!((all, version), (4, 1_002));
     assert_ne!(after, before);
     // Of another database nothing is carried over.
     let other = folder.path().join("other.db");
-    crate::io::run::apply(&mut Sqlite::open(&other).unwrap(), &later, "plan", at(5)).unwrap();
+    crate::plan_file::apply(&mut Sqlite::open(&other).unwrap(), &later, "plan", at(5)).unwrap();
     let own = Sqlite::open_to_read(&path).unwrap().database().unwrap();
     backup::restore(&other, &file, at(6)).unwrap();
     assert_eq!(given_out(&other).0, 2);

@@ -26,7 +26,7 @@ impl Centre {
     pub(super) fn new(folder: &Path, plan: &str) -> Self {
         let path = folder.join("centre.db");
         let mut store = Sqlite::open(&path).unwrap();
-        crate::io::run::apply(&mut store, plan, "plan", at(0)).unwrap();
+        crate::plan_file::apply(&mut store, plan, "plan", at(0)).unwrap();
         drop(store);
         Self::open(&path, 0)
     }

@@ -146,7 +146,7 @@ fn a_plan_that_counts_otherwise_needs_a_name_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let mut centre = centre(folder.path(), PLAN);
     let apply = |centre: &mut Centre, plan: &str| {
-        let applied = crate::io::run::apply(&mut centre.writer, plan, "plan", at(0));
+        let applied = crate::plan_file::apply(&mut centre.writer, plan, "plan", at(0));
         applied.map(|_| ()).map_err(|error| format!("{error:#}"))
     };
     let other = PLAN.replace("count = 3", "count = 4");
