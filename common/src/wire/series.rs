@@ -1,7 +1,7 @@
 //! The columns of one series over all rows of a section.
 //!
 //! ```text
-//! series := points + 1: column  form:u8  body      0: too many, and none follow
+//! series := points + 1: column  form:u8  body      0: too many, or given up; none follow
 //! narrow := scale:u8  tick:u8  first time: column  step: column
 //!           first value: column of zigzag steps from row to row  value: column of zigzag steps from point to point
 //! wide   := (time:zigzag  value:zigzag of up to 128 bits) × all points
@@ -146,7 +146,8 @@ pub(super) fn take_series(
     let mut counts: Vec<Option<usize>> = Vec::with_capacity(readings.len());
     for (&count, &readings) in scratch.column.iter().zip(readings) {
         let Some(count) = count.checked_sub(1) else {
-            if readings <= SERIES_POINTS_MAX as u64 {
+            // There were too many points, or a full spool gave them up: that says nothing of how many there were.
+            if readings == 0 {
                 return Err(WireFault::Invalid("series"));
             }
             counts.push(None);
@@ -345,9 +346,9 @@ mod tests {
         let cases: [(&str, Vec<u8>, u64, WireFault); 12] = [
             ("more points than readings", good.to_vec(), 1, invalid("series")),
             (
-                "too many points of few readings",
+                "points of no reading that were given up",
                 alloc::vec![0, 0, 0, 17, 2],
-                4_096,
+                0,
                 invalid("series"),
             ),
             (
