@@ -41,9 +41,9 @@ use bytes::Bytes;
 use catchment_common::limits::COUNTERS_MAX;
 use catchment_common::metrics::{Counter, Reason};
 use catchment_common::time::{Instant, Now, Timestamp};
-use catchment_common::wire::{AgentPlan, Heartbeat, Message, Section};
+use catchment_common::wire::{AgentPlan, CounterSample, Heartbeat, Message, Section};
 
-use crate::aggregate::intake::{Closable, Intake, Limits, Message as Incoming};
+use crate::aggregate::intake::{Closable, Intake, Limits, Message as Incoming, Pieces};
 use crate::ancestry::Ancestry;
 use crate::log::batcher::Batcher;
 use crate::log::commit::Commits;
@@ -127,13 +127,14 @@ impl Agent {
             payload: arrival.payload,
             readers: sources.session(arrival.source).readers(copy),
         };
+        let lane = out.lane();
         let Out {
             batcher,
             spool,
             metrics,
-            lane,
+            ..
         } = out;
-        let emit = |section: &Section, metrics: &mut Metrics| push(batcher, spool, *lane, section, metrics);
+        let emit = |section: &Section, metrics: &mut Metrics| push(batcher, spool, lane, section, metrics);
         let Closable {
             on_time,
             late,
@@ -142,6 +143,7 @@ impl Agent {
         } = intake.handle_message(now, message, metrics, journal, emit);
         if emitted_early {
             self.out.finish();
+            self.out.cut_if_large(&mut self.journal, &self.sources);
             self.trim = true;
         }
         self.close_now |= on_time;
@@ -181,9 +183,16 @@ impl Agent {
 
     fn close_all(&mut self) {
         let Self {
-            intake, journal, out, ..
+            intake,
+            journal,
+            out,
+            sources,
+            ..
         } = self;
-        intake.close_all(journal, |section| out.push(section));
+        intake.close_all(journal, out.pieces(), |journal, section| {
+            out.push(section);
+            out.cut_if_large(journal, sources);
+        });
         out.finish();
         self.trim = true;
     }
@@ -201,9 +210,16 @@ impl Agent {
         if std::mem::take(&mut self.close_now) {
             self.close_late_at = None;
             let Self {
-                intake, journal, out, ..
+                intake,
+                journal,
+                out,
+                sources,
+                ..
             } = self;
-            intake.close_due(journal, |section| out.push(section));
+            intake.close_due(journal, out.pieces(), |journal, section| {
+                out.push(section);
+                out.cut_if_large(journal, sources);
+            });
             out.finish();
             self.trim = true;
             self.uplink.tell_news();
@@ -322,20 +338,56 @@ impl Agent {
 }
 
 impl Out {
+    /// The lane of what closes now. While too much waits for its acknowledgement that is the backlog.
+    fn lane(&self) -> Lane {
+        if self.lane == Lane::Live && self.spool.wants_names() {
+            Lane::Live
+        } else {
+            Lane::Backlog
+        }
+    }
+
+    /// How panes are to be closed. What has no name yet may have to be merged to make room for more of it, so it should
+    /// come piece by piece.
+    fn pieces(&self) -> Pieces {
+        match self.lane() {
+            Lane::Live => Pieces::Together,
+            Lane::Backlog => Pieces::Each,
+        }
+    }
+
     fn push(&mut self, section: &Section) {
+        let lane = self.lane();
         push(
             &mut self.batcher,
             &mut self.spool,
-            self.lane,
+            lane,
             section,
             &mut self.metrics,
         );
     }
 
     fn finish(&mut self) {
-        if let Some(finished) = self.batcher.finish(self.lane, &mut self.metrics) {
-            self.spool.push(finished.frame, finished.name, self.lane);
+        let lane = self.lane();
+        if let Some(finished) = self.batcher.finish(lane, &mut self.metrics) {
+            self.spool.push(finished.frame, finished.name, lane);
         }
+    }
+
+    /// Ends the journal's group if much has come into the spool with it: all of a group needs room at once. The journal
+    /// must have been told of all that came.
+    fn cut_if_large(&mut self, journal: &mut Journal, sources: &Sources) {
+        if self.pieces() == Pieces::Each && self.spool.wants_cut() {
+            self.cut(journal, sources);
+        }
+    }
+
+    /// Ends the journal's group.
+    fn cut(&mut self, journal: &mut Journal, sources: &Sources) {
+        self.finish();
+        journal.counts(&mut self.metrics);
+        let until = self.spool.cut();
+        journal.end_group(sources.cut(until));
     }
 
     /// Counts what the spool lost or could not read back.
@@ -344,8 +396,19 @@ impl Out {
             let place = self.metrics.place(pipeline);
             self.metrics.add(place, Counter::Dropped, readings);
         }
+        for (pipeline, readings) in self.spool.take_pointless() {
+            let place = self.metrics.place(pipeline);
+            self.metrics.add(place, Counter::PointsGivenUp, readings);
+        }
         let damaged = self.spool.take_damaged();
         self.count(Counter::Damaged, damaged);
+    }
+
+    /// What counts of losses have come since the journal was last told of counters: the others belong to what waits.
+    fn losses_since(&mut self) -> Vec<CounterSample> {
+        const LOSSES: [Counter; 3] = [Counter::Dropped, Counter::PointsGivenUp, Counter::Damaged];
+        let codes = LOSSES.map(Counter::code);
+        self.metrics.increases(|code| codes.contains(&code))
     }
 
     fn count(&mut self, counter: Counter, more: u64) {

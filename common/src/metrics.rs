@@ -226,6 +226,9 @@ pub enum Counter {
     /// Messages that the broker marks as sent before and that are not known, after older ones had to be forgotten without
     /// the broker's word: they may count twice.
     MaybeRepeated,
+    /// Readings whose points a full spool gave up, so that no reading was lost: what is asked of their series (increase,
+    /// rate, mean over time) has no answer.
+    PointsGivenUp,
     /// A reading that does not count.
     Rejected(Reason),
     /// A value of a lifted reading that cannot be used. Its field, which is counted as absent too, by its place in the
@@ -242,7 +245,7 @@ const _: () = assert!(REASON_CODE as usize + Reason::ALL.len() <= UNUSABLE_CODE 
 
 impl Counter {
     /// The counters that are not rejections, by code.
-    pub const PLAIN: [Self; 29] = [
+    pub const PLAIN: [Self; 30] = [
         Self::Messages,
         Self::RawBytes,
         Self::Received,
@@ -272,6 +275,7 @@ impl Counter {
         Self::CutShort,
         Self::Copies,
         Self::MaybeRepeated,
+        Self::PointsGivenUp,
     ];
 
     /// Every counter.
@@ -340,6 +344,7 @@ impl Counter {
             Self::CutShort => "cut_short",
             Self::Copies => "copies",
             Self::MaybeRepeated => "maybe_repeated",
+            Self::PointsGivenUp => "points_given_up",
             Self::Rejected(reason) => reason.name(),
             Self::Unusable(why, field) => UNUSABLE[why as usize][usize::from(in_range(field))],
         }

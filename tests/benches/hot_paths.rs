@@ -184,7 +184,7 @@ fn decode(criterion: &mut Criterion<CpuTime>) {
     group.bench_function("agent: the same, journalled", |bencher| {
         bencher.iter(|| {
             feed(&mut intake, &messages, &mut metrics, &mut journal);
-            journal.take_groups(None, &mut steps);
+            journal.take_group(None, &mut steps);
             steps.clear();
         });
     });

@@ -11,7 +11,7 @@ use crate::ancestry::Ancestry;
 use crate::log::batcher::Batcher;
 use crate::log::commit::{Commits, Marks};
 use crate::log::disk::{Disk, DiskFault, File, Job, Step};
-use crate::log::journal::{Journal, Snapshot};
+use crate::log::journal::{Journal, Snapshot, Told};
 use crate::log::spool::{self, Lane, Spool};
 use crate::recovery::Recovery;
 use crate::settings::{AWAY_SEAL_DELAY, IDLE_CHECK, Settings};
@@ -125,11 +125,13 @@ impl Agent {
         for (pipeline, section) in &rest {
             agent.journal.taken(*pipeline, section.pane, section.keys.iter());
             agent.out.push(section);
+            agent.out.cut_if_large(&mut agent.journal, &agent.sources);
         }
         // What was gathered before the start is kept apart from what comes now: should this state be an older copy, the
         // one may have been delivered already, and the other not.
         agent.close_all();
         agent.greeting = Greeting::new(agent.out.spool.next_place());
+        agent.out.spool.keep_apart();
         agent.out.metrics.note_recovered();
         agent.subscribe();
         if let Some(kept) = kept.filter(|_| is_new) {
@@ -143,18 +145,22 @@ impl Agent {
     pub(super) fn begin_journal_segment(&mut self) {
         // The group may say that all panes went to the spool. The job marks it with where they are there, as it does the
         // snapshot: that is in another file, and may not become durable with it.
-        self.journal.counts(&mut self.out.metrics);
-        self.journal.end_group(self.out.spool.next_place());
+        self.out.cut(&mut self.journal, &self.sources);
+        self.begin_segment();
+        self.handle_snapshot();
+    }
+
+    fn begin_segment(&mut self) {
         self.journal.begin_segment(self.intake.panes().capacity());
         self.begin_snapshot();
-        self.handle_snapshot();
         self.trim = true;
     }
 
     /// What a segment begins with.
     fn begin_snapshot(&mut self) {
-        let (snapshot, place) = (self.snapshot(), self.out.spool.next_place());
-        self.journal.snapshot(&snapshot, &self.sources.kept(), place);
+        let until = self.out.spool.cut();
+        let (snapshot, cut) = (self.snapshot(), self.sources.cut(until));
+        self.journal.snapshot(&snapshot, &self.sources.kept(), cut);
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -191,17 +197,120 @@ impl Agent {
             }
             return None;
         }
+        self.leave_early();
+        self.out.spool.expire(now.monotonic);
         let mut steps = Vec::new();
-        let told = self.spooled;
-        self.make_room(now, disk, &mut steps);
-        self.out.spool.take_writes(&mut steps);
+        let (mut done, mut ancestry) = (self.sources.durable(), self.greeting.durable());
+        // Group by group: all of one needs room at once, and what was written for one may be merged for the next.
+        loop {
+            let cut = self.journal.first_ended();
+            if !self.make_room(cut.map(|cut| cut.until), disk, &mut steps) {
+                break;
+            }
+            let Some(cut) = cut else {
+                (done, ancestry) = (self.sources.cut(0), self.greeting.changes());
+                self.take_group(&mut steps);
+                break;
+            };
+            self.take_ended(&mut steps);
+            done = cut;
+            if written(&steps) > JOB_BYTES_MAX {
+                break;
+            }
+        }
+        let ordinal = self.out.spool.ordinal();
         let marks = Marks {
-            taken: self.sources.taken(),
-            noted: self.sources.noted(),
-            ordinal: self.out.spool.ordinal(),
-            ancestry: self.greeting.changes(),
+            taken: done.taken,
+            noted: done.noted,
+            ordinal,
+            ancestry,
         };
-        self.spooled = marks.ordinal;
+        let job = self.commits.begin(steps, marks);
+        self.out.count(Counter::DiskBytes, job.bytes());
+        Some(job)
+    }
+
+    /// Within the journal's budget: what must leave, leaves now.
+    fn leave_early(&mut self) {
+        if !self.journal.is_crowded() {
+            return;
+        }
+        let (oldest, current) = (self.journal.oldest() as u16, self.journal.segment() as u16);
+        let age = |mark: u16| current.wrapping_sub(mark);
+        let is_old = |mark: u16| age(mark) >= age(oldest).saturating_sub(1);
+        let Self {
+            intake,
+            journal,
+            out,
+            sources,
+            ..
+        } = self;
+        intake.close_marked(journal, is_old, |journal, section| {
+            out.push(section);
+            out.cut_if_large(journal, sources);
+        });
+        out.finish();
+        self.trim = true;
+    }
+
+    /// Makes room in the spool for what came in before the place `until`, or for all; returns whether it is there. If not,
+    /// the job is large enough, and the next one goes on.
+    fn make_room(&mut self, until: Option<u64>, disk: &impl Disk, steps: &mut Vec<Step>) -> bool {
+        while !self.out.spool.prepare(until, disk) {
+            self.out.count_losses();
+            self.out.spool.take_writes(steps);
+            if let Some(ordinal) = self.news() {
+                let told = self.told();
+                self.journal.mark(ordinal, &told, steps);
+            }
+            self.out.spool.take_removals(steps);
+            if written(steps) > JOB_BYTES_MAX {
+                return false;
+            }
+        }
+        self.out.count_losses();
+        let resent = self.out.spool.take_resent();
+        self.out.count(Counter::Resent, resent);
+        let forgotten = self.intake.dedupe().take_forgotten();
+        self.out.count(Counter::Forgotten, forgotten);
+        true
+    }
+
+    /// The spool's last record, if the journal was not told of it.
+    fn news(&mut self) -> Option<u64> {
+        let ordinal = self.out.spool.ordinal();
+        let told = std::mem::replace(&mut self.spooled, ordinal);
+        (told != ordinal).then_some(ordinal)
+    }
+
+    /// What a group that was ended before says besides. Batches are sent after it, so it is known for good which seqs were
+    /// given out.
+    fn told(&mut self) -> Told {
+        let seq = self.out.batcher.seq();
+        let sealed = (self.told_seq != seq).then_some(seq);
+        // Another segment may be of another epoch, and must say so itself.
+        if self.journal.is_at_newest() {
+            self.told_seq = seq;
+        }
+        Told {
+            sealed,
+            counts: self.out.losses_since(),
+        }
+    }
+
+    /// The first group that has ended becomes durable, with what came into the spool before its end.
+    fn take_ended(&mut self, steps: &mut Vec<Step>) {
+        self.out.spool.take_writes(steps);
+        let begins = self.journal.begins_segment();
+        let news = self.news().or(begins.then_some(self.spooled));
+        let told = self.told();
+        self.journal.take_ended(news, &told, steps);
+        self.out.spool.take_removals(steps);
+    }
+
+    /// The group in the making becomes durable, and what it makes superfluous goes.
+    fn take_group(&mut self, steps: &mut Vec<Step>) {
+        self.out.spool.take_writes(steps);
         let needed = self.needed_segment();
         if let Some(needed) = needed {
             let before = self.journal.waiting();
@@ -211,74 +320,31 @@ impl Agent {
             self.journal.note_carried(self.journal.waiting() - before);
         }
         let is_full = self.journal.wants_segment();
-        let has_news = told != marks.ordinal;
-        if is_full || has_news || self.journal.waiting() > 0 {
+        let news = self.news();
+        if is_full || news.is_some() || self.journal.waiting() > 0 {
             self.journal.counts(&mut self.out.metrics);
         }
-        // A batch is sent after this, so it is known for good which seqs were given out.
         let seq = self.out.batcher.seq();
         if std::mem::replace(&mut self.told_seq, seq) != seq {
             self.journal.sealed(seq);
         }
-        let spooled = |until: Option<u64>| self.out.spool.ordinal_before(until);
-        let news: Option<&dyn Fn(Option<u64>) -> u64> = if has_news { Some(&spooled) } else { None };
-        self.journal.take_groups(news, &mut steps);
+        self.journal.take_group(news, steps);
         if is_full {
-            self.journal.begin_segment(self.intake.panes().capacity());
-            self.begin_snapshot();
-            self.trim = true;
+            self.begin_segment();
         }
-        self.out.spool.take_removals(&mut steps);
+        self.out.spool.take_removals(steps);
         if let Some(needed) = needed {
-            self.journal.trim(needed, &mut steps);
+            self.journal.trim(needed, steps);
         }
-        let job = self.commits.begin(steps, marks);
-        self.out.count(Counter::DiskBytes, job.bytes());
-        Some(job)
     }
 
-    /// Within the budgets of journal and spool: what must leave, leaves now.
-    fn make_room(&mut self, now: Now, disk: &impl Disk, steps: &mut Vec<Step>) {
-        if self.journal.is_crowded() {
-            let (oldest, current) = (self.journal.oldest() as u16, self.journal.segment() as u16);
-            let age = |mark: u16| current.wrapping_sub(mark);
-            let is_old = |mark: u16| age(mark) >= age(oldest).saturating_sub(1);
-            let Self {
-                intake, journal, out, ..
-            } = self;
-            intake.close_marked(journal, is_old, |section| out.push(section));
-            out.finish();
-            self.trim = true;
-        }
-        self.out.spool.expire(now.monotonic);
-        while !self.out.spool.prepare(disk) {
-            self.out.count_losses();
-            self.out.spool.take_writes(steps);
-            let ordinal = self.out.spool.ordinal();
-            if self.spooled != ordinal {
-                self.spooled = ordinal;
-                // Of the counters only what comes of making room: the others belong to what waits.
-                let [dropped, damaged] = [Counter::Dropped, Counter::Damaged].map(Counter::code);
-                let counts = self
-                    .out
-                    .metrics
-                    .increases(|code| code == dropped || code == damaged);
-                self.journal.mark(ordinal, &counts, steps);
-            }
-            self.out.spool.take_removals(steps);
-        }
-        self.out.count_losses();
-        let resent = self.out.spool.take_resent();
-        self.out.count(Counter::Resent, resent);
-        let forgotten = self.intake.dedupe().take_forgotten();
-        self.out.count(Counter::Forgotten, forgotten);
-    }
-
-    /// Names what has none, now that there is a link.
+    /// Names what has no name, as long as there is a link.
     pub(super) fn seal(&mut self) {
-        let first = self.out.batcher.take_names(0);
-        let sealed = self.out.spool.seal_all(first);
-        self.out.batcher.take_names(sealed);
+        if self.out.lane == Lane::Live {
+            let first = self.out.batcher.take_names(0);
+            let sealed = self.out.spool.seal(first);
+            self.out.batcher.take_names(sealed);
+        }
     }
 
     /// The oldest segment that something needs, if it may have changed.
@@ -300,9 +366,7 @@ impl Agent {
             self.out.spool.handle_durable(marks.ordinal);
             self.handle_ancestry_durable(marks.ancestry);
             // What was lost meanwhile, or found no room in the seal.
-            if self.out.lane == Lane::Live {
-                self.seal();
-            }
+            self.seal();
             self.try_to_move(now);
         }
     }
@@ -339,3 +403,11 @@ fn begin(
     ancestry.begin(epoch);
     ancestry
 }
+
+/// Bytes that these steps write.
+fn written(steps: &[Step]) -> u64 {
+    steps.iter().map(Step::bytes).sum()
+}
+
+/// Bytes that one job writes before it leaves the rest to the next: what is merged for it is in memory until it is done.
+const JOB_BYTES_MAX: u64 = 4 << 20;

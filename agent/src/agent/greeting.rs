@@ -88,6 +88,11 @@ impl Greeting {
     pub(super) fn changes(&self) -> u64 {
         self.changes
     }
+
+    /// What is durable.
+    pub(super) fn durable(&self) -> u64 {
+        self.durable
+    }
 }
 
 impl Agent {
@@ -166,6 +171,7 @@ impl Agent {
             Message::Ack(ack) => {
                 let count = self.out.spool.acknowledge(ack.epoch, &ack.ranges, now.monotonic);
                 self.out.count(Counter::Acknowledged, count as u64);
+                self.seal();
                 self.trim = true;
                 Outcome::Done
             }
@@ -223,8 +229,8 @@ impl Agent {
         }
         self.greeting.keep |= is_new;
         if has_lineage {
-            self.seal();
             self.out.lane = Lane::Live;
+            self.seal();
         }
         Outcome::Done
     }
@@ -277,7 +283,9 @@ impl Agent {
         if self.greeting.moving.is_none() {
             return;
         }
-        self.seal();
+        let first = self.out.batcher.take_names(0);
+        let sealed = self.out.spool.seal_all(first);
+        self.out.batcher.take_names(sealed);
         if self.out.spool.has_unsealed() {
             return;
         }

@@ -5,8 +5,8 @@ use catchment_common::time::Now;
 use catchment_common::wire::SourceState;
 
 use super::Agent;
-use crate::log::journal::Journal;
 use crate::log::journal::sources::Kept;
+use crate::log::journal::{Cut, Journal};
 use crate::settings::AWAY_SEAL_DELAY;
 use crate::source::mqtt::Session;
 use crate::source::mqtt::copies::Copy;
@@ -38,9 +38,22 @@ impl Sources {
         }
     }
 
-    /// Messages taken since the start.
-    pub(super) fn taken(&self) -> u64 {
-        self.taken
+    /// What belongs to a group of the journal that ends now, with what came into the spool before `until`.
+    pub(super) fn cut(&self, until: u64) -> Cut {
+        Cut {
+            until,
+            taken: self.taken,
+            noted: self.noted,
+        }
+    }
+
+    /// What is durable, as the end of a group that was there already.
+    pub(super) fn durable(&self) -> Cut {
+        Cut {
+            until: 0,
+            taken: self.durable,
+            noted: self.durable_notes,
+        }
     }
 
     /// The number of the message that is taken now.
@@ -106,11 +119,6 @@ impl Sources {
         self.sessions.iter().map(Session::kept).collect()
     }
 
-    /// How much has been noted.
-    pub(super) fn noted(&self) -> u64 {
-        self.noted
-    }
-
     /// Segments before `needed` go: what they say of messages that may come again is written down again.
     pub(super) fn carry(&mut self, needed: u32, journal: &mut Journal) {
         for session in &mut self.sessions {
@@ -155,9 +163,16 @@ impl Agent {
         if self.close_passed_at <= now.monotonic {
             self.close_passed_at = now.monotonic + AWAY_SEAL_DELAY;
             let Self {
-                intake, journal, out, ..
+                intake,
+                journal,
+                out,
+                sources,
+                ..
             } = self;
-            intake.close_passed(now, journal, |section| out.push(section));
+            intake.close_passed(now, journal, |journal, section| {
+                out.push(section);
+                out.cut_if_large(journal, sources);
+            });
             out.finish();
             self.trim = true;
             self.uplink.tell_news();

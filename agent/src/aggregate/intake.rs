@@ -3,6 +3,7 @@
 //! Pipelines that read the same topics share one decoding of the payload. From there each pipeline takes its own view:
 //! key, event time, values. Steady work allocates nothing.
 
+mod close;
 mod count_windows;
 mod dedupe;
 mod lift;
@@ -36,6 +37,7 @@ use crate::settings::READINGS_PER_MESSAGE_MAX;
 use crate::source::SourceId;
 use crate::source::dedupe::Dedupe;
 
+pub use self::close::Pieces;
 pub use self::route::Message;
 
 /// Most devices that number their messages.
@@ -344,7 +346,8 @@ impl Intake {
                         closable.full |= step.is_last;
                         full.extend(step.is_last.then(|| place.pane_key(lifted.key)));
                         if full.len() >= FULL_MAX {
-                            close_full(full, panes, pipelines, journal, |section| emit(section, metrics));
+                            let sink = |_: &mut Journal, section: &Section| emit(section, metrics);
+                            close_full(full, panes, pipelines, journal, sink);
                             closable.emitted_early = true;
                         }
                         closable.emitted_early |= step.has_cut;
@@ -379,61 +382,6 @@ impl Intake {
         while let Some(command) = self.births.poll_command() {
             self.commands.push_back((source, command));
         }
-    }
-
-    /// Closes every pane that its pipeline's watermark has passed, and every full window; hands them to `sink`.
-    pub fn close_due(&mut self, journal: &mut Journal, mut sink: impl FnMut(&Section)) {
-        let Self {
-            views,
-            pipelines,
-            panes,
-            full,
-            ..
-        } = self;
-        close_full(full, panes, pipelines, journal, &mut sink);
-        for (view, (_, pipeline)) in views.iter_mut().zip(pipelines.iter()) {
-            view.next_close = close_after(view.watermark.value(), pipeline);
-        }
-        let is_due = |key: &PaneKey, _| {
-            let index = usize::from(key.pipeline);
-            let pipeline = &pipelines[index].1;
-            pipeline.count.is_none() && key.pane.plus(pipeline.pane) <= views[index].watermark.value()
-        };
-        let mut closed = None;
-        panes.close(pipelines, is_due, |index, section| {
-            if closed != Some(index) {
-                closed = Some(index);
-                journal.closed(index, views[usize::from(index)].watermark.value());
-            }
-            sink(section);
-        });
-    }
-
-    /// Closes every pane, whether due or not: before another plan takes over.
-    pub fn close_all(&mut self, journal: &mut Journal, mut sink: impl FnMut(&Section)) {
-        let before = self.panes.len();
-        self.panes
-            .close(&self.pipelines, |_, _| true, |_, section| sink(section));
-        if before > 0 {
-            journal.closed_all();
-        }
-    }
-
-    /// Closes the partials whose first readings are in old segments of the journal.
-    pub fn close_marked(
-        &mut self,
-        journal: &mut Journal,
-        is_old: impl Fn(u16) -> bool,
-        mut sink: impl FnMut(&Section),
-    ) {
-        self.panes.close(
-            &self.pipelines,
-            |_, mark| is_old(mark),
-            |index, section| {
-                journal.taken(index, section.pane, section.keys.iter());
-                sink(section);
-            },
-        );
     }
 
     /// What is to be published to the broker: requests to Sparkplug's edge nodes.

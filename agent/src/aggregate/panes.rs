@@ -6,6 +6,8 @@
 //! way as early deltas, which costs bytes and never readings. A pipeline with a budget of its own makes room among its
 //! own entries alone, so that a query with too many keys does not cut the others' panes up.
 
+mod hand_out;
+
 use catchment_common::limits::{BATCH_DELTAS_MAX, KEY_BYTES_MAX, SECTION_WEIGHT_TARGET};
 use catchment_common::number::decimal::Value;
 use catchment_common::plan::{Pipeline, PipelineId};
@@ -15,18 +17,16 @@ use catchment_common::stats::Stats;
 use catchment_common::table::fixed::{FixedTable, Full, Slot};
 use catchment_common::table::interner::{Interner, KeyId};
 use catchment_common::table::pane::{
-    Cell, KEY_BYTES_TYPICAL, PaneEntry, PaneKey, PaneTable, Width, entry_bytes, kept,
+    Cell, KEY_BYTES_TYPICAL, PaneEntry, PaneKey, PaneTable, Width, entry_bytes,
 };
 use catchment_common::time::Timestamp;
 use catchment_common::wire::Section;
 
-use crate::aggregate::sketches::{Returning, SketchPlan, TagValues, leave};
+use crate::aggregate::sketches::{Returning, SketchPlan, TagValues};
 
 /// One part in so many leaves when the table is full: large enough to make good batches, small enough to keep most
 /// entries gathering.
 const SPILL_PART: usize = 16;
-/// Most partials in a section, fields counted: bounds the memory of a section in the making.
-const SECTION_STATS_MAX: usize = 4_096;
 
 /// One part in so many of the memory for sketches is for texts, if there are top lists.
 const TEXTS_PART: usize = 4;
@@ -360,12 +360,22 @@ impl OpenPanes {
         &mut self,
         pipelines: &[(PipelineId, Pipeline)],
         is_due: impl Fn(&PaneKey, u16) -> bool,
-        sink: impl FnMut(u16, &Section),
+        mut sink: impl FnMut(u16, &Section),
+    ) {
+        self.close_panes(pipelines, is_due, |index, section, _| sink(index, section));
+    }
+
+    /// The same, and says with each section whether it is the last of its pane.
+    pub fn close_panes(
+        &mut self,
+        pipelines: &[(PipelineId, Pipeline)],
+        is_due: impl Fn(&PaneKey, u16) -> bool,
+        sink: impl FnMut(u16, &Section, bool),
     ) {
         self.selected.clear();
         let due = self.table.marks().filter(|(key, mark)| is_due(key, *mark));
         self.selected.extend(due.map(|(key, _)| key));
-        self.hand_out(pipelines, sink);
+        self.hand_out_panes(pipelines, sink);
     }
 
     /// Closes one partial, if it is open.
@@ -437,58 +447,6 @@ impl OpenPanes {
         let count = selected.len();
         self.hand_out(pipelines, sink);
         count
-    }
-
-    fn hand_out(&mut self, pipelines: &[(PipelineId, Pipeline)], mut sink: impl FnMut(u16, &Section)) {
-        let Self {
-            keys,
-            table,
-            selected,
-            section,
-            plans,
-            shares,
-            texts,
-            ..
-        } = self;
-        selected.sort_unstable_by(|a, b| {
-            (a.pipeline, a.pane)
-                .cmp(&(b.pipeline, b.pane))
-                .then_with(|| keys.bytes(a.key).cmp(keys.bytes(b.key)))
-        });
-        for group in selected.chunk_by(|a, b| (a.pipeline, a.pane) == (b.pipeline, b.pane)) {
-            let index = group[0].pipeline;
-            let (id, pipeline) = &pipelines[usize::from(index)];
-            let rows = (SECTION_STATS_MAX / pipeline.fields.len().max(1)).min(BATCH_DELTAS_MAX);
-            let plan = &plans[usize::from(index)];
-            let mut rest = group.iter().peekable();
-            while let Some(first) = rest.peek() {
-                section.reset(*id, first.pane, kept(&pipeline.fields));
-                section.set_sketches(plan.kinds.iter().copied());
-                let mut weight = 0;
-                while section.rows() < rows && weight < SECTION_WEIGHT_TARGET {
-                    let Some(pane_key) = rest.next() else { break };
-                    let Section { stats, sketches, .. } = &mut *section;
-                    let taken = table.take(
-                        pane_key,
-                        |field| stats.push(*field),
-                        |nth, drained| {
-                            let sketch = leave(plan.kinds[nth], drained, texts);
-                            weight += sketch.weight();
-                            sketches.push(sketch);
-                        },
-                    );
-                    let Some(taken) = taken else { continue };
-                    shares[usize::from(index)].open -= 1;
-                    section.readings.push(taken.readings);
-                    section.keys.push(keys.bytes(pane_key.key));
-                    keys.release(pane_key.key);
-                }
-                if section.rows() > 0 {
-                    sink(index, section);
-                }
-            }
-        }
-        selected.clear();
     }
 }
 

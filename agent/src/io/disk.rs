@@ -20,6 +20,9 @@ use crate::log::disk::{Disk, DiskFault, File, Job, MemoryDisk, Step};
 /// Handles kept open between jobs.
 const HANDLES_MAX: usize = 4;
 
+/// How the names of files end that were set aside.
+const ASIDE: &str = "set-aside";
+
 /// How a job ended.
 #[derive(Debug)]
 pub enum DiskEvent {
@@ -168,11 +171,12 @@ impl Writer {
                 }
                 Step::Remove(file) => {
                     self.handles.remove(file);
-                    match fs::remove_file(self.folder.join(file.name())) {
-                        Ok(()) => self.folder_changed = true,
-                        Err(error) if error.kind() == ErrorKind::NotFound => {}
-                        Err(error) => return Err(error),
-                    }
+                    self.leave(fs::remove_file(self.folder.join(file.name())))?;
+                }
+                Step::SetAside(file) => {
+                    self.handles.remove(file);
+                    let path = self.folder.join(file.name());
+                    self.leave(fs::rename(&path, path.with_extension(ASIDE)))?;
                 }
             }
         }
@@ -180,6 +184,16 @@ impl Writer {
             self.handles.pop_first();
         }
         self.sync_folder()
+    }
+
+    /// A file is out of the folder's list now, or was before.
+    fn leave(&mut self, left: io::Result<()>) -> io::Result<()> {
+        match left {
+            Ok(()) => self.folder_changed = true,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn handle(&mut self, file: File) -> io::Result<&mut fs::File> {

@@ -67,6 +67,19 @@ pub enum Step {
     Sync(File),
     /// Removes a file; one that is not there is removed already.
     Remove(File),
+    /// Puts a file out of the way, where it can be looked at: something in it is whole and not understood. One that is
+    /// not there is out of the way already.
+    SetAside(File),
+}
+
+impl Step {
+    /// Bytes that it writes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Write { bytes, .. } => bytes.len() as u64,
+            Self::Truncate { .. } | Self::Sync(_) | Self::Remove(_) | Self::SetAside(_) => 0,
+        }
+    }
 }
 
 /// Steps to take in order. The job is done when all are; it fails with the first that does.
@@ -81,11 +94,7 @@ pub struct Job {
 impl Job {
     /// Bytes that the job writes.
     pub fn bytes(&self) -> u64 {
-        let written = |step: &Step| match step {
-            Step::Write { bytes, .. } => bytes.len() as u64,
-            Step::Truncate { .. } | Step::Sync(_) | Step::Remove(_) => 0,
-        };
-        self.steps.iter().map(written).sum()
+        self.steps.iter().map(Step::bytes).sum()
     }
 }
 
@@ -143,7 +152,7 @@ impl MemoryDisk {
                 }
             }
             Step::Sync(_) => {}
-            Step::Remove(file) => {
+            Step::Remove(file) | Step::SetAside(file) => {
                 self.files.remove(file);
             }
         }

@@ -52,6 +52,7 @@ use crate::source::SourceId;
 use crate::source::dedupe::Numbers;
 
 pub use self::context::Context;
+pub use self::groups::Told;
 pub use self::replay::{Replayed, Segments};
 pub use self::snapshot::Snapshot;
 
@@ -69,8 +70,18 @@ const SEGMENT_BYTES_MIN: u64 = 32 << 10;
 struct Ended {
     segment: u32,
     bytes: Vec<u8>,
+    cut: Cut,
+}
+
+/// What belongs to a group that has ended, and to those before it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Cut {
     /// The first place in the spool whose batch came later.
-    until: u64,
+    pub until: u64,
+    /// Messages that were taken.
+    pub taken: u64,
+    /// What was noted of sources.
+    pub noted: u64,
 }
 
 /// The log being written.
@@ -395,9 +406,8 @@ impl Journal {
         }
     }
 
-    /// The first records of a segment, in a group of their own: a snapshot and the sources. Batches from the place `until`
-    /// on come later.
-    pub fn snapshot(&mut self, snapshot: &Snapshot, sources: &[Kept], until: u64) {
+    /// The first records of a segment, in a group of their own: a snapshot and the sources.
+    pub fn snapshot(&mut self, snapshot: &Snapshot, sources: &[Kept], cut: Cut) {
         if self.enabled {
             self.put();
             let before = self.group.len();
@@ -408,7 +418,7 @@ impl Journal {
                 kept.put(source, &mut self.group);
             }
             self.snapshot_bytes = (self.group.len() - before) as u64;
-            self.end_group(until);
+            self.end_group(cut);
         }
     }
 }

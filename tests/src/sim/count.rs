@@ -99,7 +99,7 @@ fn lay(expected: &Expected, rows: &Rows<'_>, readings: &[Reading]) -> Result<u64
         };
         rest = after;
         let window = Counted::new(query, these);
-        let mut faults = differences(query, &row.row, &window.contents, row.end.since(row.start));
+        let mut faults = differences(query, &row.row, &window.contents, row.end.since(row.start), false);
         if (row.start.as_micros(), row.end.as_micros()) != (window.start_us, window.end_us) {
             faults.push(format!("from {:?} to {:?}", row.start, row.end));
         }

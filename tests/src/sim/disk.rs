@@ -68,7 +68,7 @@ impl SimDisk {
             }
             Step::Truncate { file, length } => self.change(Change::Truncate(*file, *length)),
             Step::Sync(file) => self.sync(*file),
-            Step::Remove(file) => {
+            Step::Remove(file) | Step::SetAside(file) => {
                 if self.cache.contains_key(file) {
                     self.change(Change::Remove(*file));
                 }

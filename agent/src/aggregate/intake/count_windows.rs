@@ -99,7 +99,7 @@ pub(super) fn close_full(
     panes: &mut OpenPanes,
     pipelines: &[(PipelineId, Pipeline)],
     journal: &mut Journal,
-    mut sink: impl FnMut(&Section),
+    mut sink: impl FnMut(&mut Journal, &Section),
 ) {
     if full.is_empty() {
         return;
@@ -107,7 +107,7 @@ pub(super) fn close_full(
     // One that has left before, for want of room, is not there any more.
     panes.close_each(pipelines, full, |index, section| {
         journal.taken(index, section.pane, section.keys.iter());
-        sink(section);
+        sink(journal, section);
     });
     full.clear();
 }

@@ -24,7 +24,12 @@ impl Intake {
 
     /// Closes the panes that would be over if their pipelines were silent, while nothing can be heard. The centre should
     /// have what there is; that it is all there is, nobody can say, and no watermark moves.
-    pub fn close_passed(&mut self, now: Now, journal: &mut Journal, mut sink: impl FnMut(&Section)) {
+    pub fn close_passed(
+        &mut self,
+        now: Now,
+        journal: &mut Journal,
+        mut sink: impl FnMut(&mut Journal, &Section),
+    ) {
         let Self { pipelines, panes, .. } = self;
         let is_over = |key: &PaneKey, _| {
             let pipeline = &pipelines[usize::from(key.pipeline)].1;
@@ -33,7 +38,7 @@ impl Intake {
         };
         panes.close(pipelines, is_over, |index, section| {
             journal.taken(index, section.pane, section.keys.iter());
-            sink(section);
+            sink(journal, section);
         });
     }
 }

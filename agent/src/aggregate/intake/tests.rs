@@ -301,7 +301,9 @@ fn an_unusable_value_takes_no_other_along() {
 fn a_reading_that_is_filtered_moves_the_watermark() {
     let mut bench = Bench::new(pipeline(Some("$.temp > 0"), None));
     bench.publish(r#"{"ts":1699999989,"temp":1}"#);
-    bench.intake.close_due(&mut bench.journal, |_| {});
+    bench
+        .intake
+        .close_due(&mut bench.journal, Pieces::Together, |_, _| {});
     assert!(!bench.publish(r#"{"ts":1699999985,"temp":0}"#).on_time);
     assert!(
         bench.publish(r#"{"ts":1699999999,"temp":0}"#).on_time,
@@ -397,11 +399,13 @@ fn too_many_new_keys_count_under_the_overflow_key() {
         publish("oslo", 70);
     }
     let mut keys: Vec<(String, u64)> = Vec::new();
-    bench.intake.close_all(&mut bench.journal, |section| {
-        for (key, readings) in section.keys.iter().zip(&section.readings) {
-            keys.push((String::from_utf8_lossy(key).into(), *readings));
-        }
-    });
+    bench
+        .intake
+        .close_all(&mut bench.journal, Pieces::Together, |_, section| {
+            for (key, readings) in section.keys.iter().zip(&section.readings) {
+                keys.push((String::from_utf8_lossy(key).into(), *readings));
+            }
+        });
     let expected = [
         ("(overflow)", 37),
         ("berlin", 1),
@@ -463,7 +467,7 @@ fn a_budget_of_its_own_keeps_a_query_from_pushing_out_others() {
                 );
             }
         }
-        intake.close_all(journal, &mut note);
+        intake.close_all(journal, Pieces::Together, |_, section| note(section));
         let cut_up = { seen.iter() }.any(|((pipeline, _), (parts, _))| *pipeline == PIPELINE && *parts > 1);
         assert_eq!(cut_up, is_cut_up, "{memory:?}");
         assert_eq!(seen.len(), 2_050);

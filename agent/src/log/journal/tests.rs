@@ -47,7 +47,7 @@ fn journal(disk: &mut MemoryDisk) -> Journal {
             ..Snapshot::default()
         },
         &[],
-        1,
+        Cut::default(),
     );
     flush(&mut journal, disk);
     journal
@@ -55,7 +55,10 @@ fn journal(disk: &mut MemoryDisk) -> Journal {
 
 fn flush(journal: &mut Journal, disk: &mut MemoryDisk) {
     let mut steps = Vec::new();
-    journal.take_groups(None, &mut steps);
+    while journal.first_ended().is_some() {
+        journal.take_ended(None, &Told::default(), &mut steps);
+    }
+    journal.take_group(None, &mut steps);
     disk.execute(&Job { id: 1, steps });
 }
 
@@ -129,7 +132,7 @@ proptest! {
                 1 => {
                     flush(&mut journal, &mut disk);
                     journal.begin_segment(8);
-                    journal.snapshot(&Snapshot { plan: plan(), ..Snapshot::default() }, &[], 1);
+                    journal.snapshot(&Snapshot { plan: plan(), ..Snapshot::default() }, &[], Cut::default());
                 }
                 2 => journal.forget_key(key),
                 _ => {}
@@ -221,7 +224,7 @@ fn segments_before_a_gap_are_not_read() {
                 ..Snapshot::default()
             },
             &[],
-            1,
+            Cut::default(),
         );
     }
     disk.take(&Step::Remove(File::Journal(2)));

@@ -1,416 +1,277 @@
-//! Making room without a loss: merging unsealed batches, and cleaning segments that are nearly empty.
+//! Which unsealed batches are merged, and how far.
 //!
-//! Merging goes over the oldest run of batches of one *stage*. The first pass merges deltas of the same pane and key,
-//! which loses nothing. Each later pass moves deltas one step up their pipeline's ladder of wider panes: totals and
-//! sketches stay exact, resolution in time is what is given up, and it is given up by the oldest data first. The memory
-//! that a pass takes is bounded by partials, not by input: when that many are gathered they are written out, and the
-//! same pane and key may then stand in several batches, to be merged by a later pass or by the aggregator. What a pass
-//! would not make smaller stays as it is, and counts as of the next stage.
+//! Merging goes over a run of batches of one *stage*. The first pass merges deltas of the same pane and key, which loses
+//! nothing. Each later pass moves deltas one step up their pipeline's ladder of wider panes: totals and sketches stay
+//! exact, resolution in time is what is given up, and it is given up by the oldest data first. At the widest panes
+//! batches are merged with those before them, again and again, as long as that makes them smaller. Only when all that
+//! is done and there is still no room do they give up their points: series answer nothing then, and all else stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_common::limits::{BATCH_BYTES_TARGET, BATCH_DELTAS_MAX, BATCH_SECTIONS_MAX};
-use catchment_common::plan::{Components, PipelineId};
-use catchment_common::sketch::{Sketch, SketchKind, merge_rows};
-use catchment_common::time::{Span, Timestamp};
-use catchment_common::wire::{AgentPlan, Batch, BatchWriter, Section, StatsScratch, WireFault};
-
-use super::incoming::{Freed, RECORD_HEAD_MAX};
-use super::{Held, Slot, Spool};
-use crate::aggregate::panes::{Partial, fill};
+use super::admission::RECORD_HEAD_MAX;
+use super::ladder::Ladders;
+use super::merge::{Outcome, Pass};
+use super::records::{Held, Records, Slot};
+use super::{RECORDS_MAX, Spool};
 use crate::log::disk::Disk;
 
-/// Source bytes of one pass; of a small spool fewer, so that there is room for what becomes of them.
+/// Source bytes of one pass, and of one over the widest panes, where batches of long ago meet.
 const PASS_BYTES_MAX: u64 = 256 << 10;
-/// Partials that one pass holds in memory.
-const PASS_PARTIALS_MAX: usize = 16_384;
-/// So many entries of sketches count as one partial.
-const ENTRIES_PER_PARTIAL: usize = 8;
-/// Fewer batches than this of the last stage are not worth a pass of their own.
+const LAST_PASS_BYTES_MAX: u64 = 1 << 20;
+/// Before it is urgent, fewer batches than this at the widest panes are not worth a pass.
 const PASS_RECORDS_MIN: usize = 16;
-/// A segment of which one part in so many is in use is worth moving that part.
-const SPARSE_PART: u64 = 4;
 
-/// The wider panes that each pipeline's deltas may be merged into, step by step.
-#[derive(Clone, Debug, Default)]
-pub struct Ladders {
-    /// For each pipeline, itself included: all of its family, from narrow to wide.
-    families: BTreeMap<PipelineId, Vec<(PipelineId, Span)>>,
+/// How hard to try.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Effort {
+    /// Before it is urgent.
+    Gentle,
+    /// Whatever keeps all values.
+    Full,
+    /// Points may be given up.
+    Points,
 }
 
-impl Ladders {
-    /// Adds what a plan says. Ladders of earlier plans stay known.
-    pub(super) fn add(&mut self, plan: &AgentPlan) {
-        for (id, pipeline) in &plan.pipelines {
-            let steps = plan
-                .coarser
-                .iter()
-                .filter(|step| step.of == *id)
-                .map(|step| (step.pipeline, step.pane));
-            let family: Vec<(PipelineId, Span)> =
-                std::iter::once((*id, pipeline.pane)).chain(steps).collect();
-            for (member, _) in &family {
-                // A pipeline that another query uses as it is keeps its own ladder.
-                if member == id || !self.families.contains_key(member) {
-                    self.families.insert(*member, family.clone());
-                }
-            }
-        }
-    }
-
-    /// Where a delta of `pipeline` belongs after a pass into `stage`.
-    fn target(&self, pipeline: PipelineId, pane: Timestamp, stage: u8) -> (PipelineId, Timestamp) {
-        let Some(family) = self.families.get(&pipeline) else {
-            return (pipeline, pane);
-        };
-        let own = family
-            .iter()
-            .position(|(member, _)| *member == pipeline)
-            .unwrap_or(0);
-        let step = usize::from(stage.saturating_sub(1))
-            .min(family.len() - 1)
-            .max(own);
-        let (target, width) = family[step];
-        (target, pane.pane_start(width))
-    }
-
-    /// The width of a pipeline's panes; the least there is for a pipeline of a plan that is not known any more.
-    pub(super) fn width(&self, pipeline: PipelineId) -> Span {
-        let family = self.families.get(&pipeline).into_iter().flatten();
-        family
-            .clone()
-            .find(|(member, _)| *member == pipeline)
-            .map_or(Span::from_micros(1), |&(_, width)| width)
-    }
-
-    /// The last stage that any ladder has.
-    fn last_stage(&self) -> u8 {
-        let longest = self.families.values().map(Vec::len).max().unwrap_or(1);
-        longest.min(usize::from(u8::MAX)) as u8
-    }
+/// How an attempt to make room ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Freed {
+    /// There is more room, or there will be once files are gone.
+    Some,
+    /// It would have to write more than there is room for.
+    TooTight,
+    /// There was nothing to do.
+    Nothing,
 }
 
-/// Partials of one pipeline and pane while they are merged.
-#[derive(Default)]
-struct MergedPane {
-    keep: Vec<Components>,
-    kinds: Vec<SketchKind>,
-    keys: BTreeMap<Box<[u8]>, Partial>,
-}
-
-type Merged = BTreeMap<(PipelineId, Timestamp), MergedPane>;
-
-/// Merges batches into few.
-struct Pass<'l> {
-    ladders: &'l Ladders,
+/// Batches to be merged, from old to new, and the stage that they are in then.
+#[derive(Debug)]
+struct Run {
+    slots: Vec<Slot>,
+    /// The stage that they are in.
     stage: u8,
-    merged: Merged,
-    partials: usize,
-    section: Section,
-    scratch: StatsScratch,
-    writer: BatchWriter,
-    frames: Vec<Vec<u8>>,
+    target: u8,
 }
 
-impl Pass<'_> {
-    fn take(&mut self, frame: &[u8]) -> Result<(), WireFault> {
-        let batch = Batch::parse_unsealed(frame)?;
-        for view in batch.sections() {
-            let mut section = std::mem::take(&mut self.section);
-            let read = view.and_then(|view| view.read(&mut section, &mut self.scratch));
-            if read.is_ok() {
-                self.merge(&section);
-            }
-            self.section = section;
-            read?;
-            if self.partials >= PASS_PARTIALS_MAX {
-                self.write_out();
-            }
-        }
-        Ok(())
-    }
+/// Batches of one stage.
+#[derive(Clone, Copy, Default)]
+struct OfStage {
+    bytes: u64,
+    records: usize,
+}
 
-    fn merge(&mut self, section: &Section) {
-        let target = self.ladders.target(section.pipeline, section.pane, self.stage);
-        let MergedPane { keep, kinds, keys } = self.merged.entry(target).or_default();
-        if keys.is_empty() {
-            keep.clone_from(&section.keep);
-            kinds.clone_from(&section.sketch_kinds);
-        }
-        for (row, key) in section.keys.iter().enumerate() {
-            let (stats, sketches) = (section.row(row), section.sketch_row(row));
-            let entries = |sketches: &[Sketch]| sketches.iter().map(Sketch::entries).sum::<usize>();
-            if let Some(held) = keys.get_mut(key) {
-                held.readings += section.readings[row];
-                held.stats
-                    .iter_mut()
-                    .zip(stats)
-                    .for_each(|(held, more)| held.merge(more));
-                let before = entries(&held.sketches);
-                merge_rows(&mut held.sketches, sketches, kinds.iter().copied());
-                self.partials += entries(&held.sketches).saturating_sub(before) / ENTRIES_PER_PARTIAL;
-            } else {
-                let partial = Partial {
-                    readings: section.readings[row],
-                    stats: stats.to_vec(),
-                    sketches: sketches.to_vec(),
-                };
-                self.partials += 1 + entries(sketches) / ENTRIES_PER_PARTIAL;
-                keys.insert(key.into(), partial);
-            }
+/// What chooses runs.
+#[derive(Debug)]
+pub(super) struct Compactor {
+    pub(super) ladders: Ladders,
+    /// So many bytes of one stage are worth merging before those of others.
+    worth: u64,
+    /// Batches at places before this one are not merged with later ones.
+    apart: u64,
+}
+
+impl Compactor {
+    /// For a spool of so many bytes.
+    pub(super) fn new(budget: u64) -> Self {
+        Self {
+            ladders: Ladders::default(),
+            worth: budget / 8,
+            apart: 0,
         }
     }
 
-    fn write_out(&mut self) {
-        self.partials = 0;
-        let mut section = std::mem::take(&mut self.section);
-        for ((pipeline, pane), merged) in std::mem::take(&mut self.merged) {
-            let mut rows = merged.keys.into_iter().peekable();
-            while rows.peek().is_some() {
-                section.reset(pipeline, pane, merged.keep.iter().copied());
-                section.set_sketches(merged.kinds.iter().copied());
-                fill(&mut section, &mut rows);
-                if self.writer.sections() == BATCH_SECTIONS_MAX
-                    || self.writer.deltas() + section.rows() > BATCH_DELTAS_MAX
-                    || self.writer.bytes() > BATCH_BYTES_TARGET
-                {
-                    self.seal();
-                }
-                self.writer.push(&section);
-            }
-        }
-        self.section = section;
-        self.seal();
+    /// Batches at places before this one are not to be merged with later ones.
+    pub(super) fn keep_apart(&mut self, place: u64) {
+        self.apart = place;
     }
 
-    fn seal(&mut self) {
-        if !self.writer.is_empty() {
-            let mut frame = Vec::new();
-            self.writer.seal(0, 0, &mut frame);
-            self.frames.push(frame);
-        }
+    /// The stage that a batch counts as: ladders may have been longer once.
+    fn stage(&self, held: &Held) -> u8 {
+        held.stage.min(self.ladders.last())
     }
+
+    /// The next run of at most about `most` bytes.
+    fn choose(&self, records: &Records, settled: u64, most: u64, effort: Effort) -> Option<Run> {
+        let widest = self.ladders.widest();
+        let mut stages: BTreeMap<u8, OfStage> = BTreeMap::new();
+        for (_, held) in records.iter().filter(|(_, held)| can_merge(held, settled)) {
+            let stage = self.stage(held);
+            if stage < widest || !held.is_tired {
+                let of_stage = stages.entry(stage).or_default();
+                of_stage.bytes += u64::from(held.length);
+                of_stage.records += 1;
+            }
+        }
+        let is_worth = |of: &OfStage| of.bytes >= self.worth || of.records >= RECORDS_MAX / 8;
+        let lower: Vec<(u8, OfStage)> = stages.range(..widest).map(|(&stage, &of)| (stage, of)).collect();
+        let lowest = { lower.iter() }
+            .find(|(_, of)| is_worth(of))
+            .or_else(|| lower.iter().max_by_key(|(_, of)| of.bytes));
+        if let Some(&(stage, _)) = lowest {
+            let most = most.min(PASS_BYTES_MAX);
+            return self.oldest_run(records, settled, most, stage);
+        }
+        let most = most.min(LAST_PASS_BYTES_MAX);
+        let fresh = |stage: u8| stages.get(&stage).copied().unwrap_or_default();
+        let is_due = |of: OfStage| match effort {
+            Effort::Gentle => of.bytes >= self.worth || of.records >= PASS_RECORDS_MIN,
+            Effort::Full | Effort::Points => of.records > 0,
+        };
+        if is_due(fresh(widest)) {
+            return self.newest_run(records, settled, most, widest);
+        }
+        let last = self.ladders.last();
+        if last > widest && is_due(fresh(last)) {
+            return self.newest_run(records, settled, most, last);
+        }
+        let gives_up = effort == Effort::Points && last > widest;
+        gives_up.then(|| self.oldest_run(records, settled, most.min(PASS_BYTES_MAX), widest))?
+    }
+
+    /// The oldest run of batches in a stage below the last.
+    fn oldest_run(&self, records: &Records, settled: u64, most: u64, stage: u8) -> Option<Run> {
+        let is_of = |held: &Held| can_merge(held, settled) && self.stage(held) == stage;
+        let (first, _) = records.iter().find(|(_, held)| is_of(held))?;
+        let behind = records.range(Slot::first(first.number)..);
+        let slots = self.whole_numbers(behind, most, is_of);
+        (!slots.is_empty()).then_some(Run {
+            slots,
+            stage,
+            target: stage + 1,
+        })
+    }
+
+    /// The newest batches in a stage in which they are merged with each other, tired ones before a fresh one included.
+    fn newest_run(&self, records: &Records, settled: u64, most: u64, stage: u8) -> Option<Run> {
+        let is_of = |held: &Held| can_merge(held, settled) && self.stage(held) == stage;
+        let mut fresh = records.iter().filter(|(_, held)| is_of(held) && !held.is_tired);
+        let (newest, _) = fresh.next_back()?;
+        let before = records.range(..=Slot::last(newest.number)).rev();
+        let mut slots = self.whole_numbers(before, most, is_of);
+        slots.reverse();
+        (!slots.is_empty()).then_some(Run {
+            slots,
+            stage,
+            target: stage,
+        })
+    }
+
+    /// As many of these batches as are `is_of`, follow each other and have at most about `most` bytes, but one number at
+    /// least. Between two of a number a run must not end: the parts of a number are replaced together or not at all. Records
+    /// of losses lie between; they are left where they are, as are batches that have a name.
+    fn whole_numbers<'r>(
+        &self,
+        records: impl Iterator<Item = (Slot, &'r Held)>,
+        most: u64,
+        is_of: impl Fn(&Held) -> bool,
+    ) -> Vec<Slot> {
+        let mut unsealed = records
+            .filter(|(_, held)| held.name.is_none() && !held.is_loss)
+            .peekable();
+        let (mut slots, mut bytes) = (Vec::new(), 0);
+        while let Some(&(Slot { number, .. }, _)) = unsealed.peek() {
+            let mut parts = Vec::new();
+            let mut is_whole = true;
+            while let Some((slot, held)) = unsealed.next_if(|(slot, _)| slot.number == number) {
+                is_whole &= is_of(held);
+                bytes += u64::from(held.length);
+                parts.push(slot);
+            }
+            is_whole &= slots
+                .first()
+                .is_none_or(|first: &Slot| (first.number < self.apart) == (number < self.apart));
+            if !is_whole || (bytes > most && !slots.is_empty()) {
+                break;
+            }
+            slots.extend(parts);
+        }
+        slots
+    }
+}
+
+/// Whether a batch may be merged with others: no name binds it, and it is durable, or will be before that is done.
+fn can_merge(held: &Held, settled: u64) -> bool {
+    held.name.is_none() && !held.is_loss && held.ordinal <= settled
 }
 
 impl Spool {
     /// Merges runs of unsealed batches until one has become smaller, or after so many passes.
-    pub(super) fn compact(&mut self, disk: &impl Disk, passes: usize) -> Freed {
+    pub(super) fn compact(&mut self, disk: &impl Disk, effort: Effort, passes: usize) -> Freed {
         for _ in 0..passes {
-            let Some((stage, run)) = self.choose_run() else {
+            // There must still be room to move a segment, and to drop one, should this gain nothing after all.
+            let room = self.room().saturating_sub(self.log.segment_bytes());
+            let settled = self.log.settled();
+            let Some(run) = self.compactor.choose(&self.records, settled, room, effort) else {
                 return Freed::Nothing;
             };
-            let target = (stage + 1).min(self.ladders.last_stage());
-            let (frames, damaged) = self.merge_run(&run, target, disk);
-            let before: u64 = { run.iter() }
-                .filter_map(|slot| self.records.get(slot))
+            let outcome = self.merge(&run, disk);
+            if outcome.has_points {
+                self.compactor.ladders.note_points();
+            }
+            let before: u64 = { run.slots.iter() }
+                .filter_map(|&slot| self.records.get(slot))
                 .map(|held| u64::from(held.length))
                 .sum();
-            let after: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
-            if after * 8 > before * 7 && frames.len() * 2 > run.len() && damaged == 0 {
-                self.pass_over(&run, stage, target);
+            let (after, frames) = (outcome.bytes(), outcome.frames.len());
+            let is_smaller = after * 8 <= before * 7 || frames * 2 <= run.slots.len();
+            if !is_smaller && outcome.damaged == 0 {
+                self.pass_over(&run);
                 continue;
             }
-            // Should it gain nothing after all, there must still be room to drop a segment.
-            if after + frames.len() as u64 * RECORD_HEAD_MAX + self.segment_bytes() > self.room() {
+            if after + frames as u64 * RECORD_HEAD_MAX > room {
                 return Freed::TooTight;
             }
-            self.damaged += damaged;
-            self.replace_run(&run, target, frames);
+            self.account.damaged += outcome.damaged;
+            self.account.give_up_points(&outcome.pointless);
+            self.replace_run(&run, outcome.frames);
+            if outcome.damaged > 0 {
+                self.push_loss_of_unknown_size();
+            }
             return Freed::Some;
         }
         Freed::Nothing
     }
 
-    /// What becomes of a run, and how many of its batches could not be read back.
-    fn merge_run(&self, run: &[Slot], stage: u8, disk: &impl Disk) -> (Vec<Vec<u8>>, u64) {
-        let mut pass = Pass {
-            ladders: &self.ladders,
-            stage,
-            merged: Merged::new(),
-            partials: 0,
-            section: Section::default(),
-            scratch: StatsScratch::default(),
-            writer: BatchWriter::default(),
-            frames: Vec::new(),
-        };
-        let mut damaged = 0;
-        for &slot in run {
-            let frame = self.frame(slot, disk);
-            damaged += u64::from(frame.is_none_or(|frame| pass.take(&frame).is_err()));
+    fn merge(&self, run: &Run, disk: &impl Disk) -> Outcome {
+        let mut pass = Pass::new(&self.compactor.ladders, run.target);
+        for &slot in &run.slots {
+            pass.take(self.frame(slot, disk).as_deref());
         }
-        pass.write_out();
-        (pass.frames, damaged)
+        pass.finish()
     }
 
     /// Leaves a run as it is. Its stage goes up in memory alone: after a restart it is looked at once more.
-    fn pass_over(&mut self, run: &[Slot], stage: u8, target: u8) {
-        if stage == target {
-            self.tired = run.last().copied();
-        }
-        for slot in run {
-            if let Some(held) = self.records.get_mut(slot) {
-                held.stage = target;
+    fn pass_over(&mut self, run: &Run) {
+        for &slot in &run.slots {
+            if run.stage == run.target {
+                self.records.tire(slot);
+            } else {
+                self.records.set_stage(slot, run.target);
             }
         }
     }
 
-    fn replace_run(&mut self, run: &[Slot], stage: u8, frames: Vec<Vec<u8>>) {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+    fn replace_run(&mut self, run: &Run, frames: Vec<Vec<u8>>) {
+        let (Some(&first), Some(&last)) = (run.slots.first(), run.slots.last()) else {
             return;
         };
         let mut sources = BTreeSet::new();
-        for &slot in run {
-            sources.extend(self.records.get(&slot).map(|held| held.segment));
+        for &slot in &run.slots {
+            sources.extend(self.records.segment(slot));
             self.release(slot);
         }
         let parts = frames.len();
         for (part, frame) in (1..).zip(frames) {
             let slot = Slot {
                 number: last.number,
-                part: last.part + part,
+                part: last.part.saturating_add(part),
             };
             let is_last = part as usize == parts;
-            let segment = self.write(slot, is_last, first.number, stage, None, frame.into(), false);
+            let held = Held::merged(frame.into(), run.target);
+            let segment = self.write(slot, first.number, is_last, held);
             // The last part says that all are there, so it must outlive what they replace; the others need not.
             if is_last {
-                self.pin(segment, std::mem::take(&mut sources));
+                self.log.pin(segment, std::mem::take(&mut sources));
             }
         }
     }
-
-    /// The run to merge: the oldest batches of the lowest stage that is worth it.
-    fn choose_run(&self) -> Option<(u8, Vec<Slot>)> {
-        let last_stage = self.ladders.last_stage();
-        let can_merge = |slot: Slot, held: &Held| {
-            let is_tired = held.stage >= last_stage && self.tired.is_some_and(|tired| slot <= tired);
-            held.name.is_none() && !held.is_loss && held.ordinal <= self.settled && !is_tired
-        };
-        let mut stages: BTreeMap<u8, (u64, usize)> = BTreeMap::new();
-        for (_, held) in self.records.iter().filter(|(slot, held)| can_merge(**slot, held)) {
-            let (bytes, records) = stages.entry(held.stage).or_default();
-            *bytes += u64::from(held.length);
-            *records += 1;
-        }
-        stages.retain(|&stage, (_, records)| stage < last_stage || *records >= PASS_RECORDS_MIN);
-        let worth = self.limits.bytes / 8;
-        let stage = stages
-            .iter()
-            .find(|(_, (bytes, records))| *bytes >= worth || *records >= super::RECORDS_MAX / 8)
-            .or_else(|| stages.iter().max_by_key(|(_, (bytes, _))| *bytes))
-            .map(|(&stage, _)| stage)?;
-        let most = PASS_BYTES_MAX.min(2 * self.segment_bytes());
-        let mut bytes = 0;
-        let of_stage = self
-            .records
-            .iter()
-            .skip_while(|(slot, held)| !can_merge(**slot, held) || held.stage != stage);
-        let run: Vec<Slot> = of_stage
-            .take_while(|(slot, held)| {
-                // Records of losses lie between; they are left where they are.
-                held.is_loss
-                    || (can_merge(**slot, held) && held.stage == stage && bytes < most && {
-                        bytes += u64::from(held.length);
-                        true
-                    })
-            })
-            .filter(|(_, held)| !held.is_loss)
-            .map(|(&slot, _)| slot)
-            .collect();
-        // A run must not end within the parts of one pass: they are replaced together or not at all.
-        let run = whole_numbers(run, &self.records);
-        (!run.is_empty()).then_some((stage, run))
-    }
-
-    /// Moves what is left in segments that are nearly empty, so that they can go.
-    pub(super) fn clean(&mut self, disk: &impl Disk) -> Freed {
-        let Some((segments, bytes)) = self.choose_sparse() else {
-            return Freed::Nothing;
-        };
-        if bytes + self.segment_bytes() > self.room() {
-            return Freed::TooTight;
-        }
-        for segment in segments {
-            for slot in self.slots_of(segment) {
-                if self.records.get(&slot).is_some_and(|held| held.acknowledged) {
-                    self.release(slot);
-                } else if let Some(frame) = self.frame(slot, disk) {
-                    self.rewrite(slot, frame);
-                } else {
-                    self.damaged += 1;
-                    self.release(slot);
-                }
-            }
-        }
-        Freed::Some
-    }
-
-    /// Segments to empty, and the bytes to move: one that is sparse by itself, or the oldest ones, if little is left in
-    /// them and in those that wait for them alone.
-    fn choose_sparse(&self) -> Option<(Vec<u32>, u64)> {
-        let mut live: BTreeMap<u32, u64> = BTreeMap::new();
-        for held in self.records.values() {
-            *live.entry(held.segment).or_default() += u64::from(held.length) + RECORD_HEAD_MAX;
-        }
-        let fresh: BTreeSet<u32> = { self.records.values() }
-            .filter(|held| held.ordinal > self.settled)
-            .map(|held| held.segment)
-            .collect();
-        let of = |number: u32| live.get(&number).copied().unwrap_or(0);
-        let can_go = |number: u32| number != self.current && !fresh.contains(&number);
-        let sparse = self.segments.iter().find(|(number, segment)| {
-            // What names or replaces records elsewhere must outlive those.
-            can_go(**number) && segment.after.is_empty() && of(**number) * SPARSE_PART <= segment.bytes
-        });
-        if let Some((&number, _)) = sparse {
-            return Some((vec![number], of(number)));
-        }
-        let (mut oldest, mut moved, mut freed) = (Vec::new(), 0, 0);
-        for (&number, segment) in &self.segments {
-            if !can_go(number) || moved > self.room() {
-                return None;
-            }
-            oldest.push(number);
-            (moved, freed) = (moved + of(number), freed + segment.bytes);
-            let is_worth = |freed: u64| moved * SPARSE_PART <= freed;
-            if is_worth(freed + self.waiting_for(&oldest)) {
-                return Some((oldest, moved));
-            }
-        }
-        None
-    }
-
-    /// Bytes of segments in which nothing is left, and that wait for these alone.
-    fn waiting_for(&self, oldest: &[u32]) -> u64 {
-        let mut gone: BTreeSet<u32> = oldest.iter().copied().collect();
-        let mut bytes = 0;
-        for (&number, segment) in &self.segments {
-            let is_empty = segment.live == 0 && number != self.current && !gone.contains(&number);
-            if is_empty && segment.after.is_subset(&gone) {
-                gone.insert(number);
-                bytes += segment.bytes;
-            }
-        }
-        bytes
-    }
-}
-
-/// Cuts the run off before a number of which it has not all parts.
-fn whole_numbers(mut run: Vec<Slot>, records: &BTreeMap<Slot, Held>) -> Vec<Slot> {
-    let Some(last) = run.last().copied() else {
-        return run;
-    };
-    let all = Slot {
-        number: last.number,
-        part: 0,
-    }..=Slot {
-        number: last.number,
-        part: u32::MAX,
-    };
-    let missing = records
-        .range(all)
-        .any(|(slot, held)| !held.is_loss && held.name.is_none() && !run.contains(slot));
-    if missing {
-        run.retain(|slot| slot.number != last.number);
-    }
-    run
 }

@@ -1,12 +1,14 @@
 //! The last resort: the oldest batches go, and each leaves a record of what it held.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use catchment_common::wire::{Batch, Loss, LossEntry, Section, StatsScratch, WireFault};
 
-use super::compact::Ladders;
-use super::incoming::{Freed, RECORD_HEAD_MAX};
-use super::{Held, Name, Slot, Spool};
+use super::admission::RECORD_HEAD_MAX;
+use super::compact::Freed;
+use super::ladder::Ladders;
+use super::records::{Held, Records, Slot};
+use super::{Lane, Name, Spool};
 use crate::log::disk::Disk;
 
 /// Entries of one record of a loss.
@@ -15,61 +17,69 @@ const LOSS_ENTRIES_MAX: usize = 256;
 pub(super) const LOSS_BYTES_MAX: u64 = RECORD_HEAD_MAX + 64 + LOSS_ENTRIES_MAX as u64 * 35;
 
 impl Spool {
-    /// Drops the batches of the oldest segment, as many as there is room for the records of their loss.
+    /// Drops the oldest batches, about half a segment of them, if there is room to bring together what is left of their
+    /// segments; else those of the oldest segment, as many as there is room for the records of their loss.
     pub(super) fn drop_oldest(&mut self, disk: &impl Disk) -> Freed {
-        let settled = self.settled;
-        let droppable = |held: &Held| held.ordinal <= settled && !held.is_loss && !held.acknowledged;
-        let Some(segment) = self
-            .records
-            .values()
-            .filter(|held| droppable(held))
-            .map(|held| held.segment)
-            .min()
-        else {
-            return Freed::Nothing;
-        };
         if self.room() < 2 * LOSS_BYTES_MAX {
             return Freed::TooTight;
         }
-        if segment == self.current {
-            self.begin_segment();
+        let settled = self.log.settled();
+        let droppable = |held: &Held| held.ordinal <= settled && !held.is_loss && !held.is_acknowledged;
+        let all = || self.records.iter().filter(|(_, held)| droppable(held));
+        let victims: Vec<Slot> = if self.room() >= self.log.segment_bytes() + 2 * LOSS_BYTES_MAX {
+            let enough = self.log.segment_bytes() / 2;
+            let mut bytes = 0;
+            all()
+                .take_while(|(_, held)| {
+                    let is_next = bytes < enough;
+                    bytes += u64::from(held.length);
+                    is_next
+                })
+                .map(|(slot, _)| slot)
+                .collect()
+        } else {
+            let oldest = all().filter_map(|(_, held)| held.segment()).min();
+            all()
+                .filter(|(_, held)| held.segment() == oldest)
+                .map(|(slot, _)| slot)
+                .collect()
+        };
+        if victims.is_empty() {
+            return Freed::Nothing;
         }
-        let victims: Vec<Slot> = self
-            .records
-            .iter()
-            .filter(|(_, held)| held.segment == segment && droppable(held))
-            .map(|(&slot, _)| slot)
-            .collect();
-        let victims = whole_numbers_or_named(&victims, &self.records);
+        let segment = victims.first().and_then(|&slot| self.records.segment(slot));
+        if segment == Some(self.log.current()) {
+            self.log.begin_segment();
+        }
+        self.drop_each(&whole_numbers_or_named(&victims, &self.records), disk);
+        Freed::Some
+    }
+
+    fn drop_each(&mut self, victims: &BTreeSet<Slot>, disk: &impl Disk) {
         let (mut lost, mut before) = (Unsealed::default(), u64::MAX);
-        for (slot, is_victim) in self.walk(&victims) {
+        for (slot, is_victim) in self.walk(victims) {
             if !is_victim {
                 self.write_loss(&mut lost);
                 continue;
             }
-            let name = self.records.get(&slot).and_then(|held| held.name);
+            let name = self.records.get(slot).and_then(|held| held.name);
             let may_end = name.is_some() || slot.number != before;
             if may_end && self.room() < 2 * LOSS_BYTES_MAX {
                 break;
             }
             before = slot.number;
             let frame = self.frame(slot, disk);
-            let entries = frame.and_then(|frame| entries_of(&frame, &self.ladders).ok());
-            self.damaged += u64::from(entries.is_none());
+            let entries = frame.and_then(|frame| entries_of(&frame, &self.compactor.ladders).ok());
+            self.account.lose(entries.as_deref());
             let entries = entries.unwrap_or_default();
-            for entry in &entries {
-                *self.lost.entry(entry.pipeline).or_default() += entry.readings;
-            }
             if let Some(name) = name {
                 self.replace_by_loss(name, slot, entries);
             } else {
-                let source = self.records.get(&slot).map(|held| held.segment);
-                lost.add(slot.number, source, entries);
+                lost.add(slot.number, self.records.segment(slot), entries);
                 self.release(slot);
             }
         }
         self.write_loss(&mut lost);
-        Freed::Some
     }
 
     /// Lets go of all that has no name and is at a place before this one; it may have been delivered by another. That this
@@ -79,7 +89,7 @@ impl Spool {
             |slot: &Slot, held: &Held| slot.number < before && held.name.is_none() && !held.is_loss;
         let all = self.records.iter().filter(|(slot, held)| is_victim(slot, held));
         let (waiting, placed): (Vec<Slot>, Vec<Slot>) = { all }
-            .map(|(&slot, _)| slot)
+            .map(|(slot, _)| slot)
             .partition(|slot| !self.is_placed(*slot));
         for slot in waiting {
             self.release(slot);
@@ -88,7 +98,7 @@ impl Spool {
         let mut lost = Unsealed::default();
         for (slot, is_victim) in self.walk(&victims) {
             if is_victim {
-                let source = self.records.get(&slot).map(|held| held.segment);
+                let source = self.records.segment(slot);
                 lost.add(slot.number, source, Vec::new());
                 self.release(slot);
             } else {
@@ -103,7 +113,7 @@ impl Spool {
         let is_victim = |held: &Held| held.name.is_some_and(|name| name.epoch == epoch);
         let victims: Vec<Slot> = { self.records.iter() }
             .filter(|(_, held)| is_victim(held))
-            .map(|(&slot, _)| slot)
+            .map(|(slot, _)| slot)
             .collect();
         for slot in victims {
             self.release(slot);
@@ -119,7 +129,7 @@ impl Spool {
         self.records
             .range(first..=last)
             .filter(|(slot, held)| victims.contains(slot) || (held.name.is_none() && !held.is_loss))
-            .map(|(&slot, _)| (slot, victims.contains(&slot)))
+            .map(|(slot, _)| (slot, victims.contains(&slot)))
             .collect()
     }
 
@@ -137,32 +147,27 @@ impl Spool {
             seq: 0,
             entries,
         };
-        let slot = Slot {
-            number: last,
-            part: u32::MAX,
-        };
-        let written = self.write(slot, true, first, 0, None, loss.emit().into(), true);
+        let held = Held::waiting(loss.emit().into(), None, true);
+        let written = self.write(Slot::last(last), first, true, held);
         // The parts of one number may lie in several segments, and all of them must be gone before what says that they
         // are lost is moved: there it would say so of none but itself.
-        self.pin(written, sources);
+        self.log.pin(written, sources);
     }
 
     fn replace_by_loss(&mut self, name: Name, slot: Slot, entries: Vec<LossEntry>) {
-        let source = self.records.get(&slot).map(|held| held.segment);
+        let source = self.records.segment(slot);
         self.release(slot);
         let loss = Loss {
             epoch: name.epoch,
             seq: name.seq,
             entries,
         };
-        let slot = Slot {
-            number: slot.number,
-            part: u32::MAX - 1 - slot.part,
-        };
-        let from = slot.number;
-        let written = self.write(slot, true, from, 0, Some(name), loss.emit().into(), true);
-        self.pin(written, source.into_iter().collect());
-        self.fresh.push_back((self.ordinal, name, super::Lane::Backlog));
+        let held = Held::waiting(loss.emit().into(), Some(name), true);
+        let slot = slot.of_loss();
+        let written = self.write(slot, slot.number, true, held);
+        self.log.pin(written, source);
+        self.outstanding
+            .send_when_durable(self.log.ordinal(), name, Lane::Backlog);
     }
 }
 
@@ -187,27 +192,16 @@ impl Unsealed {
 }
 
 /// All parts of each unsealed number, so that a loss takes the place of whole numbers; named records stand alone.
-fn whole_numbers_or_named(victims: &[Slot], records: &BTreeMap<Slot, Held>) -> BTreeSet<Slot> {
+fn whole_numbers_or_named(victims: &[Slot], records: &Records) -> BTreeSet<Slot> {
     let mut all = BTreeSet::new();
     for &slot in victims {
-        let is_named = records.get(&slot).is_some_and(|held| held.name.is_some());
-        if is_named {
+        if records.get(slot).is_some_and(|held| held.name.is_some()) {
             all.insert(slot);
             continue;
         }
-        let parts = Slot {
-            number: slot.number,
-            part: 0,
-        }..=Slot {
-            number: slot.number,
-            part: u32::MAX,
-        };
-        all.extend(
-            records
-                .range(parts)
-                .filter(|(_, held)| !held.is_loss && held.name.is_none())
-                .map(|(&slot, _)| slot),
-        );
+        let parts = records.range(Slot::first(slot.number)..=Slot::last(slot.number));
+        let unsealed = parts.filter(|(_, held)| !held.is_loss && held.name.is_none());
+        all.extend(unsealed.map(|(slot, _)| slot));
     }
     all
 }
@@ -222,7 +216,10 @@ pub(super) fn entries_of(frame: &[u8], ladders: &Ladders) -> Result<Vec<LossEntr
             pipeline: section.pipeline,
             from: section.pane,
             to: section.pane.plus(ladders.width(section.pipeline)),
-            readings: section.readings.iter().sum(),
+            readings: section
+                .readings
+                .iter()
+                .fold(0, |sum, &more| u64::saturating_add(sum, more)),
         };
         add_entry(&mut entries, entry);
     }
@@ -235,11 +232,11 @@ pub(super) fn add_entry(entries: &mut Vec<LossEntry>, entry: LossEntry) {
     if let Some(held) = entries.iter_mut().find(|held| held.pipeline == entry.pipeline) {
         held.from = held.from.min(entry.from);
         held.to = held.to.max(entry.to);
-        held.readings += entry.readings;
+        held.readings = held.readings.saturating_add(entry.readings);
     } else if has_room {
         entries.push(entry);
     } else if let Some(last) = entries.last_mut() {
         // Too many pipelines for one record: the sum is kept under the last of them.
-        last.readings += entry.readings;
+        last.readings = last.readings.saturating_add(entry.readings);
     }
 }

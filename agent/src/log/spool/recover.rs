@@ -3,14 +3,22 @@
 //! Segments are read in order. The log is cut off where the journal's history ends: what was written after that was
 //! never sent, and its readings are in the journal still. What merged or replaced records counts only when it is
 //! complete, and then what it replaced does not. Batches stay on disk; what is kept in memory is where they are.
+//!
+//! Nothing that is on the disk can stop a start. A record that is torn or damaged ends its segment. One that is whole
+//! and says what cannot be, or what this software does not know, is passed over: what it held is reported as lost, and
+//! its file is set aside for whoever can read it, once all else in it is done with.
 
-use super::record::{Record, take_slots};
-use super::{Held, Lane, Limits, Name, Slot, Spool};
+use super::log::{Log, Segment};
+use super::record::{Entry, Record, Replaced, take_slots};
+use super::records::{Held, Place, Slot};
+use super::{Limits, Name, Spool};
 use crate::log::disk::{Disk, DiskFault, File, Step, frame};
 use catchment_common::wire::Loss;
 
 /// Largest segment file that is read.
 const SEGMENT_FILE_MAX: u64 = 64 << 20;
+/// Parts of a batch count up from 1, and places of losses down from the other end; none comes near the middle.
+const PART_MIDDLE: u32 = u32::MAX / 2;
 
 /// What a start found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -19,6 +27,8 @@ pub struct Recovered {
     pub batches: usize,
     /// Segments that end in a torn or damaged record.
     pub damaged: usize,
+    /// Records that are whole and not understood. Their files are set aside.
+    pub odd: usize,
     /// Records after the journal's history, which are cut off.
     pub cut_off: usize,
     /// Records that were durable cannot be read back: something is lost. A torn tail is not that.
@@ -41,14 +51,14 @@ impl Spool {
                 File::Journal(_) => None,
             })
             .collect();
-        let next_segment = files.last().map_or(1, |&(number, _)| number + 1);
-        let mut spool = Self::new(limits, next_segment);
-        spool.ordinal = through.unwrap_or(0);
+        let next_segment = files.last().map_or(1, |&(number, _)| number.saturating_add(1));
+        let log = Log::new(limits.bytes, next_segment, through.unwrap_or(0));
         let mut reader = Reader {
-            spool: &mut spool,
+            spool: Self::with_log(limits, log),
             through: through.unwrap_or(u64::MAX),
             found: Recovered::default(),
             parts: Vec::new(),
+            steps: Vec::new(),
             cut: false,
             last: 0,
             gap: false,
@@ -56,51 +66,34 @@ impl Spool {
         for &(number, length) in &files {
             reader.segment(number, length, disk);
         }
-        reader.settle(through.map_or(0, |through| through + 1));
-        let mut found = reader.found;
-        let kept = files
-            .iter()
-            .filter(|(number, _)| spool.segments.contains_key(number));
-        let syncs: Vec<Step> = kept.map(|&(number, _)| Step::Sync(File::Spool(number))).collect();
-        spool.first_steps.splice(..0, syncs);
-        spool.finish_recovery();
-        found.batches = spool.len();
-        Ok((spool, found))
+        reader.settle(through.map_or(0, |through| through.saturating_add(1)));
+        Ok(reader.finish())
     }
 
-    /// What was read may be what a killed process wrote and never synced, and the next power failure may take it. So
-    /// nothing is sent, merged or dropped before the first job has synced all of it.
-    fn finish_recovery(&mut self) {
-        self.recovered = self.ordinal;
-        let mut oldest_first: Vec<(Slot, Name)> =
-            self.held.iter().map(|(&name, &slot)| (slot, name)).collect();
-        oldest_first.sort_unstable();
-        self.fresh = oldest_first
-            .into_iter()
-            .map(|(_, name)| (self.ordinal, name, Lane::Backlog))
-            .collect();
-        for held in self.records.values() {
-            if let Some(segment) = self.segments.get_mut(&held.segment) {
-                segment.live += 1;
+    /// Applies a seal that was found in segment `own`, as [`Spool::seal`] did when it was written. A batch that is not
+    /// there any more was settled, and its file removed: its name is passed over, not given to the next.
+    fn seal_recovered(&mut self, slots: &[Slot], first: Name, own: &mut Segment) {
+        for (&slot, seq) in slots.iter().zip(first.seq..) {
+            self.admission.note_number(slot.number);
+            let name = Name { seq, ..first };
+            let is_free = self.records.get(slot).is_some_and(|held| held.name.is_none());
+            if is_free && self.outstanding.slot(name).is_none() {
+                self.records.update(slot, |held| held.name = Some(name));
+                own.after.extend(self.records.segment(slot));
+                self.outstanding.insert(name, slot);
             }
-        }
-        let numbers: Vec<u32> = self.segments.keys().copied().collect();
-        for number in numbers {
-            self.drop_if_done(number);
-        }
-        if self.bytes > self.limits.bytes {
-            // The budget was made smaller: to come down to it takes some writing too.
-            self.ceiling = self.bytes + 3 * self.segment_bytes();
         }
     }
 }
 
-struct Reader<'s> {
-    spool: &'s mut Spool,
+struct Reader {
+    spool: Spool,
     through: u64,
     found: Recovered,
     /// Parts of a merge that is not complete yet.
     parts: Vec<(Slot, Held)>,
+    /// What the first job does to files that were cut off.
+    steps: Vec<Step>,
     cut: bool,
     /// The last ordinal read.
     last: u64,
@@ -108,7 +101,7 @@ struct Reader<'s> {
     gap: bool,
 }
 
-impl Reader<'_> {
+impl Reader {
     /// Ordinals have no gaps: if the `next` after damage is not the one that follows, what lay between is lost.
     fn settle(&mut self, next: u64) {
         self.found.lost |= std::mem::take(&mut self.gap) && self.last > 0 && next > self.last + 1;
@@ -117,18 +110,23 @@ impl Reader<'_> {
     fn segment(&mut self, number: u32, length: u64, disk: &impl Disk) {
         let file = File::Spool(number);
         if self.cut {
-            self.spool.first_steps.push(Step::Remove(file));
+            self.steps.push(Step::Remove(file));
             return;
         }
-        let mut segment = super::Segment::default();
+        let mut segment = Segment::default();
         let bytes = disk
             .read(file, 0, length.min(SEGMENT_FILE_MAX) as usize)
             .unwrap_or_default();
         let mut at = 0;
         while let Some(body) = frame::body(&bytes[at..]) {
             let body_at = at + frame::HEAD;
-            let Ok(record) = Record::parse(body) else {
-                break;
+            let end = body_at + body.len();
+            let Some(record) = understood(body) else {
+                self.found.odd += 1;
+                self.found.lost = true;
+                segment.is_odd = true;
+                at = end;
+                continue;
             };
             if record.ordinal() > self.through {
                 self.found.cut_off += 1;
@@ -137,72 +135,43 @@ impl Reader<'_> {
             }
             self.settle(record.ordinal());
             self.last = record.ordinal();
-            at = body_at + body.len();
-            self.spool.ordinal = self.spool.ordinal.max(record.ordinal());
-            self.record(number, body_at, body, record, &mut segment);
+            self.spool.log.note_ordinal(self.last);
+            at = end;
+            self.record(number, end, record, &mut segment);
         }
         if self.cut {
-            self.spool.first_steps.push(Step::Truncate {
+            self.steps.push(Step::Truncate {
                 file,
                 length: at as u64,
             });
-            self.spool.first_steps.push(Step::Sync(file));
+            self.steps.push(Step::Sync(file));
         } else if at < bytes.len() || (bytes.len() as u64) < length {
             self.found.damaged += 1;
             self.gap = true;
         }
         segment.bytes = if self.cut { at as u64 } else { length };
-        self.spool.bytes += segment.bytes;
         segment.after.remove(&number);
-        self.spool.segments.insert(number, segment);
+        self.spool.log.restore(number, segment);
     }
 
-    fn record(
-        &mut self,
-        segment: u32,
-        body_at: usize,
-        body: &[u8],
-        record: Record<'_>,
-        own: &mut super::Segment,
-    ) {
+    fn record(&mut self, segment: u32, end: usize, record: Record<'_>, own: &mut Segment) {
         match record {
-            Record::Batch {
-                ordinal,
-                slot,
-                last,
-                from,
-                stage,
-                name,
-                frame,
-            } => {
-                self.spool.next_number = self.spool.next_number.max(slot.number + 1);
-                let held = stored(segment, body_at + body.len(), ordinal, stage, name, frame);
-                if slot.part == 0 {
-                    self.insert(slot, held, own);
-                    return;
+            Record::Batch(entry, Replaced { from, is_last }) => {
+                self.spool.admission.note_number(entry.slot.number);
+                let held = stored(segment, end, &entry);
+                if entry.slot.part == 0 {
+                    return self.insert(entry.slot, held, own);
                 }
-                self.parts.push((slot, held));
-                if last {
-                    self.complete(from, slot.number, own);
+                self.parts.push((entry.slot, held));
+                if is_last {
+                    self.complete(from, entry.slot.number, own);
                 }
             }
-            Record::Moved {
-                ordinal,
-                slot,
-                stage,
-                name,
-                frame,
-            } => {
-                let held = stored(segment, body_at + body.len(), ordinal, stage, name, frame);
-                self.spool.next_number = self.spool.next_number.max(slot.number + 1);
-                self.remove(slot, own);
-                self.insert(slot, held, own);
+            Record::Moved(entry) => {
+                self.spool.admission.note_number(entry.slot.number);
+                self.insert(entry.slot, stored(segment, end, &entry), own);
             }
-            Record::Seal {
-                ordinal: _,
-                first,
-                slots,
-            } => {
+            Record::Seal { first, slots, .. } => {
                 // They were read once already, so they are whole.
                 let slots = take_slots(slots).unwrap_or_default();
                 self.spool.seal_recovered(&slots, first, own);
@@ -211,22 +180,13 @@ impl Reader<'_> {
     }
 
     /// All parts are there: they take the place of what they were made of.
-    fn complete(&mut self, from: u64, to: u64, own: &mut super::Segment) {
+    fn complete(&mut self, from: u64, to: u64, own: &mut Segment) {
         let parts = std::mem::take(&mut self.parts);
         if parts.first().is_some_and(|(_, held)| held.name.is_none()) {
-            let range = Slot {
-                number: from,
-                part: 0,
-            }..=Slot {
-                number: to,
-                part: u32::MAX,
-            };
-            let replaced: Vec<Slot> = self
-                .spool
-                .records
-                .range(range)
+            let all = self.spool.records.range(Slot::first(from)..=Slot::last(to));
+            let replaced: Vec<Slot> = all
                 .filter(|(_, held)| held.name.is_none() && !held.is_loss)
-                .map(|(&slot, _)| slot)
+                .map(|(slot, _)| slot)
                 .collect();
             for slot in replaced {
                 self.remove(slot, own);
@@ -237,58 +197,88 @@ impl Reader<'_> {
         }
     }
 
-    fn insert(&mut self, slot: Slot, held: Held, own: &mut super::Segment) {
+    /// A record that counts: of its place and of its name the later one does.
+    fn insert(&mut self, slot: Slot, held: Held, own: &mut Segment) {
+        self.remove(slot, own);
         if let Some(name) = held.name {
-            // The later record of a name counts.
-            if let Some(&before) = self.spool.held.get(&name) {
+            if let Some(before) = self.spool.outstanding.slot(name) {
                 self.remove(before, own);
             }
-            self.spool.held.insert(name, slot);
+            self.spool.outstanding.insert(name, slot);
         }
-        self.spool.held_bytes += u64::from(held.length);
         self.spool.records.insert(slot, held);
     }
 
     /// A record that the one being read, in segment `own`, takes the place of.
-    fn remove(&mut self, slot: Slot, own: &mut super::Segment) {
-        let Some(held) = self.spool.records.remove(&slot) else {
+    fn remove(&mut self, slot: Slot, own: &mut Segment) {
+        let Some(held) = self.spool.records.remove(slot) else {
             return;
         };
-        if let Some(name) = held.name {
-            self.spool.held.remove(&name);
+        if let Some(name) = held.name
+            && self.spool.outstanding.slot(name) == Some(slot)
+        {
+            self.spool.outstanding.remove(name);
         }
-        self.spool.held_bytes -= u64::from(held.length);
-        own.after.insert(held.segment);
+        own.after.extend(held.segment());
+    }
+
+    /// What was read may be what a killed process wrote and never synced, and the next power failure may take it. So
+    /// nothing is sent, merged or dropped before the first job has synced all of it.
+    fn finish(self) -> (Spool, Recovered) {
+        let Self {
+            mut spool,
+            mut found,
+            steps,
+            ..
+        } = self;
+        let places = spool.records.iter();
+        let places = places.filter_map(|(slot, held)| Some((slot, held.segment()?)));
+        let places: Vec<(Slot, u32)> = places.collect();
+        for (slot, segment) in places {
+            spool.log.add(segment, slot);
+        }
+        let files: Vec<u32> = spool.log.segments().map(|(number, _)| number).collect();
+        for number in files {
+            spool.log.do_first(Step::Sync(File::Spool(number)));
+        }
+        for step in steps {
+            spool.log.do_first(step);
+        }
+        spool.log.finish_recovery();
+        let ordinal = spool.log.ordinal();
+        spool.outstanding.send_all_when_durable(ordinal);
+        found.batches = spool.len();
+        (spool, found)
     }
 }
 
-impl Spool {
-    /// Applies a seal that was found in segment `own`, as [`Spool::seal_all`] did when it was written. A batch that is
-    /// not there any more was settled, and its file removed: its name is passed over, not given to the next.
-    fn seal_recovered(&mut self, slots: &[Slot], first: Name, own: &mut super::Segment) {
-        for (slot, seq) in slots.iter().zip(first.seq..) {
-            self.next_number = self.next_number.max(slot.number + 1);
-            let name = Name { seq, ..first };
-            if let Some(held) = self.records.get_mut(slot).filter(|held| held.name.is_none()) {
-                held.name = Some(name);
-                own.after.insert(held.segment);
-                self.held.insert(name, *slot);
-            }
+/// A record, unless it says what cannot be.
+fn understood(body: &[u8]) -> Option<Record<'_>> {
+    let record = Record::parse(body).ok()?;
+    let is_odd = match &record {
+        Record::Batch(entry, _) | Record::Moved(entry) => {
+            entry.slot.part > PART_MIDDLE && !Loss::is_loss(entry.frame)
         }
-    }
+        Record::Seal { .. } => false,
+    };
+    (!is_odd).then_some(record)
 }
 
 /// A record as it is held: its frame is the last part of a body that ends at `end` of its segment.
-fn stored(segment: u32, end: usize, ordinal: u64, stage: u8, name: Option<Name>, frame: &[u8]) -> Held {
+fn stored(segment: u32, end: usize, entry: &Entry<'_>) -> Held {
+    let length = entry.frame.len();
     Held {
-        segment,
-        at: (end - frame.len()) as u64,
-        length: frame.len() as u32,
-        ordinal,
-        stage,
-        name,
-        acknowledged: false,
-        is_loss: Loss::is_loss(frame),
+        place: Some(Place {
+            segment,
+            at: (end - length) as u64,
+        }),
+        length: length as u32,
+        ordinal: entry.ordinal,
+        stage: entry.stage,
+        name: entry.name,
+        is_acknowledged: false,
+        is_loss: Loss::is_loss(entry.frame),
+        is_tired: false,
         frame: None,
     }
 }

@@ -1,18 +1,21 @@
 //! Stories of the spool, on a disk in memory, with a restart in each: what is held comes back as it was.
 
-use catchment_common::limits::RANGES_MAX;
+use std::collections::BTreeSet;
+
+use catchment_common::limits::{HELD_EPOCHS_MAX, RANGES_MAX};
 use catchment_common::number::decimal::Value;
 use catchment_common::plan::{Components, FieldSource, Pipeline, PipelineField};
 use catchment_common::stats::Stats;
-use catchment_common::time::Timestamp;
+use catchment_common::time::{Instant, Timestamp};
 use catchment_common::wire::{
-    AgentPlan, Batch, BatchWriter, Coarser, HeldEpoch, Hello, Loss, Message, Section, StatsScratch,
+    AgentPlan, Batch, BatchWriter, Coarser, EpochRange, HeldEpoch, Hello, Loss, Message, Section, SeqRange,
+    StatsScratch,
 };
 
 use catchment_common::wire::rename;
 
 use super::*;
-use crate::log::disk::MemoryDisk;
+use crate::log::disk::{Disk, MemoryDisk};
 
 const BASE: PipelineId = PipelineId(1);
 const MINUTE: PipelineId = PipelineId(2);
@@ -74,7 +77,7 @@ fn now(seconds: u64) -> Instant {
 /// What a job does: makes all that is written durable.
 fn commit(spool: &mut Spool, disk: &mut MemoryDisk) {
     loop {
-        let is_last = spool.prepare(disk);
+        let is_last = spool.prepare(None, disk);
         let mut steps = Vec::new();
         spool.take_writes(&mut steps);
         spool.take_removals(&mut steps);
@@ -95,15 +98,15 @@ fn restart(spool: &Spool, disk: &MemoryDisk) -> Spool {
     again.add_ladders(&plan());
     assert_eq!((found.damaged, found.cut_off), (0, 0));
     assert_eq!(
-        again.len() + again.retained.len(),
-        spool.len() + spool.retained.len()
+        again.len() + again.retention.len(),
+        spool.len() + spool.retention.len()
     );
     assert_eq!(
         again.bytes(),
         spool.bytes(),
         "bytes of files {:?} {:?}",
-        again.segments,
-        spool.segments
+        again.log,
+        spool.log
     );
     let first = again.ordinal();
     assert!(
@@ -124,6 +127,28 @@ fn drain(spool: &mut Spool, disk: &MemoryDisk) -> Vec<Bytes> {
     std::iter::from_fn(|| spool.next(|_| true, disk))
         .map(|(_, frame)| frame)
         .collect()
+}
+
+/// Names, sends and acknowledges until all is delivered, as an aggregator would take it; returns what was sent.
+fn deliver(spool: &mut Spool, disk: &mut MemoryDisk, mut first: Name) -> Vec<Bytes> {
+    let mut sent = Vec::new();
+    spool.resume(&[], |_| true, now(0));
+    while !spool.is_empty() {
+        first.seq += spool.seal(first);
+        commit(spool, disk);
+        let frames = drain(spool, disk);
+        assert!(!frames.is_empty(), "{} batches are left", spool.len());
+        for frame in frames {
+            let (epoch, seq) = catchment_common::wire::sealed_name(&frame).unwrap();
+            let range = SeqRange {
+                first: seq,
+                last: seq,
+            };
+            assert_eq!(spool.acknowledge(epoch, &[range], now(0)), 1);
+            sent.push(frame);
+        }
+    }
+    sent
 }
 
 fn names(frames: &[Bytes]) -> Vec<u64> {
@@ -275,7 +300,7 @@ fn unsealed_batches_get_their_names_when_the_link_is_up_and_keep_them() {
     commit(&mut spool, &mut disk);
     let mut spool = restart(&spool, &disk);
     assert!(spool.holds_others(9));
-    assert_eq!(spool.seal_all(FIRST), 3);
+    assert_eq!(spool.seal(FIRST), 3);
     assert!(
         drain(&mut spool, &disk).is_empty(),
         "the names are not durable yet"
@@ -285,7 +310,7 @@ fn unsealed_batches_get_their_names_when_the_link_is_up_and_keep_them() {
     assert_eq!(names(&sent), [1, 2, 3]);
     let mut again = restart(&spool, &disk);
     assert!(!again.holds_others(9) && again.holds_others(8));
-    assert_eq!(again.seal_all(Name { epoch: 10, seq: 1 }), 0);
+    assert_eq!(again.seal(Name { epoch: 10, seq: 1 }), 0);
     again.resume(&[], |_| true, now(0));
     assert_eq!(
         drain(&mut again, &disk),
@@ -309,7 +334,7 @@ fn what_the_journal_does_not_know_is_cut_off() {
     commit(&mut again, &mut disk);
     let (mut last, found) = Spool::recover(LIMITS, Some(again.ordinal()), &disk).unwrap();
     assert_eq!((found.batches, found.cut_off), (2, 0));
-    last.seal_all(FIRST);
+    last.seal(FIRST);
     commit(&mut last, &mut disk);
     let (_, expected, _, _) = {
         let mut frames = [frame(1, 2), frame(3, 2)].map(|frame| frame.to_vec());
@@ -352,9 +377,8 @@ fn outage(panes: i64, keys: u32) -> (Spool, MemoryDisk, u64, Stats) {
 fn a_long_outage_ends_with_exact_totals_in_wider_panes() {
     // A day of 10 s panes of 50 keys: about 6 MB as closed.
     let (mut spool, mut disk, expected, sum) = outage(8_640, 50);
-    spool.seal_all(FIRST);
-    commit(&mut spool, &mut disk);
-    let (readings, found, pipelines, lost) = totals(&drain(&mut spool, &disk));
+    let sent = deliver(&mut spool, &mut disk, FIRST);
+    let (readings, found, pipelines, lost) = totals(&sent);
     assert_eq!((readings, lost), (expected, 0));
     assert_eq!(found, sum, "every sum, square and extreme is exact");
     assert!(
@@ -375,9 +399,7 @@ fn what_does_not_fit_even_so_is_lost_and_said() {
         assert!(spool.bytes() <= LIMITS.bytes);
     }
     spool = restart(&spool, &disk);
-    spool.seal_all(FIRST);
-    commit(&mut spool, &mut disk);
-    let (readings, _, _, lost) = totals(&drain(&mut spool, &disk));
+    let (readings, _, _, lost) = totals(&deliver(&mut spool, &mut disk, FIRST));
     assert_eq!(
         readings + lost,
         150 * u64::from(keys),
@@ -446,9 +468,9 @@ fn acknowledged_batches_make_room_before_anything_else() {
     spool.expire(now(61));
     commit(&mut spool, &mut disk);
     assert!(
-        spool.bytes() <= spool.segment_bytes() + 30_000,
+        spool.bytes() <= spool.log.segment_bytes() + 30_000,
         "only the last segment is left: {:?}",
-        spool.segments
+        spool.log
     );
 }
 
@@ -474,7 +496,7 @@ fn names_stay_what_they_were_when_the_files_of_earlier_ones_are_gone() {
         spool.push(frame(pane, 2_000), None, Lane::Backlog);
     }
     commit(&mut spool, &mut disk);
-    assert_eq!(spool.seal_all(FIRST), 24);
+    assert_eq!(spool.seal(FIRST), 24);
     commit(&mut spool, &mut disk);
     let sent = drain(&mut spool, &disk);
     let files = disk.list().unwrap().len();
@@ -499,7 +521,7 @@ fn what_is_live_goes_before_the_rest_of_the_backlog() {
         spool.push(frame(pane, 2), None, Lane::Backlog);
     }
     commit(&mut spool, &mut disk);
-    spool.seal_all(FIRST);
+    spool.seal(FIRST);
     commit(&mut spool, &mut disk);
     let mut sent = Vec::new();
     let mut send = |spool: &mut Spool, disk: &MemoryDisk, has_live_room: bool| {
@@ -541,10 +563,7 @@ fn what_comes_in_at_once_and_does_not_fit_is_lost_and_said() {
     }
     commit(&mut spool, &mut disk);
     let mut spool = restart(&spool, &disk);
-    assert!(spool.seal_all(Name { epoch: 10, seq: 1 }) > 0);
-    commit(&mut spool, &mut disk);
-    spool.resume(&[], |_| true, now(0));
-    let sent = drain(&mut spool, &disk);
+    let sent = deliver(&mut spool, &mut disk, Name { epoch: 10, seq: 1 });
     let (readings, _, _, lost) = totals(&sent);
     assert_eq!(readings + lost, count * u64::from(keys));
     assert!(lost > 0 && readings > 0);
@@ -559,7 +578,7 @@ fn a_seal_gives_names_to_what_waits_in_memory_too() {
     commit(&mut spool, &mut disk);
     spool.push(frame(2, 2), None, Lane::Backlog);
     assert_eq!(spool.oldest(9), None);
-    assert_eq!(spool.seal_all(FIRST), 2);
+    assert_eq!(spool.seal(FIRST), 2);
     assert_eq!(spool.oldest(9), Some(1), "a watermark may speak for both");
     assert!(!spool.holds_others(9));
     commit(&mut spool, &mut disk);
@@ -580,7 +599,7 @@ fn a_budget_that_was_made_smaller_is_come_down_to() {
     let job = |spool: &mut Spool, disk: &mut MemoryDisk| {
         let mut is_last = false;
         while !is_last {
-            is_last = spool.prepare(disk);
+            is_last = spool.prepare(None, disk);
             let mut steps = Vec::new();
             spool.take_writes(&mut steps);
             spool.take_removals(&mut steps);
@@ -603,9 +622,7 @@ fn a_budget_that_was_made_smaller_is_come_down_to() {
     assert!(spool.bytes() <= LIMITS.bytes);
     spool.push(frame(count * 360 + 360, keys), None, Lane::Backlog);
     commit(&mut spool, &mut disk);
-    spool.seal_all(FIRST);
-    commit(&mut spool, &mut disk);
-    let (readings, _, _, lost) = totals(&drain(&mut spool, &disk));
+    let (readings, _, _, lost) = totals(&deliver(&mut spool, &mut disk, FIRST));
     assert_eq!(readings + lost, (count as u64 + 2) * u64::from(keys));
     assert!(readings > 0);
 }

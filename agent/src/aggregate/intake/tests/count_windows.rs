@@ -58,7 +58,9 @@ impl Windows {
         let Self { bench, sections, .. } = self;
         bench
             .intake
-            .close_due(&mut bench.journal, |section| sections.extend(rows(section)));
+            .close_due(&mut bench.journal, Pieces::Together, |_, section| {
+                sections.extend(rows(section));
+            });
         std::mem::take(sections)
     }
 }
@@ -116,7 +118,7 @@ fn more_keys_than_fit_cut_windows_short_and_lose_no_reading() {
         journal,
         metrics,
     } = &mut windows.bench;
-    intake.close_all(journal, |section| left.extend(rows(section)));
+    intake.close_all(journal, Pieces::Together, |_, section| left.extend(rows(section)));
     let mut by_window = std::collections::BTreeMap::<(String, i64), u64>::new();
     for (number, key, readings) in left {
         *by_window.entry((key, number)).or_default() += readings;

@@ -15,7 +15,9 @@ fn partials(pipeline: Pipeline, topic: &str, payload: &[u8]) -> (Vec<Section>, V
     } = &mut bench;
     intake.handle_message(now(), Message::of(topic, payload), metrics, journal, |_, _| {});
     let mut sections = Vec::new();
-    intake.close_all(journal, |section| sections.push(section.clone()));
+    intake.close_all(journal, Pieces::Together, |_, section| {
+        sections.push(section.clone());
+    });
     sections.sort_by_key(|section| section.pane);
     (sections, bench.counted())
 }
