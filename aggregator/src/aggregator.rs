@@ -34,11 +34,11 @@ use crate::commit::{Commit, CommitId, Contribution, PaneSource, SourceFault};
 use crate::committed::{Committed, NoRoom};
 use crate::limits::{
     ACKS_MAX, AGENTS_MAX, CHECKPOINT_INTERVAL, COMMIT_BYTES_MAX, COMMIT_RETRY, JOURNAL_BYTES_MAX,
-    LAZY_COMMIT_INTERVAL,
+    LAZY_COMMIT_INTERVAL, LOAD_PIECES, REVISED_PIECE_REST_NS, REVISED_PIECES_FREE, UNREVISED_MAX,
 };
 use crate::lineages::Lineages;
 use crate::merge::Panes;
-use crate::window::{Loader, QueryWindows};
+use crate::window::{Budget, Loader, QueryWindows};
 
 /// Names a connection.
 pub type ConnectionId = u64;
@@ -65,6 +65,8 @@ pub struct Aggregator {
     windows: Vec<QueryWindows>,
     /// The query whose windows are shown first.
     first_query: usize,
+    /// The query whose windows are revised first.
+    first_revised: usize,
     sessions: BTreeMap<ConnectionId, Session>,
     /// Epochs that have greeted, for each agent, the newest first.
     epochs: BTreeMap<String, VecDeque<u64>>,
@@ -82,6 +84,10 @@ pub struct Aggregator {
     next_lazy: Instant,
     /// A pane that a commit needs could not be read: wait until then.
     hold_until: Option<Instant>,
+    /// When windows with late data are next revised.
+    revise_at: Instant,
+    /// Panes brought into memory for them by the commit that is being made.
+    loaded: usize,
     transmits: VecDeque<(ConnectionId, Transmit)>,
 }
 
@@ -131,6 +137,7 @@ impl Aggregator {
             agents: Agents::new(settings.lease),
             windows,
             first_query: 0,
+            first_revised: 0,
             sessions: BTreeMap::new(),
             epochs: BTreeMap::new(),
             forgotten: BTreeSet::new(),
@@ -143,6 +150,8 @@ impl Aggregator {
             next_checkpoint: now.monotonic + CHECKPOINT_INTERVAL,
             next_lazy: now.monotonic + LAZY_COMMIT_INTERVAL,
             hold_until: None,
+            revise_at: now.monotonic,
+            loaded: 0,
             transmits: VecDeque::new(),
         }
     }
@@ -270,8 +279,10 @@ impl Aggregator {
 
     /// Whether frames may be handed in; when not, so much waits to be made durable that they had better wait outside.
     pub fn has_room(&self) -> bool {
+        let waiting: usize = self.windows.iter().map(QueryWindows::waiting).sum();
         self.pending.bytes + self.pending.bytes_refused < COMMIT_BYTES_MAX
             && self.pending.ack_count < ACKS_MAX
+            && waiting < UNREVISED_MAX
     }
 
     /// The next commit to make durable, if there is one and none is under way. When a pane that it needs cannot be
@@ -287,7 +298,8 @@ impl Aggregator {
         let lazy = self.next_lazy <= now.monotonic;
         let deadline = self.window_deadline().is_some_and(|at| at <= now.monotonic);
         let checkpoint = self.next_checkpoint <= now.monotonic || self.journal_bytes >= JOURNAL_BYTES_MAX;
-        if !(self.pending.urgent || lazy || deadline || checkpoint) {
+        let revise = self.is_to_revise() && self.revise_at <= now.monotonic;
+        if !(self.pending.urgent || lazy || deadline || checkpoint || revise) {
             return Ok(None);
         }
         if lazy {
@@ -326,7 +338,10 @@ impl Aggregator {
                 .retry_at
                 .unwrap_or(self.next_lazy + LAZY_COMMIT_INTERVAL);
         }
-        let next = self.next_lazy.min(self.next_checkpoint);
+        let mut next = self.next_lazy.min(self.next_checkpoint);
+        if self.is_to_revise() {
+            next = next.min(self.revise_at);
+        }
         self.window_deadline().map_or(next, |deadline| deadline.min(next))
     }
 
@@ -346,12 +361,27 @@ impl Aggregator {
             windows,
             panes,
             agents,
+            settings,
+            revise_at,
+            first_revised,
             ..
         } = self;
         let mut loader = Loader::new(panes, source, &catalog.pipelines);
-        for (query, windows) in catalog.queries.iter().zip(windows) {
-            windows.prepare(query, agents, now, &mut loader)?;
+        let mut budget = if now.monotonic < *revise_at {
+            Budget::NOTHING
+        } else {
+            Budget::of(settings.due_rows)
+        };
+        let count = windows.len();
+        let first = (*first_revised).min(count);
+        for index in (first..count).chain(0..first) {
+            let had_room = !budget.is_used_up();
+            windows[index].prepare(&catalog.queries[index], agents, now, &mut loader, &mut budget)?;
+            if had_room && budget.is_used_up() {
+                *first_revised = index + 1;
+            }
         }
+        self.loaded = loader.loaded;
         Ok(())
     }
 
@@ -420,7 +450,18 @@ impl Aggregator {
                 self.first_query = index + 1;
             }
         }
+        let merged: usize = self.windows.iter().map(QueryWindows::merged).sum();
+        let pieces = merged + self.loaded * LOAD_PIECES;
+        if pieces > REVISED_PIECES_FREE {
+            let rest = pieces as u64 * REVISED_PIECE_REST_NS / 1_000;
+            self.revise_at = now.monotonic + Span::from_micros(rest.cast_signed());
+        }
         is_behind
+    }
+
+    /// Whether windows with late data wait to be revised.
+    pub fn is_to_revise(&self) -> bool {
+        self.windows.iter().any(QueryWindows::is_to_revise)
     }
 
     // How it is.

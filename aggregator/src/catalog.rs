@@ -8,12 +8,16 @@
 //! full ships old readings under those. A query also reads the coarser ones of all its pipelines: where their panes fit
 //! its windows they are as good as any, and where not, they give rows of their own.
 
+pub mod change;
+
+pub mod since;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use catchment_common::plan::{Column, Pipeline, PipelineId, PipelineSketch, Plan, Query};
+use catchment_common::plan::{Column, Components, Field, Pipeline, PipelineId, PipelineSketch, Plan, Query};
 use catchment_common::sketch::SketchKind;
-use catchment_common::time::Span;
+use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::{AgentPlan, Coarser, SectionView, v1};
 
 use crate::pipelines::Pipelines;
@@ -51,12 +55,16 @@ pub struct RunningQuery {
     pub columns: Vec<Column>,
     /// What the sketches are that they read.
     pub sketches: Vec<SketchKind>,
+    /// Which of the query's fields each of these is about; none if it is about a tag.
+    pub about: Vec<Option<usize>>,
     /// Which of these are series: their places, and the fields that they are of.
     pub series: Vec<(usize, usize)>,
     /// The pipelines whose panes fit its windows, the current one first.
     pub readers: Vec<Reader>,
     /// The coarser pipelines whose panes do not: each of their panes gives rows of its own.
     pub coarse: Vec<Reader>,
+    /// Since when its readings are taken. A window that starts before may lack some; see [`since`].
+    pub since: Timestamp,
 }
 
 /// How a query reads one pipeline.
@@ -66,10 +74,20 @@ pub struct Reader {
     pub pipeline: PipelineId,
     /// Its pane width.
     pub pane: Span,
-    /// For each field of the query its place in the pipeline; none if the pipeline did not have it.
-    pub fields: Vec<Option<usize>>,
+    /// What the pipeline keeps of each field of the query; none if the pipeline does not have it.
+    pub fields: Vec<Option<KeptField>>,
     /// For each sketch of the query its place in the pipeline; none if the pipeline did not have it.
     pub sketches: Vec<Option<usize>>,
+}
+
+/// What a pipeline keeps of a query's field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeptField {
+    /// The field's place in the pipeline.
+    pub place: usize,
+    /// The components that are kept of its values; none if they were rounded to another resolution than the query asks
+    /// for, so that only their count says anything.
+    pub components: Option<Components>,
 }
 
 impl RunningQuery {
@@ -101,10 +119,12 @@ impl RunningQuery {
             aligned: Aligned::new(&query.window),
             columns: query.columns(),
             sketches: query.pipeline().sketch_kinds().collect(),
+            about: about(&query),
             series: series(&query),
             query,
             readers,
             coarse,
+            since: Timestamp::MIN,
         }
     }
 
@@ -124,6 +144,11 @@ impl RunningQuery {
     }
 }
 
+fn about(query: &Query) -> Vec<Option<usize>> {
+    let sketches = query.pipeline().sketches.into_iter();
+    sketches.map(|sketch| sketch.field().map(usize::from)).collect()
+}
+
 fn series(query: &Query) -> Vec<(usize, usize)> {
     let sketches = query.pipeline().sketches.into_iter().enumerate();
     let series = sketches.filter_map(|(place, sketch)| match sketch {
@@ -134,19 +159,34 @@ fn series(query: &Query) -> Vec<(usize, usize)> {
 }
 
 fn reader(query: &Query, id: PipelineId, pipeline: &Pipeline) -> Option<Reader> {
-    let place = |field: &catchment_common::plan::Field| {
-        pipeline
-            .fields
-            .iter()
-            .position(|held| (&held.source, held.resolution) == (&field.source, field.resolution))
-    };
-    let fields: Vec<Option<usize>> = query.fields.iter().map(place).collect();
+    let fields: Vec<Option<KeptField>> = query.fields.iter().map(|field| kept(pipeline, field)).collect();
+    let exact = |field: &Option<KeptField>| field.filter(|kept| kept.components.is_some());
+    let places: Vec<Option<usize>> = { fields.iter() }
+        .map(|field| exact(field).map(|kept| kept.place))
+        .collect();
     ((pipeline.key.len(), pipeline.count) == (query.key.len(), query.window.count())).then_some(Reader {
         pipeline: id,
         pane: pipeline.pane,
-        sketches: pipeline.sketch_places(&query.pipeline(), &fields),
+        sketches: pipeline.sketch_places(&query.pipeline(), &places),
         fields,
     })
+}
+
+/// What a pipeline keeps of a field: at the same resolution, or else how many values there were.
+fn kept(pipeline: &Pipeline, field: &Field) -> Option<KeptField> {
+    let from_it = || { pipeline.fields.iter().enumerate() }.filter(|(_, held)| held.source == field.source);
+    let exact = from_it().find(|(_, held)| held.resolution == field.resolution);
+    let counted = || {
+        from_it().next().map(|(place, _)| KeptField {
+            place,
+            components: None,
+        })
+    };
+    let exact = exact.map(|(place, held)| KeptField {
+        place,
+        components: Some(held.components),
+    });
+    exact.or_else(counted)
 }
 
 impl Catalog {
@@ -237,6 +277,15 @@ impl Catalog {
             pipelines: pipelines.all,
             numbers: pipelines.numbers,
         }
+    }
+
+    /// Notes since when the readings of each query are taken, in the plan's order.
+    #[must_use]
+    pub fn since(mut self, since: impl IntoIterator<Item = Timestamp>) -> Self {
+        for (query, since) in self.queries.iter_mut().zip(since) {
+            query.since = since;
+        }
+        self
     }
 
     /// Puts a first plan into force, in a database of its own.

@@ -166,6 +166,17 @@ pub struct QueryResults {
     pub statuses: Vec<WindowStatus>,
     /// New and revised rows of count windows.
     pub counted: Vec<CountedRow>,
+    /// Windows that have new data and are yet to be revised, of the keys for which that has changed.
+    pub unrevised: Vec<Unrevised>,
+}
+
+/// Windows of a key that are to be revised with the next commits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unrevised {
+    /// The key.
+    pub key: Box<[u8]>,
+    /// The starts of the first and the last window of each stretch; nothing if all are done.
+    pub windows: Vec<(Timestamp, Timestamp)>,
 }
 
 /// A count window of one key and agent.
@@ -208,6 +219,8 @@ pub struct WindowStatus {
     pub end: Timestamp,
     /// Whether all expected agents have passed its end.
     pub is_final: bool,
+    /// Whether it began when the readings of its query were taken already.
+    pub is_whole: bool,
     /// Agents that have passed ÷ agents expected.
     pub coverage: f64,
 }

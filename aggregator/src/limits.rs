@@ -34,6 +34,20 @@ pub const JOURNAL_BYTES_MAX: usize = 64 << 20;
 /// Rows of windows that have become due, for one commit; the window that reaches it is shown whole, the others with the
 /// next commits. After a long outage all its windows are due at once, and live batches would wait for millions of rows.
 pub const DUE_ROWS_MAX: usize = 1 << 15;
+/// Panes of keys that one commit merges for windows with late data: some 50 ms. The window that reaches it is revised
+/// whole, the others with the next commits.
+pub const REVISED_PIECES_MAX: usize = 1 << 19;
+/// Panes that one commit brings back into memory for windows with late data: half a second of an ordinary disk.
+pub const REVISED_LOADS_MAX: usize = 1 << 15;
+/// What bringing a pane into memory costs, in pieces to be merged.
+pub const LOAD_PIECES: usize = 64;
+/// Pieces that cost so little that nobody waits after them.
+pub const REVISED_PIECES_FREE: usize = 1 << 14;
+/// How long revisions rest after each piece, in nanoseconds: three times what it costs. Late data that comes meanwhile for
+/// the same windows costs nothing more, and a wide plan leaves three quarters of the time to live data.
+pub const REVISED_PIECE_REST_NS: u64 = 300;
+/// Stretches of windows to revise that may wait, over all queries and keys; when as many do, no more frames are taken.
+pub const UNREVISED_MAX: usize = 1 << 17;
 /// How often dirty panes are written as columns.
 pub const CHECKPOINT_INTERVAL: Span = Span::from_secs(5);
 /// Things that nobody waits for (counters, last-heard) are committed this often.
@@ -44,6 +58,9 @@ pub const COMMIT_RETRY: Span = Span::from_secs(1);
 pub const STATEMENTS_MAX: usize = 16;
 /// Moments remembered of how the foremost watermark advanced, for each query.
 pub const FRONT_MOMENTS_MAX: usize = 1_024;
+/// Agents that are connected run a new plan by so long after it was put into force: the server looks for one each second,
+/// and the rest is for links that are slow.
+pub const PLAN_ROLLOUT: Span = Span::from_secs(5);
 /// Most keys of one chunk of a stored pane: those of one section.
 pub const CHUNK_KEYS_MAX: usize = catchment_common::limits::BATCH_DELTAS_MAX;
 /// How many gaps before the horizon the panes of sessions stay in memory; longer sessions load theirs when they end.

@@ -22,8 +22,8 @@ use catchment_common::wire::lineage::DatabaseId;
 
 use crate::agents::Standing;
 use crate::aggregator::{Aggregator, Settings};
-use crate::catalog::Catalog;
-use crate::commit::{AppendedBatch, Commit, PaneSource, SourceFault, StoredChunk};
+use crate::catalog::{Catalog, change};
+use crate::commit::{AppendedBatch, Commit, PaneSource, SourceFault, StoredChunk, Unrevised};
 use crate::lineages::Newest;
 use crate::window::Provisional;
 
@@ -136,20 +136,37 @@ pub enum StoreFault {
     Source(#[from] SourceFault),
 }
 
-/// A query whose windows are other ones than its table has.
-pub(crate) fn other_windows(query: &Query) -> StoreFault {
+/// A query whose table cannot be had.
+pub(crate) fn plan_fault(query: &Query, problem: impl Into<String>) -> StoreFault {
     StoreFault::Plan {
         query: query.name.clone(),
-        problem: "its windows were of another kind, size or step; give the query a new name".into(),
+        problem: problem.into(),
     }
 }
 
-/// A query whose rows are known by other columns than its table's.
-pub(crate) fn other_key(query: &Query) -> StoreFault {
-    StoreFault::Plan {
-        query: query.name.clone(),
-        problem: "a table of this name has another key; give the query a new name".into(),
+/// Whether each query of a plan may have the name that it has: each is compared with the newest of its name, however
+/// long ago that was in force. `before` gives the plans of before, the newest first.
+pub(crate) fn check_changes(plan: &Plan, mut before: impl FnMut() -> Result<Option<Plan>>) -> Result<()> {
+    let mut unknown: Vec<&Query> = plan.queries.iter().collect();
+    let mut was_away = false;
+    while !unknown.is_empty()
+        && let Some(before) = before()?
+    {
+        let mut refused = None;
+        unknown.retain(|query| {
+            let last = before.queries.iter().find(|last| last.name == query.name);
+            let problem = last.and_then(|last| change::refusal(last, query, was_away));
+            if let Some(problem) = problem {
+                refused.get_or_insert_with(|| plan_fault(query, problem));
+            }
+            last.is_none()
+        });
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        was_away = true;
     }
+    Ok(())
 }
 
 /// The plan's file that the configuration of the server names.
@@ -168,6 +185,8 @@ pub struct ShownThrough {
     pub through: Timestamp,
     /// The windows shown before all expected agents had passed them.
     pub provisional: Vec<Provisional>,
+    /// The windows that have new data and are yet to be revised.
+    pub unrevised: Vec<Unrevised>,
 }
 
 /// What can be read of a store, also while another process writes to it. Each answer is of one moment; two answers may

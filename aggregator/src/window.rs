@@ -19,22 +19,30 @@ mod aligned;
 
 mod load;
 
+mod merged;
+
+mod revise;
+
 mod rows;
 
 mod session;
+
+mod slide;
+
+mod stretches;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_common::plan::{PipelineId, Window};
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 
-use self::aligned::Touched;
 use self::count::Counted;
+use self::revise::Touched;
 use self::rows::Cut;
 use self::session::Sessions;
 use crate::agents::Agents;
 use crate::catalog::RunningQuery;
-use crate::commit::{PaneSource, QueryResults, SourceFault, Why, WindowStatus};
+use crate::commit::{PaneSource, QueryResults, SourceFault, Unrevised, Why, WindowStatus};
 use crate::limits::PROVISIONAL_MAX;
 use crate::merge::{KeyId, Panes};
 use crate::watermarks::{Coverage, Patience};
@@ -42,6 +50,7 @@ use crate::watermarks::{Coverage, Patience};
 pub use self::aligned::Aligned;
 pub use self::calendar::{UnknownZone, Zone};
 pub use self::load::Loader;
+pub use self::revise::Budget;
 
 /// How far one query has been shown, and what must be shown again.
 #[derive(Debug)]
@@ -52,6 +61,8 @@ pub struct QueryWindows {
     touched_coarse: BTreeMap<(Span, Timestamp), BTreeSet<(PipelineId, KeyId)>>,
     /// Whether windows are due for which there was no room.
     is_behind: bool,
+    /// Pieces merged for revisions at last.
+    merged: usize,
 }
 
 /// What lies behind the horizon and has new data.
@@ -115,14 +126,19 @@ impl Horizon {
     }
 
     /// Provisional windows whose coverage has changed.
-    fn settle(&mut self, coverage: &impl Fn(Timestamp) -> Coverage, results: &mut QueryResults) {
+    fn settle(
+        &mut self,
+        since: Timestamp,
+        coverage: &impl Fn(Timestamp) -> Coverage,
+        results: &mut QueryResults,
+    ) {
         self.provisional.retain(|&(start, end), shown| {
             let current = coverage(end);
             if current.ratio() == *shown {
                 return true;
             }
             *shown = current.ratio();
-            results.statuses.push(status(start, end, current));
+            results.statuses.push(status((start, end), since, current));
             !current.is_complete()
         });
     }
@@ -144,6 +160,7 @@ impl QueryWindows {
             },
             touched_coarse: BTreeMap::new(),
             is_behind: false,
+            merged: 0,
         }
     }
 
@@ -195,13 +212,12 @@ impl QueryWindows {
     }
 
     /// Data was merged into a pane for these keys.
-    pub fn touch(&mut self, query: &RunningQuery, pipeline: PipelineId, pane: Timestamp, keys: &[KeyId]) {
+    pub fn touch(&mut self, pipeline: PipelineId, pane: Timestamp, keys: &[KeyId]) {
         let through = self.horizon.through;
-        match (&mut self.changes, &query.aligned) {
-            (Changes::Fixed(touched), Some(aligned)) => touched.touch(aligned, through, pipeline, pane, keys),
-            (Changes::Sessions(sessions), _) => sessions.touch(through, pipeline, pane, keys),
-            (Changes::Counted(counted), _) => counted.touch(pipeline, pane, keys),
-            (Changes::Fixed(_), None) => {}
+        match &mut self.changes {
+            Changes::Fixed(touched) => touched.touch(through, pipeline, pane, keys),
+            Changes::Sessions(sessions) => sessions.touch(through, pipeline, pane, keys),
+            Changes::Counted(counted) => counted.touch(pipeline, pane, keys),
         }
     }
 
@@ -218,14 +234,40 @@ impl QueryWindows {
         self.horizon.patience.deadline(query.query.patience)
     }
 
-    /// Brings all panes into memory that [`QueryWindows::advance`] will need. When one cannot be read nothing has
-    /// changed.
+    /// What a store gave back of windows that were to be revised.
+    pub fn restore_unrevised(&mut self, unrevised: Unrevised) {
+        if let Changes::Fixed(touched) = &mut self.changes {
+            touched.restore(unrevised);
+        }
+    }
+
+    /// How many keys and panes wait with windows to revise.
+    pub fn waiting(&self) -> usize {
+        match &self.changes {
+            Changes::Fixed(touched) => touched.waiting(),
+            Changes::Sessions(_) | Changes::Counted(_) => 0,
+        }
+    }
+
+    /// Whether windows with new data wait that [`QueryWindows::prepare`] had no room for.
+    pub fn is_to_revise(&self) -> bool {
+        matches!(&self.changes, Changes::Fixed(touched) if touched.is_behind())
+    }
+
+    /// How many pieces were merged for the revisions of the last [`QueryWindows::advance`].
+    pub fn merged(&self) -> usize {
+        self.merged
+    }
+
+    /// Brings all panes into memory that [`QueryWindows::advance`] will need, as far as there is a budget for revisions.
+    /// When one cannot be read nothing has changed.
     pub fn prepare<S: PaneSource>(
         &mut self,
         query: &RunningQuery,
         agents: &Agents,
         now: Now,
         loader: &mut Loader<'_, S>,
+        budget: &mut Budget,
     ) -> Result<(), SourceFault> {
         for &(width, start) in self.touched_coarse.keys() {
             for reader in query.coarse.iter().filter(|reader| reader.pane == width) {
@@ -234,7 +276,9 @@ impl QueryWindows {
         }
         let through = self.horizon.through;
         match (&mut self.changes, &query.aligned) {
-            (Changes::Fixed(touched), Some(aligned)) => touched.prepare(query, aligned, loader),
+            (Changes::Fixed(touched), Some(aligned)) => {
+                touched.prepare(query, aligned, through, loader, budget)
+            }
             (Changes::Sessions(sessions), _) => {
                 let due = self.horizon.due(query, &query.pipelines(), agents, now);
                 sessions.prepare(query, query.query.window.longest(), (through, due), loader)
@@ -293,7 +337,7 @@ impl QueryWindows {
         let mut reached = due;
         match (&mut self.changes, &query.aligned) {
             (Changes::Fixed(touched), Some(aligned)) => {
-                touched.revise(&view, aligned, &mut self.horizon, &mut results);
+                self.merged = touched.revise(&view, aligned, &mut self.horizon, &mut results);
                 reached = aligned::show_due(&view, aligned, &mut self.horizon, due, room, &mut results);
             }
             (Changes::Sessions(sessions), _) => sessions.show(&view, &mut self.horizon, &mut results),
@@ -304,9 +348,11 @@ impl QueryWindows {
             self.horizon.through = reached;
             results.emitted_through = Some(reached);
         }
-        self.horizon.settle(&coverage, &mut results);
-        let changed =
-            results.emitted_through.is_some() || !results.windows.is_empty() || !results.statuses.is_empty();
+        self.horizon.settle(query.since, &coverage, &mut results);
+        let changed = results.emitted_through.is_some()
+            || !results.windows.is_empty()
+            || !results.statuses.is_empty()
+            || !results.unrevised.is_empty();
         changed.then_some(results)
     }
 }
@@ -328,11 +374,12 @@ fn why_due(coverage: Coverage) -> Why {
     }
 }
 
-fn status(start: Timestamp, end: Timestamp, coverage: Coverage) -> WindowStatus {
+fn status((start, end): (Timestamp, Timestamp), since: Timestamp, coverage: Coverage) -> WindowStatus {
     WindowStatus {
         start,
         end,
         is_final: coverage.is_complete(),
+        is_whole: start >= since,
         coverage: coverage.ratio(),
     }
 }

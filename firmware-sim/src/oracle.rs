@@ -16,6 +16,8 @@ pub mod decimal;
 
 pub mod expression;
 
+pub mod history;
+
 pub mod reading;
 
 pub mod window;

@@ -210,7 +210,7 @@ impl Direct {
                     .collect(),
             }
         });
-        let counted = table.counted.iter().map(|((key, number), (counted, _))| {
+        let counted = table.counted.iter().map(|((key, number), (counted, ..))| {
             let tags = catchment_common::key::tags_of(key, query.row_tags().len());
             Row {
                 start: format_time(counted.start.as_micros()),
@@ -237,7 +237,7 @@ impl Direct {
     /// How many rows of a query have been written more than once.
     pub fn revised(&self, query: &Query) -> usize {
         let table = &self.store.tables[&query.name];
-        let counted = table.counted.values().filter(|(_, revision)| *revision > 1);
+        let counted = table.counted.values().filter(|(_, revision, _)| *revision > 1);
         let rows = table.rows.values().filter(|stored| stored.writes > 1);
         rows.count() + counted.count()
     }

@@ -16,6 +16,8 @@ pub mod plans;
 
 mod drawn;
 
+pub mod edits;
+
 pub mod disk;
 
 pub mod broker;
@@ -33,6 +35,8 @@ mod world;
 mod check;
 
 mod count;
+
+mod rows;
 
 mod shrink;
 

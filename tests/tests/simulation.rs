@@ -62,6 +62,20 @@ fn drawn_seeds_0_to_499_equal_the_oracle() {
     assert!(all.rows > 10_000 && all.emitted_early > 0 && all.crashes > 0);
 }
 
+/// The plan is edited while data flows: queries come, go, come back and change in every way.
+#[test]
+fn edited_seeds_0_to_299_show_what_is_known_and_nothing_else() {
+    let mut all = Figures::default();
+    for seed in 0..300 {
+        match sim::run(&Case::edited(seed)) {
+            Ok(figures) => all.add(&figures),
+            Err(fault) => panic!("edited seed {seed}: {fault}"),
+        }
+    }
+    println!("{all:?}");
+    assert!(all.rows > 10_000 && all.counted_rows > 1_000 && all.crashes > 0);
+}
+
 /// With sessions and shifted windows.
 #[test]
 fn seeds_20000_to_20074_end_with_the_truth() {

@@ -52,7 +52,7 @@ impl Aggregator {
             for (query, windows) in self.catalog.queries.iter().zip(&mut self.windows) {
                 if query.reader(view.pipeline).is_some() {
                     is_late |= view.pane < windows.emitted_through();
-                    windows.touch(query, view.pipeline, view.pane, keys);
+                    windows.touch(view.pipeline, view.pane, keys);
                 } else if let Some(reader) = query.coarse_reader(view.pipeline) {
                     windows.touch_coarse(reader.pane, view.pipeline, view.pane, keys);
                 }

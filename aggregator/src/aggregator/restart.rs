@@ -6,7 +6,7 @@ use catchment_common::wire::{Batch, RejectReason, SeqRange, WireFault};
 
 use super::Aggregator;
 use crate::agents::Standing;
-use crate::commit::{AppendedBatch, PaneSource, SetAside, SourceFault, StoredChunk, Unreadable};
+use crate::commit::{AppendedBatch, PaneSource, SetAside, SourceFault, StoredChunk, Unreadable, Unrevised};
 use crate::lineages::Newest;
 use crate::window::{Loader, Provisional};
 
@@ -59,6 +59,11 @@ impl Aggregator {
         provisional: impl Iterator<Item = Provisional>,
     ) {
         self.windows[index].restore(emitted_through, provisional);
+    }
+
+    /// Windows of a query that were to be revised.
+    pub fn restore_unrevised(&mut self, index: usize, unrevised: Unrevised) {
+        self.windows[index].restore_unrevised(unrevised);
     }
 
     /// A stored chunk of a pane that may still be needed. If it cannot be read, it is set aside with the next commit.

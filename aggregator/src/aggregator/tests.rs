@@ -6,13 +6,15 @@ mod closure;
 
 mod coarse;
 
+mod late;
+
 mod origins;
 
 mod session;
 
 mod time;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use catchment_common::limits::BATCH_DELTAS_MAX;
 use catchment_common::metrics::Counter;
@@ -31,11 +33,15 @@ use crate::testing::{
 
 /// Keeps checkpoints as a store would.
 #[derive(Default)]
-struct Chunks(RefCell<BTreeMap<(PipelineId, Timestamp, u32), Vec<u8>>>);
+struct Chunks {
+    all: RefCell<BTreeMap<(PipelineId, Timestamp, u32), Vec<u8>>>,
+    /// How often it was asked for a pane.
+    asked: Cell<usize>,
+}
 
 impl Chunks {
     fn apply(&self, commit: &Commit) {
-        let mut all = self.0.borrow_mut();
+        let mut all = self.all.borrow_mut();
         for pane in commit.checkpoint.iter().flat_map(|checkpoint| &checkpoint.panes) {
             all.retain(|(pipeline, start, _), _| (*pipeline, *start) != (pane.pipeline, pane.start));
             for (number, columns) in (0..).zip(&pane.chunks) {
@@ -47,7 +53,8 @@ impl Chunks {
 
 impl PaneSource for Chunks {
     fn chunks(&self, pipeline: PipelineId, pane: Timestamp) -> Result<Vec<StoredChunk>, SourceFault> {
-        let all = self.0.borrow();
+        self.asked.set(self.asked.get() + 1);
+        let all = self.all.borrow();
         Ok(all
             .range((pipeline, pane, 0)..=(pipeline, pane, u32::MAX))
             .map(|((_, _, number), columns)| StoredChunk {
@@ -63,7 +70,7 @@ impl PaneSource for Chunks {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<Timestamp>, SourceFault> {
-        let all = self.0.borrow();
+        let all = self.all.borrow();
         let range = all.range((pipeline, from, 0)..=(pipeline, to, u32::MAX));
         let starts: BTreeSet<Timestamp> = range.map(|((_, start, _), _)| *start).collect();
         Ok(starts.into_iter().collect())
@@ -577,7 +584,7 @@ fn large_panes_are_stored_in_chunks_and_come_back_whole() {
     world.heartbeat(1, 1, 2, 1_000);
     world.settle(1);
     world.settle(20);
-    assert_eq!(world.chunks.0.borrow().len(), 2);
+    assert_eq!(world.chunks.all.borrow().len(), 2);
     world.frame(21, 1, batch(3, 100, &[("k05999", &[1])])).unwrap();
     world.settle(21);
     assert_eq!(world.rows.len(), 6_000);

@@ -11,12 +11,11 @@ use catchment_common::time::Timestamp;
 use catchment_common::wire::SeqRange;
 use catchment_common::wire::lineage::DatabaseId;
 
-pub use self::table::{CountedName, RowName, Stored, Table, Written};
-use super::{
-    PlanFile, Reads, Result, ShownThrough, Store, TakeBatch, TakeChunk, TakeRange, other_key, other_windows,
-};
+pub use self::table::{CountedName, Defined, RowName, Stored, Table, Written};
+use super::{PlanFile, Reads, Result, ShownThrough, Store, TakeBatch, TakeChunk, TakeRange, check_changes};
 use crate::agents::{About, Standing};
 use crate::catalog::Catalog;
+use crate::catalog::since::{self, standing};
 use crate::commit::{
     AgentRow, AppendedBatch, Checkpoint, Commit, Contribution, Forgotten, PaneSource, SetAside, SourceFault,
     StoredChunk, Unreadable,
@@ -38,14 +37,16 @@ pub struct Memory {
     /// Nonces given out, in this state of the database or any other.
     nonces: u64,
     plan: Plan,
-    /// The texts of all plans, the newest last.
+    /// Every plan that was put into force, the newest last.
+    plans: Vec<Plan>,
+    /// Their texts.
     sources: Vec<String>,
     plan_file: Option<PlanFile>,
     pipelines: Pipelines,
     /// The largest plan version that may have been given out.
     plan_floor: u64,
-    /// The pipeline that each query is on.
-    own: BTreeMap<String, PipelineId>,
+    /// The pipeline that each query is on, and how long.
+    own: BTreeMap<String, since::Standing>,
     batches: Vec<AppendedBatch>,
     /// For each agent and epoch the first seqs of ranges, with their last.
     committed: BTreeMap<(String, u64), BTreeMap<u64, u64>>,
@@ -95,16 +96,48 @@ impl Memory {
 
     /// An older state of this store takes its place, as the `restore` command does it: what was given out stays known,
     /// and the newer plan is put into force again.
-    pub fn restore_backup(&mut self, backup: &Self) {
+    pub fn restore_backup(&mut self, backup: &Self, now: Timestamp) {
         let replaced = std::mem::replace(self, backup.clone());
         self.pipelines = replaced.pipelines;
         self.nonces = replaced.nonces;
         self.plan_floor = replaced.plan_floor.max(replaced.plan.version);
         if replaced.plan.version > self.plan.version {
             let source = replaced.sources.last().cloned().unwrap_or_default();
-            self.apply_plan(replaced.plan, &source, Timestamp::MIN)
-                .expect("it was in force");
+            self.put_into_force(replaced.plan, &source, now);
         }
+    }
+
+    /// Every plan that was put into force, the newest last.
+    pub fn plans(&self) -> &[Plan] {
+        &self.plans
+    }
+
+    /// How long the queries of the plan in force have been in plans.
+    fn in_force(&self) -> BTreeMap<String, since::Standing> {
+        let queries = { self.plan.queries.iter() }.map(|query| (query.name.clone(), self.own[&query.name]));
+        queries.collect()
+    }
+
+    /// Puts a plan into force, whatever was before.
+    fn put_into_force(&mut self, mut plan: Plan, source: &str, now: Timestamp) -> u64 {
+        let before = (!self.sources.is_empty()).then(|| self.in_force());
+        plan.version = self.plan.version.max(self.plan_floor) + 1;
+        let (database, nonces) = (self.database, &mut self.nonces);
+        let nonce = || {
+            *nonces += 1;
+            hash(format!("{} {nonces}", database.0).as_bytes())
+        };
+        let (own, _) = self.pipelines.assign(&plan, nonce);
+        for (query, id) in plan.queries.iter().zip(own) {
+            let name = query.name.clone();
+            let standing = standing(&name, id, before.as_ref(), now);
+            self.own.insert(name.clone(), standing);
+            self.tables.entry(name).or_insert_with(|| Table::of(query));
+        }
+        self.plans.push(plan.clone());
+        self.plan = plan;
+        self.sources.push(source.to_owned());
+        self.plan.version
     }
 
     fn set_aside(&mut self, aside: &SetAside) {
@@ -227,32 +260,10 @@ impl Memory {
 }
 
 impl Store for Memory {
-    fn apply_plan(&mut self, mut plan: Plan, source: &str, _: Timestamp) -> Result<u64> {
-        for query in &plan.queries {
-            let mut before = self.plan.queries.iter();
-            if before.any(|old| old.name == query.name && old.window != query.window) {
-                return Err(other_windows(query));
-            }
-            let table = self.tables.get(&query.name);
-            if table.is_some_and(|table| table.key != Table::of(query).key) {
-                return Err(other_key(query));
-            }
-        }
-        plan.version = self.plan.version.max(self.plan_floor) + 1;
-        let (database, nonces) = (self.database, &mut self.nonces);
-        let nonce = || {
-            *nonces += 1;
-            hash(format!("{} {nonces}", database.0).as_bytes())
-        };
-        let (own, _) = self.pipelines.assign(&plan, nonce);
-        for (query, id) in plan.queries.iter().zip(own) {
-            let name = query.name.clone();
-            self.own.insert(name.clone(), id);
-            self.tables.entry(name).or_insert_with(|| Table::of(query));
-        }
-        self.plan = plan;
-        self.sources.push(source.to_owned());
-        Ok(self.plan.version)
+    fn apply_plan(&mut self, plan: Plan, source: &str, now: Timestamp) -> Result<u64> {
+        let mut before = self.plans.iter().rev().cloned();
+        check_changes(&plan, || Ok(before.next()))?;
+        Ok(self.put_into_force(plan, source, now))
     }
 
     fn set_plan_file(&mut self, file: Option<&PlanFile>) -> Result<()> {
@@ -268,7 +279,7 @@ impl Store for Memory {
         for results in &commit.results {
             let name = &commit.queries[results.query].name;
             if let Some(table) = self.tables.get_mut(name) {
-                table.write(results, commit.at);
+                table.write(results, &commit.queries, commit.at);
             }
         }
         match &commit.checkpoint {
@@ -297,8 +308,10 @@ impl Reads for Memory {
 
     fn catalog(&self) -> Result<Catalog> {
         let queries = || self.plan.queries.iter();
-        let own: Vec<PipelineId> = queries().map(|query| self.own[&query.name]).collect();
-        Ok(Catalog::new(self.plan.clone(), self.pipelines.clone(), &own))
+        let own = queries().map(|query| self.own[&query.name]);
+        let (own, since): (Vec<_>, Vec<_>) = own.map(|own| (own.pipeline, own.since)).unzip();
+        let catalog = Catalog::new(self.plan.clone(), self.pipelines.clone(), &own);
+        Ok(catalog.since(since))
     }
 
     fn database(&self) -> Result<DatabaseId> {
@@ -368,6 +381,7 @@ impl Reads for Memory {
         Ok(shown.map(|(through, table)| ShownThrough {
             through,
             provisional: table.provisional(),
+            unrevised: table.unrevised.values().cloned().collect(),
         }))
     }
 

@@ -23,6 +23,9 @@ pub(super) fn restore(store: &impl Reads, settings: Settings, now: Now) -> Resul
     {
         if let Some(shown) = store.shown_through(query)? {
             aggregator.restore_query(index, shown.through, shown.provisional.into_iter());
+            for unrevised in shown.unrevised {
+                aggregator.restore_unrevised(index, unrevised);
+            }
         }
     }
     let pipelines: Vec<PipelineId> = aggregator.catalog().pipelines.keys().copied().collect();

@@ -248,10 +248,7 @@ pub(crate) fn a_plan_that_does_not_fit_changes_nothing(mut store: impl Reopen) {
             PLAN.replace("10s", "20s"),
             "its windows were of another kind, size or step; give the query a new name",
         ),
-        (
-            other_key,
-            "a table of this name has another key; give the query a new name",
-        ),
+        (other_key, "it had another key; give the query a new name"),
     ] {
         let fault = StoreFault::Plan {
             query: "q".into(),

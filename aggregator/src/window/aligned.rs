@@ -1,17 +1,13 @@
-//! Windows whose bounds are fixed beforehand: which of them hold a pane, are due, or have new data.
+//! Windows whose bounds are fixed beforehand: which of them hold a pane, and which are due.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use catchment_common::plan::{Hopping, PipelineId, Window};
-use catchment_common::time::Timestamp;
+use catchment_common::plan::{Hopping, Window};
+use catchment_common::time::{Span, Timestamp};
 
 use super::calendar::{Calendar, Zone};
-use super::load::Loader;
-use super::rows::{self, Cut};
+use super::rows::Cut;
 use super::{Horizon, View, why_due};
-use crate::catalog::RunningQuery;
-use crate::commit::{PaneSource, QueryResults, SourceFault, Why};
-use crate::merge::KeyId;
+use crate::commit::QueryResults;
+use crate::merge::PipelinePanes;
 use crate::watermarks::Coverage;
 
 /// Where windows start and end.
@@ -45,75 +41,71 @@ impl Aligned {
         hopping.into_iter().flatten().chain(calendar)
     }
 
+    /// The start of the window after the one that starts here.
+    pub(super) fn next(&self, start: Timestamp) -> Timestamp {
+        match self {
+            Self::Hopping(hopping) => start.plus(hopping.every),
+            Self::Calendar(_) => self.end(start),
+        }
+    }
+
+    /// How far apart starts are, where all are alike; nothing where they are not.
+    pub(super) fn step(&self) -> Span {
+        match self {
+            Self::Hopping(hopping) => hopping.every,
+            Self::Calendar(_) => Span::ZERO,
+        }
+    }
+
+    /// The first window from `first` on, which is a start, that ends after an instant.
+    fn first_after(&self, first: Timestamp, after: Timestamp) -> Timestamp {
+        match self {
+            Self::Hopping(hopping) if self.end(first) <= after => {
+                hopping.last_start(after.minus(hopping.size)).plus(hopping.every)
+            }
+            Self::Calendar(calendar) if self.end(first) <= after => calendar.around(after).0,
+            Self::Hopping(_) | Self::Calendar(_) => first,
+        }
+    }
+
+    /// The first and the last window over a pane that end by `through`.
+    pub(super) fn shown_over(&self, pane: Timestamp, through: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let first = self.over(pane).next()?;
+        let last = match self {
+            Self::Hopping(hopping) => {
+                let last = hopping.last_start(through.minus(hopping.size));
+                last.min(hopping.last_start(pane))
+            }
+            Self::Calendar(_) => first,
+        };
+        (first <= last && self.end(last) <= through).then_some((first, last))
+    }
+
+    /// How many windows start from `first` to `last`, which are two of them.
+    pub(super) fn count(&self, first: Timestamp, last: Timestamp) -> usize {
+        match self {
+            Self::Hopping(hopping) => {
+                let steps = last.since(first).as_micros() / hopping.every.as_micros().max(1);
+                usize::try_from(steps).unwrap_or(0) + 1
+            }
+            // Those of a calendar stand alone.
+            Self::Calendar(_) => 1,
+        }
+    }
+
+    /// The last of at most so many windows, one at least, from `first` to `last`, and how many those are.
+    pub(super) fn reach(&self, first: Timestamp, last: Timestamp, most: usize) -> (Timestamp, usize) {
+        let count = self.count(first, last).min(most.max(1));
+        let steps = i64::try_from(count - 1).unwrap_or(0);
+        let reach = self.step().as_micros().saturating_mul(steps);
+        (first.plus(Span::from_micros(reach)), count)
+    }
+
     /// The end of the window that starts here.
     pub fn end(&self, start: Timestamp) -> Timestamp {
         match self {
             Self::Hopping(hopping) => start.plus(hopping.size),
             Self::Calendar(calendar) => calendar.around(start).1,
-        }
-    }
-}
-
-/// Windows behind the horizon with new data: start, then pipeline and key.
-#[derive(Debug, Default)]
-pub(super) struct Touched(BTreeMap<Timestamp, BTreeSet<(PipelineId, KeyId)>>);
-
-impl Touched {
-    /// Data was merged into a pane for these keys.
-    pub(super) fn touch(
-        &mut self,
-        aligned: &Aligned,
-        through: Timestamp,
-        pipeline: PipelineId,
-        pane: Timestamp,
-        keys: &[KeyId],
-    ) {
-        // The windows over a pane end after it does; of the earliest of them the cheap test is enough for live data.
-        if pane >= through {
-            return;
-        }
-        for start in aligned.over(pane) {
-            if aligned.end(start) <= through {
-                self.0
-                    .entry(start)
-                    .or_default()
-                    .extend(keys.iter().map(|&key| (pipeline, key)));
-            }
-        }
-    }
-
-    /// Brings all panes of the windows that got new data into memory.
-    pub(super) fn prepare<S: PaneSource>(
-        &self,
-        query: &RunningQuery,
-        aligned: &Aligned,
-        loader: &mut Loader<'_, S>,
-    ) -> Result<(), SourceFault> {
-        for &start in self.0.keys() {
-            for reader in &query.readers {
-                loader.load_each(reader.pipeline, start, aligned.end(start))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Rows of the windows that got new data.
-    pub(super) fn revise<C: Fn(Timestamp) -> Coverage>(
-        &mut self,
-        view: &View<'_, C>,
-        aligned: &Aligned,
-        horizon: &mut Horizon,
-        results: &mut QueryResults,
-    ) {
-        for (start, touched) in std::mem::take(&mut self.0) {
-            let end = aligned.end(start);
-            // A window that is watched already stays so: its other rows have yet to learn of a new status.
-            if !horizon.provisional.contains_key(&(start, end)) {
-                horizon.watch(start, end, (view.coverage)(end));
-            }
-            let keys = rows::keys_of(view.panes, touched);
-            let rows = view.rows(Cut::window(start, end), Why::LateData, keys);
-            results.windows.push(rows);
         }
     }
 }
@@ -129,7 +121,7 @@ pub(super) fn show_due<C: Fn(Timestamp) -> Coverage>(
     results: &mut QueryResults,
 ) -> Timestamp {
     let mut reached = horizon.through;
-    for start in due(view, aligned, horizon.through, through) {
+    for start in Due::new(view, aligned, horizon.through, through) {
         if *room == 0 {
             return reached;
         }
@@ -145,25 +137,48 @@ pub(super) fn show_due<C: Fn(Timestamp) -> Coverage>(
     through
 }
 
-/// The windows with data that end after `after` and by `through`.
-fn due<C>(
-    view: &View<'_, C>,
-    aligned: &Aligned,
-    after: Timestamp,
+/// The windows with data that end after the horizon and by `through`, from the earliest on.
+struct Due<'d> {
+    aligned: &'d Aligned,
+    pipelines: Vec<&'d PipelinePanes>,
+    /// The next window may start here, if any does.
+    next: Option<Timestamp>,
     through: Timestamp,
-) -> BTreeSet<Timestamp> {
-    let (query, mut due) = (view.query, BTreeSet::new());
-    for reader in &query.readers {
-        let Some(pipeline) = view.panes.pipeline(reader.pipeline) else {
-            continue;
+}
+
+impl<'d> Due<'d> {
+    fn new<C>(view: &View<'d, C>, aligned: &'d Aligned, after: Timestamp, through: Timestamp) -> Self {
+        let readers = view.query.readers.iter();
+        let pipelines = readers.filter_map(|reader| view.panes.pipeline(reader.pipeline));
+        let mut due = Self {
+            aligned,
+            pipelines: pipelines.collect(),
+            next: None,
+            through,
         };
-        for (pane, _) in pipeline.range(after.minus(query.query.window.longest())..through) {
-            let ends_in_time = |start: &Timestamp| {
-                let end = aligned.end(*start);
-                after < end && end <= through
-            };
-            due.extend(aligned.over(pane).filter(ends_in_time));
-        }
+        let earliest = due.first_pane(after.minus(view.query.query.window.longest()));
+        let first = earliest.and_then(|pane| aligned.over(pane).next());
+        due.next = first.map(|first| aligned.first_after(first, after));
+        due
     }
-    due
+
+    /// The first pane in memory that starts at or after this.
+    fn first_pane(&self, from: Timestamp) -> Option<Timestamp> {
+        let first = |pipeline: &&PipelinePanes| pipeline.range(from..).next().map(|(start, _)| start);
+        self.pipelines.iter().filter_map(first).min()
+    }
+}
+
+impl Iterator for Due<'_> {
+    type Item = Timestamp;
+
+    fn next(&mut self) -> Option<Timestamp> {
+        let from = self.next.take()?;
+        // Where there are no panes there are no rows, so those windows are passed over.
+        let pane = self.first_pane(from)?;
+        let start = self.aligned.over(pane).next()?.max(from);
+        let is_due = self.aligned.end(start) <= self.through;
+        self.next = is_due.then(|| self.aligned.next(start));
+        is_due.then_some(start)
+    }
 }

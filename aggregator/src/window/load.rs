@@ -17,6 +17,8 @@ pub struct Loader<'l, S> {
     pipelines: &'l BTreeMap<PipelineId, Pipeline>,
     /// For each pipeline a range of pane starts of which all that are stored are in memory.
     whole: BTreeMap<PipelineId, (Timestamp, Timestamp)>,
+    /// Panes brought into memory.
+    pub loaded: usize,
 }
 
 impl<'l, S: PaneSource> Loader<'l, S> {
@@ -27,6 +29,7 @@ impl<'l, S: PaneSource> Loader<'l, S> {
             source,
             pipelines,
             whole: BTreeMap::new(),
+            loaded: 0,
         }
     }
 
@@ -35,27 +38,10 @@ impl<'l, S: PaneSource> Loader<'l, S> {
         if self.panes.holds(pipeline, pane) {
             return Ok(());
         }
+        self.loaded += 1;
         for chunk in self.source.chunks(pipeline, pane)? {
             self.panes
                 .load((pipeline, pane), self.pipelines.get(&pipeline), &chunk);
-        }
-        Ok(())
-    }
-
-    /// Brings all panes of a pipeline into memory that start in `from..to`, one by one: for ranges of few panes.
-    pub(super) fn load_each(
-        &mut self,
-        pipeline: PipelineId,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> Result<(), SourceFault> {
-        let Some(width) = self.pipelines.get(&pipeline).map(|pipeline| pipeline.pane) else {
-            return Ok(());
-        };
-        let mut pane = from;
-        while pane < to {
-            self.load(pipeline, pane)?;
-            pane = pane.plus(width);
         }
         Ok(())
     }

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use catchment_common::limits::WINDOW_STEP_MIN;
-use catchment_common::lower::{self, lower};
-use catchment_common::plan::{Column, PipelineId, Query};
-use catchment_common::sketch::{Course, Series, Sketch, SketchKind, empty_row};
+use catchment_common::plan::PipelineId;
 use catchment_common::stats::Stats;
 use catchment_common::time::{Span, Timestamp};
 
+use super::merged::{Merged, Piece};
 use super::session::{Part, ends};
 use super::{View, status};
 use crate::catalog::{Reader, RunningQuery};
@@ -90,17 +89,6 @@ impl Cut {
     }
 }
 
-/// What a key has over a cut.
-struct Merged {
-    readings: u64,
-    /// For each field of the query.
-    stats: Vec<Stats>,
-    /// For each sketch of the query.
-    sketches: Vec<Sketch>,
-    /// At the places of series: see [`Courses::through`].
-    courses: Vec<Option<Course>>,
-}
-
 /// The keys behind these numbers, in order.
 pub(super) fn keys_of(panes: &Panes, touched: BTreeSet<(PipelineId, KeyId)>) -> Vec<Box<[u8]>> {
     let keys = touched
@@ -138,136 +126,57 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
     /// The rows of these keys, of those that have any data in the cut.
     pub(super) fn rows(&self, cut: Cut, why: Why, keys: Vec<Box<[u8]>>) -> WindowRows {
         WindowRows {
-            status: status(cut.start, cut.end, (self.coverage)(cut.end)),
+            status: status((cut.start, cut.end), self.query.since, (self.coverage)(cut.end)),
             why,
             is_coarse: cut.kind == Kind::Coarse,
             is_session: cut.kind == Kind::Session,
-            rows: keys.into_iter().filter_map(|key| self.row(cut, key)).collect(),
+            rows: keys.into_iter().filter_map(|key| self.row(cut, key).0).collect(),
         }
     }
 
     /// The row of a key and count window, and the times of its first and last.
     pub(super) fn counted(&self, cut: Cut, key: Box<[u8]>) -> Option<(Row, Part)> {
-        let merged = self.merge(cut, &key);
-        let (first, last) = ends(&merged.stats)?;
-        let row = self.lower(key, &merged, last.since(first))?;
+        let (merged, _) = self.merge(cut, &key);
+        let (first, last) = merged.ends()?;
+        let row = merged.lower(key, last.since(first))?;
         Some((row, (first, last)))
     }
 
-    /// The row of a key over the cut.
-    fn row(&self, cut: Cut, key: Box<[u8]>) -> Option<Row> {
-        let merged = self.merge(cut, &key);
-        self.lower(key, &merged, cut.size())
+    /// The row of a key over the cut, and how many pieces were merged for it.
+    pub(super) fn row(&self, cut: Cut, key: Box<[u8]>) -> (Option<Row>, usize) {
+        let (merged, pieces) = self.merge(cut, &key);
+        (merged.lower(key, cut.size()), pieces)
     }
 
-    /// Merges a key's panes over the cut, from all pipelines that it is assembled from.
-    fn merge(&self, cut: Cut, key: &[u8]) -> Merged {
-        let RunningQuery {
-            query,
-            sketches: kinds,
-            series,
-            ..
-        } = self.query;
-        let mut readings = 0_u64;
-        let mut stats = vec![Stats::IDENTITY; query.fields.len()];
-        let mut sketches = empty_row(kinds.iter().copied());
-        let mut courses = Courses::new(query, series);
+    /// Merges a key's panes over the cut; returns how many there are, too.
+    fn merge(&self, cut: Cut, key: &[u8]) -> (Merged<'_>, usize) {
+        let (mut merged, mut pieces) = (Merged::new(self.query), 0);
+        self.each(cut, key, |_, piece| {
+            merged.add(piece);
+            pieces += 1;
+        });
+        (merged, pieces)
+    }
+
+    /// Hands out a key's part of each pane of a cut with the pane's start, from all pipelines that it is assembled from.
+    pub(super) fn each<'s>(&'s self, cut: Cut, key: &[u8], mut take: impl FnMut(Timestamp, Piece<'s>)) {
         for reader in cut.readers(self.query) {
             let Some(pipeline) = self.panes.pipeline(reader.pipeline) else {
                 continue;
             };
             let Some(id) = pipeline.find(key) else { continue };
-            for (_, pane) in pipeline.range(cut.earliest(reader.pane)..cut.end) {
-                let Some((count, partials)) = pane.row(id).filter(|(_, partials)| cut.has(partials)) else {
+            for (start, pane) in pipeline.range(cut.earliest(reader.pane)..cut.end) {
+                let Some((readings, stats)) = pane.row(id).filter(|(_, stats)| cut.has(stats)) else {
                     continue;
                 };
-                readings = readings.saturating_add(count);
-                for (merged, place) in stats.iter_mut().zip(&reader.fields) {
-                    if let Some(more) = place.and_then(|place| partials.get(place)) {
-                        merged.merge(more);
-                    }
-                }
-                if sketches.is_empty() {
-                    continue;
-                }
-                let held = pane.sketches(id);
-                for ((merged, place), &kind) in sketches.iter_mut().zip(&reader.sketches).zip(kinds) {
-                    let more = place.and_then(|place| held.get(place));
-                    if let Some(more) = more.filter(|_| kind != SketchKind::Series) {
-                        merged.merge(kind, more);
-                    }
-                }
-                courses.add(reader, partials, held);
+                let piece = Piece {
+                    reader,
+                    readings,
+                    stats,
+                    sketches: pane.sketches(id),
+                };
+                take(start, piece);
             }
         }
-        Merged {
-            courses: courses.through(kinds.len()),
-            readings,
-            stats,
-            sketches,
-        }
-    }
-
-    /// What stands in a row that covers so much time; none without readings.
-    fn lower(&self, key: Box<[u8]>, merged: &Merged, span: Span) -> Option<Row> {
-        let RunningQuery { query, columns, .. } = self.query;
-        let held = lower::Merged {
-            stats: &merged.stats,
-            sketches: &merged.sketches,
-            courses: &merged.courses,
-        };
-        let answer = |column: &Column| lower(query, column, held, span);
-        (merged.readings > 0).then(|| Row {
-            key,
-            readings: merged.readings,
-            values: columns.iter().map(answer).collect(),
-        })
-    }
-}
-
-/// The series of one row, gathered pane by pane.
-///
-/// Their panes are not merged: a window may have far more points than a pane, and needs them once.
-struct Courses<'p> {
-    query: &'p Query,
-    /// For each series its place among the sketches, and the field that it is of.
-    series: &'p [(usize, usize)],
-    /// For each its panes; none if one of them has values whose points were not kept.
-    panes: Vec<Option<Vec<&'p Series>>>,
-}
-
-impl<'p> Courses<'p> {
-    fn new(query: &'p Query, series: &'p [(usize, usize)]) -> Self {
-        Self {
-            query,
-            series,
-            panes: vec![Some(Vec::new()); series.len()],
-        }
-    }
-
-    /// Adds a pane with these partials and sketches, read by `reader`.
-    fn add(&mut self, reader: &Reader, partials: &[Stats], sketches: &'p [Sketch]) {
-        for (&(place, field), panes) in self.series.iter().zip(&mut self.panes) {
-            let held = reader.sketches[place].and_then(|place| sketches.get(place));
-            if let (Some(Sketch::Series(series)), Some(panes)) = (held, &mut *panes) {
-                panes.push(series);
-                continue;
-            }
-            // An earlier plan's pane: no answer is better than one about some of the values.
-            let partial = reader.fields[field].and_then(|field| partials.get(field));
-            if partial.is_some_and(|partial| partial.count > 0) {
-                *panes = None;
-            }
-        }
-    }
-
-    /// The courses, at the places of their sketches.
-    fn through(self, sketches: usize) -> Vec<Option<Course>> {
-        let mut courses = vec![None; if self.series.is_empty() { 0 } else { sketches }];
-        for (&(place, field), panes) in self.series.iter().zip(self.panes) {
-            let rules = self.query.fields[field].kind.rules();
-            courses[place] = panes.and_then(|panes| Course::through(panes, rules));
-        }
-        courses
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::plan::{Aggregate, Column, FieldKind, Query, Shown, Window};
+use catchment_common::plan::{Aggregate, Column, Field, FieldKind, FieldSource, Query, Shown, Window};
 use catchment_common::time::Span;
 use num_bigint::BigInt;
 
@@ -139,6 +139,45 @@ impl Contents {
         }
     }
 
+    /// Adds what a window of this query would have of another one's contents: of the fields that both have, at the same
+    /// resolution, and of the functions that both ask for.
+    pub fn adopt(&mut self, query: &Query, other: &Self, of: &Query) {
+        self.readings += other.readings;
+        for (field, held) in query.fields.iter().zip(&mut self.fields) {
+            let same = |(theirs, _): &(&Field, _)| {
+                (&theirs.source, theirs.resolution) == (&field.source, field.resolution)
+            };
+            let more = of.fields.iter().zip(&other.fields).find(same);
+            match (held, more.and_then(|(_, values)| values.as_ref())) {
+                (Some(values), Some(more)) => values.merge(more),
+                (held @ None, Some(more)) => *held = Some(more.clone()),
+                (_, None) => {}
+            }
+        }
+        for (aggregate, held) in query.aggregates.iter().zip(&mut self.watched) {
+            let theirs = of.aggregates.iter().position(|theirs| theirs == aggregate);
+            if let Some(more) = theirs.and_then(|place| other.watched.get(place)) {
+                sketch::add(held, more);
+            }
+        }
+    }
+
+    /// How many values from this source it has, at whatever resolution; `of` is the query whose contents it is.
+    pub fn values_from(&self, of: &Query, source: &FieldSource) -> u64 {
+        let field = of.fields.iter().position(|field| field.source == *source);
+        let values = field.and_then(|field| self.fields[field].as_ref());
+        values.map_or(0, |values| values.count)
+    }
+
+    /// The answer to `count` or `rate`, of so many values over so much time.
+    pub fn of_count(aggregate: &Aggregate, count: u64, size: Span) -> Answer {
+        match aggregate {
+            Aggregate::Rate if size == Span::ZERO => Answer::None,
+            Aggregate::Rate => Answer::Fraction(BigInt::from(count) * 1_000_000, size.as_micros().into()),
+            _ => Answer::Count(count),
+        }
+    }
+
     /// The answer to a column of the query.
     pub fn column(&self, query: &Query, column: &Column, size: Span) -> Answer {
         let aggregate = &query.aggregates[column.aggregate];
@@ -222,12 +261,8 @@ impl Contents {
         let values = self.fields.get(field).and_then(Option::as_ref);
         let count = values.map_or(0, |values| values.count);
         match (aggregate, values) {
-            (Aggregate::Count, _) => Answer::Count(count),
             // All at one instant.
-            (Aggregate::Rate, _) if size == Span::ZERO => Answer::None,
-            (Aggregate::Rate, _) => {
-                Answer::Fraction(BigInt::from(count) * 1_000_000, size.as_micros().into())
-            }
+            (Aggregate::Count | Aggregate::Rate, _) => Self::of_count(aggregate, count, size),
             (_, None) => Answer::None,
             (_, Some(values)) => values.answer(aggregate),
         }

@@ -1,5 +1,5 @@
-//! Runs seeds of the simulator: `simulate --start S --seeds N`, with `--drawn` the ones that draw plan and stream. A
-//! failing one is shrunk and its trace printed.
+//! Runs seeds of the simulator: `simulate --start S --seeds N`, with `--drawn` the ones that draw plan and stream, with
+//! `--edited` the ones in which the plan is edited all the time. A failing one is shrunk and its trace printed.
 //!
 //! Without `--start` the first seed is the clock's second times a million, and is printed before the run: a sweep that
 //! begins where another did finds nothing new.
@@ -7,7 +7,8 @@
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use catchment_tests::sim::{self, Figures, case::Case};
+use catchment_tests::sim::case::{Case, Fault};
+use catchment_tests::sim::{self, Figures};
 
 /// Lines of a trace that are printed: its end says most.
 const TRACE_LINES_MAX: usize = 400;
@@ -25,7 +26,11 @@ fn main() -> ExitCode {
         // The message of a panic is part of the result.
         std::panic::set_hook(Box::new(|_| {}));
     }
-    let case_of = if flag("--drawn") { Case::drawn } else { Case::new };
+    let case_of = match (flag("--drawn"), flag("--edited")) {
+        (true, _) => Case::drawn,
+        (_, true) => Case::edited,
+        _ => Case::new,
+    };
     let mut figures = Figures::default();
     let mut failed = 0;
     for seed in start..start + seeds {
@@ -72,6 +77,12 @@ fn show(case: &Case) {
         ..case.clone()
     };
     println!("{brief:#?}");
+    for (at, fault) in &case.faults {
+        if let Fault::Plan(plan) = fault {
+            println!("At {at} us:\n{}", plan.text());
+        }
+    }
+    println!("At the start:\n{}", case.plan.text());
     let trace = sim::trace(case);
     let skipped = trace.len().saturating_sub(TRACE_LINES_MAX);
     println!("({skipped} lines before)");

@@ -7,13 +7,14 @@ use catchment_aggregator::aggregator::{Aggregator, Settings, Transmit};
 use catchment_aggregator::catalog::Catalog;
 use catchment_aggregator::commit::Commit;
 use catchment_aggregator::store::memory::Memory;
-use catchment_aggregator::store::{Reads, Store};
+use catchment_aggregator::store::{Reads, Store, StoreFault};
 use catchment_common::plan::{Plan, Query};
 use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::VERSION;
 use catchment_common::wire::lineage::DatabaseId;
 
-use super::case::{Case, MS, SECOND};
+use super::case::{Case, MS, SECOND, START_US};
+use super::edits;
 use super::plans::Variant;
 use super::world::{Event, World};
 
@@ -39,7 +40,8 @@ pub(super) struct Centre {
 impl Centre {
     pub(super) fn new(case: &Case) -> Self {
         let mut store = Memory::new(DatabaseId(u128::from(case.seed)));
-        apply(&mut store, case.plan.queries());
+        let at = Timestamp::clamped(START_US);
+        apply(&mut store, case.plan.queries(), at).expect("the first plan is taken");
         Self {
             machine: None,
             store,
@@ -66,7 +68,8 @@ impl Centre {
     }
 
     pub(super) fn busy(&self) -> Option<String> {
-        let up = self.machine.is_some() && self.job.is_none();
+        let is_done = |machine: &Aggregator| !machine.is_to_revise();
+        let up = self.machine.as_ref().is_some_and(is_done) && self.job.is_none();
         (!up).then(|| "the aggregator has not committed all".into())
     }
 }
@@ -86,8 +89,7 @@ impl World<'_> {
         };
         let machine = self.centre.store.restore(settings, now);
         let machine = machine.expect("a store in memory can be read");
-        let plan = machine.catalog().agent_plan();
-        self.plans.insert(plan.version, plan);
+        self.note_plan(machine.catalog());
         self.centre.machine = Some(machine);
         self.centre.life += 1;
         self.centre.wake = u64::MAX;
@@ -125,7 +127,8 @@ impl World<'_> {
         let had = names_of(&self.centre.store);
         let has = names_of(&backup);
         self.centre.forgotten.extend(had.difference(&has).cloned());
-        self.centre.store.restore_backup(&backup);
+        let at = self.centre_clock().wall;
+        self.centre.store.restore_backup(&backup, at);
     }
 
     /// An agent says what it holds. What a restored backup lacks must be there, as far as the spool's budget reaches:
@@ -167,6 +170,17 @@ impl World<'_> {
     pub(super) fn apply_plan(&mut self, variant: Variant) {
         let queries = variant.queries();
         let before = catalog(&self.centre.store);
+        let must_be_refused = edits::must_be_refused(self.centre.store.plans(), &queries);
+        let at = self.centre_clock().wall;
+        match (
+            apply(&mut self.centre.store, queries.clone(), at),
+            must_be_refused,
+        ) {
+            (Ok(_), None) => {}
+            (Err(fault), Some(_)) => return self.log(|| format!("{variant:?} is refused: {fault}")),
+            (Ok(_), Some(why)) => return self.fail(format!("{variant:?} should be refused: {why}")),
+            (Err(fault), None) => return self.fail(format!("{variant:?} is refused: {fault}")),
+        }
         for query in &queries {
             if !before.queries.iter().any(|held| held.query.name == query.name) {
                 self.centre.added.insert(query.name.clone(), self.now);
@@ -177,7 +191,8 @@ impl World<'_> {
                 self.centre.removed.insert(held.query.name);
             }
         }
-        apply(&mut self.centre.store, queries);
+        let catalog = catalog(&self.centre.store);
+        self.note_plan(&catalog);
         let life = self.centre.life;
         self.soon(1_000_000, Event::TakeUp(life));
     }
@@ -189,8 +204,6 @@ impl World<'_> {
         };
         let catalog = catalog(&self.centre.store);
         if catalog.version != machine.catalog().version {
-            let plan = catalog.agent_plan();
-            self.plans.insert(plan.version, plan);
             machine.handle_catalog(now, catalog);
             self.log(|| "the aggregator takes up a plan".into());
         }
@@ -294,11 +307,8 @@ impl World<'_> {
 }
 
 /// Puts a plan of these queries into force.
-pub(super) fn apply(store: &mut Memory, queries: Vec<Query>) {
-    let plan = Plan { version: 0, queries };
-    store
-        .apply_plan(plan, "", Timestamp::MIN)
-        .expect("plans of cases can follow each other");
+fn apply(store: &mut Memory, queries: Vec<Query>, at: Timestamp) -> Result<u64, StoreFault> {
+    store.apply_plan(Plan { version: 0, queries }, "", at)
 }
 
 /// The plan in force.

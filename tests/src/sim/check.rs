@@ -6,22 +6,20 @@ use catchment_agent::agent::Agent;
 use catchment_agent::metrics::AGENT;
 use catchment_aggregator::catalog::RunningQuery;
 use catchment_aggregator::commit::Row;
-use catchment_aggregator::store::memory::{RowName, Stored, Table};
-use catchment_common::key::tags_of;
+use catchment_aggregator::store::memory::{Stored, Table};
 use catchment_common::limits::SPAN_MAX;
 use catchment_common::metrics::{Counter, Reason};
-use catchment_common::plan::{Aggregate, Column, PipelineId, Plan, Query, Window};
+use catchment_common::plan::{Aggregate, Column, PipelineId, Query, Window};
 use catchment_common::stats::Lowered;
 use catchment_common::time::Span;
 use catchment_common::wire::AgentPlan;
 use catchment_firmware_sim::oracle::answer::Answer;
-use catchment_firmware_sim::oracle::nearest::{is_nearest, is_nearest_root};
+use catchment_firmware_sim::oracle::history::{Cut, History};
 use catchment_firmware_sim::oracle::window::Contents;
-use catchment_firmware_sim::oracle::{Expected, Oracle};
-use catchment_firmware_sim::truth::Entry;
 
 use super::case::START_US;
 use super::centre::catalog;
+use super::rows::{differences, key_text, seconds, show};
 use super::world::{Read, World};
 
 /// Differences told of.
@@ -42,52 +40,13 @@ impl World<'_> {
         self.check_counters()
     }
 
-    /// What the messages that were taken under a plan with one of these pipelines say about a query.
-    pub(super) fn truth(&self, running: &RunningQuery) -> Expected {
-        let pipelines: BTreeSet<PipelineId> = running
-            .readers
-            .iter()
-            .chain(&running.coarse)
-            .map(|reader| reader.pipeline)
-            .collect();
-        let plan = Plan {
-            version: 1,
-            queries: vec![running.query.clone()],
-        };
-        let mut oracle = Oracle::new(&plan);
-        for (gateway, publish) in self.in_order(&pipelines) {
-            let publish = &self.case.publishes[publish];
-            let entry = Entry::Good {
-                topic: publish.topic.as_str().into(),
-                payload: publish.payload.as_str().into(),
-            };
-            oracle.handle_of(self.gateways[gateway].name(), &entry);
-        }
-        oracle.into_queries().remove(0)
-    }
-
     /// What a gateway took, the last time if a crash took it back before.
-    fn taken(&self, gateway: usize) -> Vec<&Read> {
+    pub(super) fn taken(&self, gateway: usize) -> Vec<&Read> {
         let mut seen = BTreeSet::new();
         let reads = self.reads[gateway].iter().rev();
         let mut last: Vec<&Read> = reads.filter(|read| seen.insert(&read.copy)).collect();
         last.reverse();
         last
-    }
-
-    /// Each publish that one of these pipelines read, with its gateway, once and in the order in which that read it.
-    fn in_order(&self, pipelines: &BTreeSet<PipelineId>) -> Vec<(usize, usize)> {
-        let mut all = Vec::new();
-        for gateway in 0..self.reads.len() {
-            let mut seen = BTreeSet::new();
-            for read in self.taken(gateway) {
-                let is_read = read.pipelines.iter().any(|id| pipelines.contains(id));
-                if is_read && seen.insert(read.copy.publish) {
-                    all.push((gateway, read.copy.publish));
-                }
-            }
-        }
-        all
     }
 
     /// Each message that a broker accepted was read by every pipeline that ran whenever a copy of it came, and by none
@@ -133,12 +92,12 @@ impl World<'_> {
             return self.check_counted(running);
         }
         let name = &running.query.name;
-        let expected = self.truth(running);
+        let told = self.told(running);
         let table = &self.centre.store.tables[name];
         let coarse = table.rows.keys().filter(|(_, _, coarse, _)| *coarse).count();
         self.figures.rows += table.rows.len() as u64;
         self.figures.coarse_rows += coarse as u64;
-        self.figures.readings += expected.metrics.accepted;
+        self.figures.readings += told.accepted();
         let family = self.centre.store.family(name);
         let lost: u64 = self
             .centre
@@ -161,9 +120,10 @@ impl World<'_> {
         let pointless = { self.gateways.iter() }.any(|gateway| gateway.agent.as_ref().map_or(0, gave_up) > 0);
         let mut faults = Vec::new();
         if coarse > 0 || lost > 0 {
-            check_totals(&running.query, &expected, table, lost, &mut faults);
+            check_totals(&running.query, &told, table, lost, &mut faults);
         } else {
-            check_windows(&running.query, expected, table, (added, pointless), &mut faults);
+            check_windows(&running.query, &told, table, (added, pointless), &mut faults);
+            self.check_covered(running, &mut faults);
         }
         check_statuses(table, &mut faults);
         if faults.is_empty() {
@@ -279,23 +239,24 @@ fn readings_of(payload: &str) -> u64 {
 /// (`pointless`).
 fn check_windows(
     query: &Query,
-    mut expected: Expected,
+    history: &History,
     table: &Table,
     (added, pointless): (Option<u64>, bool),
     faults: &mut Vec<String>,
 ) {
     let (merged, shown): (Vec<_>, Vec<_>) = table.rows.iter().partition(|(_, stored)| stored.is_merged);
     for (name, stored) in merged {
-        let is_within = expected.is_within(&key_text(query, &name.3), name.0.as_micros());
+        let is_within = history.is_within(&key_text(query, &name.3), name.0.as_micros());
         if stored.row.readings > 0 || !is_within {
             faults.push(format!("{} is merged and should not be", show(name)));
         }
     }
+    let mut found: BTreeSet<(String, i64)> = BTreeSet::new();
     for (name, stored) in shown {
         let (start, end) = (name.0.as_micros(), name.1.as_micros());
         let show = || show(name);
         let key = key_text(query, &name.3);
-        let Some(contents) = expected.take(&key, start, end) else {
+        let Some(cut) = history.window(&key, start).filter(|cut| cut.end_us == end) else {
             faults.push(format!(
                 "{} should not be there: {} readings",
                 show(),
@@ -303,30 +264,31 @@ fn check_windows(
             ));
             continue;
         };
-        let size = name.1.since(name.0);
-        for fault in differences(query, &stored.row, &contents, size, pointless) {
+        found.insert((key, start));
+        let size = (name.1.since(name.0), pointless);
+        for fault in differences(history, &stored.query, &stored.row, cut, size) {
             faults.push(format!("{}: {fault}", show()));
         }
     }
-    let mut missing: Vec<_> = expected.remaining().collect();
-    missing.sort_by_key(|window| (window.start_us, window.key));
-    for window in missing {
+    let is_missing = |(key, start, _): &(&str, i64, &Cut)| !found.contains(&((*key).to_owned(), *start));
+    let mut missing: Vec<_> = history.windows().filter(is_missing).collect();
+    missing.sort_by_key(|(key, start, _)| (*start, *key));
+    for (key, start, cut) in missing {
         // A query that came later need not show what was over by then.
-        let end = window.end_us - START_US;
+        let end = cut.end_us - START_US;
         if added.is_some_and(|added| end < added as i64 + 60_000_000) {
             continue;
         }
         faults.push(format!(
-            "{:?} {} s is missing: {} readings",
-            window.key,
-            seconds(window.start_us),
-            window.contents.readings
+            "{key:?} {} s is missing: {} readings",
+            seconds(start),
+            cut.readings()
         ));
     }
 }
 
 /// A window of a tumbling query that is cut into coarser panes: within each of the widest panes all adds up.
-fn check_totals(query: &Query, expected: &Expected, table: &Table, lost: u64, faults: &mut Vec<String>) {
+fn check_totals(query: &Query, told: &History, table: &Table, lost: u64, faults: &mut Vec<String>) {
     if !query.window.is_disjoint() {
         return;
     }
@@ -339,9 +301,9 @@ fn check_totals(query: &Query, expected: &Expected, table: &Table, lost: u64, fa
     };
     let bucket = |key: &str, at_us: i64| (key.to_owned(), at_us.div_euclid(widest.as_micros()));
     let mut truth: BTreeMap<(String, i64), Total> = BTreeMap::new();
-    for window in expected.remaining() {
-        let total = truth.entry(bucket(window.key, window.start_us)).or_default();
-        total.add_truth(window.contents);
+    for (key, start, cut) in told.windows() {
+        let total = truth.entry(bucket(key, start)).or_default();
+        total.add_truth(&told.merged(query, cut));
     }
     let mut shown: BTreeMap<(String, i64), Total> = BTreeMap::new();
     for ((start, _, _, key), stored) in &table.rows {
@@ -429,66 +391,4 @@ fn check_statuses(table: &Table, faults: &mut Vec<String>) {
             faults.push(format!("{} is not final, coverage {coverage}", show(name)));
         }
     }
-}
-
-/// What a row says that is not so. If a full spool gave up points (`pointless`), answers that need them may be missing.
-pub(super) fn differences(
-    query: &Query,
-    row: &Row,
-    contents: &Contents,
-    size: Span,
-    pointless: bool,
-) -> Vec<String> {
-    let mut faults = Vec::new();
-    if row.readings != contents.readings {
-        faults.push(format!("{} readings, truth {}", row.readings, contents.readings));
-        return faults;
-    }
-    for (column, value) in query.columns().iter().zip(&row.values) {
-        let answer = contents.column(query, column, size);
-        let field = column.field.map(|field| &query.fields[field]);
-        let is_of_points = field.is_some_and(|field| query.aggregates[column.aggregate].is_of_points(field));
-        if pointless && is_of_points && value.is_none() {
-            continue;
-        }
-        if !is(value.as_ref(), &answer) {
-            let name = &column.name;
-            faults.push(format!("{name} is {value:?}, truth {}", answer.show()));
-        }
-    }
-    faults
-}
-
-fn is(value: Option<&Lowered>, answer: &Answer) -> bool {
-    match (value, answer) {
-        (None, Answer::None | Answer::FractionOrNone(..)) => true,
-        (Some(Lowered::Integer(integer)), Answer::Count(count)) => integer == count,
-        (Some(Lowered::Real(real)), Answer::Fraction(top, bottom) | Answer::FractionOrNone(top, bottom)) => {
-            is_nearest(*real, top, bottom)
-        }
-        (Some(Lowered::Real(real)), Answer::Root(top, bottom)) => is_nearest_root(*real, top, bottom),
-        (Some(Lowered::Real(real)), Answer::Double(double)) => real == double,
-        (Some(Lowered::Text(text)), Answer::Text(truth)) => text == truth,
-        _ => false,
-    }
-}
-
-fn key_text(query: &Query, key: &[u8]) -> String {
-    let tags: Vec<&str> = tags_of(key, query.key.len()).into_iter().flatten().collect();
-    tags.join("\0")
-}
-
-fn show(name: &RowName) -> String {
-    let (start, end, coarse, key) = name;
-    format!(
-        "{:?} {} to {} s{}",
-        String::from_utf8_lossy(key),
-        seconds(start.as_micros()),
-        seconds(end.as_micros()),
-        if *coarse { ", coarse" } else { "" }
-    )
-}
-
-fn seconds(at_us: i64) -> i64 {
-    (at_us - START_US) / 1_000_000
 }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use catchment_firmware_sim::dice::{Chance, Dice};
 
-use super::case::{Case, MS, Publish, SECOND, START_US};
+use super::case::{Case, Fault, MS, Publish, SECOND, START_US};
 use super::habits::Habits;
 use super::plans::Variant;
 
@@ -74,6 +74,36 @@ impl Case {
         case
     }
 
+    /// The case of a seed in which the operator edits the plan, again and again, while data flows.
+    pub fn edited(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, 21);
+        let mut case = Self {
+            plan: Variant::Edited { seed, edits: 0 },
+            end: u64::from(8 + dice.below(30)) * SECOND,
+            due_rows: pick(&mut dice, &[3, 50, 1_000_000]),
+            ..Self::drawn(seed)
+        };
+        case.publishes.clear();
+        case.faults.clear();
+        case.publish_drawn(&mut dice);
+        for publish in &mut case.publishes {
+            publish.payload = with_second_time(&publish.payload);
+        }
+        if dice.hits(FAULTY) {
+            case.strike_calmly(&mut dice);
+        }
+        let mut moments: Vec<u64> = (0..=dice.below(5))
+            .map(|_| u64::from(dice.below((case.end / MS) as u32)) * MS)
+            .collect();
+        moments.sort_unstable();
+        for (edits, at) in (1..).zip(moments) {
+            case.faults
+                .push((at, Fault::Plan(Variant::Edited { seed, edits })));
+        }
+        case.faults.sort_by_key(|(at, _)| *at);
+        case
+    }
+
     fn publish_drawn(&mut self, dice: &mut Dice) {
         let (devices, gap) = (1 + dice.below(5), 20 + dice.below(400));
         let watermark_delay = pick(dice, &[50, 1_000, 10_000]);
@@ -111,6 +141,23 @@ impl Case {
         }
         self.publishes.sort_by_key(|publish| publish.at);
     }
+}
+
+/// The payload with another time beside each `ts`, up to two seconds before it: a query may be edited to read that.
+fn with_second_time(payload: &str) -> String {
+    let mut parts = payload.split("\"ts\":");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let ts: i64 = part[..digits].parse().unwrap_or(0);
+        let _ = write!(
+            text,
+            "\"ts\":{ts},\"at\":{}{}",
+            ts - ts / 7 % 3 * 1_000,
+            &part[digits..]
+        );
+    }
+    text
 }
 
 /// One reading. All have `temp` or `watts`, so that each is good for every drawn query.

@@ -38,6 +38,13 @@ pub enum Variant {
     ShortLadder,
     /// Drawn from this seed.
     Drawn(u64),
+    /// The plan after so many edits of the chain of this seed.
+    Edited {
+        /// The seed.
+        seed: u64,
+        /// How many edits.
+        edits: u32,
+    },
 }
 
 impl Variant {
@@ -68,6 +75,13 @@ impl Variant {
 
     /// Its queries.
     pub fn queries(self) -> Vec<Query> {
+        plan_toml::parse(&self.text(), "simulated")
+            .expect("the plans are good")
+            .queries
+    }
+
+    /// Its text.
+    pub fn text(self) -> String {
         let all = "[\"count\", \"rate\", \"sum\", \"mean\", \"min\", \"max\", \"range\", \"variance\", \"stddev\", \
                    \"first\", \"last\", \"delta\"]";
         let points = all.replace(']', ", \"time_weighted_mean\"]");
@@ -103,7 +117,7 @@ impl Variant {
             all,
             "[\"1m\", \"10m\", \"1h\"]",
         );
-        let text = match self {
+        match self {
             Self::Climate => climate,
             Self::Rooms => climate + &rooms,
             Self::Sites => sites + &power,
@@ -147,10 +161,8 @@ impl Variant {
             Self::Ladder => ladder,
             Self::ShortLadder => ladder.replace(", \"10m\", \"1h\"", "").replace(all, &points),
             Self::Drawn(seed) => super::drawn::plan(seed),
-        };
-        plan_toml::parse(&text, "simulated")
-            .expect("the plans are good")
-            .queries
+            Self::Edited { seed, edits } => super::edits::plan(seed, edits).0,
+        }
     }
 }
 

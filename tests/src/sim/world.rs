@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use catchment_agent::agent::KeptPlan;
-use catchment_common::plan::PipelineId;
+use catchment_aggregator::catalog::Catalog;
+use catchment_common::plan::{PipelineId, Query};
 use catchment_common::time::{Instant, Now, Timestamp};
 use catchment_common::wire::AgentPlan;
 use catchment_firmware_sim::dice::Dice;
@@ -129,6 +130,10 @@ pub(super) struct World<'c> {
     /// again.
     pub(super) reads: Vec<Vec<Read>>,
     pub(super) plans: BTreeMap<u64, AgentPlan>,
+    /// The queries of each of these.
+    pub(super) definitions: BTreeMap<u64, Vec<Query>>,
+    /// When each plan was put into force.
+    pub(super) applied: BTreeMap<u64, u64>,
     pub(super) healed: bool,
     pub(super) figures: Figures,
     pub(super) trace: Option<Vec<String>>,
@@ -154,6 +159,8 @@ impl<'c> World<'c> {
             accepted: vec![false; case.publishes.len()],
             reads: vec![Vec::new(); case.gateways],
             plans: BTreeMap::new(),
+            definitions: BTreeMap::new(),
+            applied: BTreeMap::new(),
             healed: false,
             figures: Figures::default(),
             trace: trace.then(Vec::new),
@@ -163,8 +170,9 @@ impl<'c> World<'c> {
             serial: 0,
             settled_at: None,
         };
-        let plan = catalog(&world.centre.store).agent_plan();
-        world.plans.insert(plan.version, plan.clone());
+        let catalog = catalog(&world.centre.store);
+        let plan = catalog.agent_plan();
+        world.note_plan(&catalog);
         for index in 0..case.gateways {
             let kept = KeptPlan {
                 plan: plan.clone(),
@@ -203,6 +211,14 @@ impl<'c> World<'c> {
             }
         }
         Err("nothing happens any more".into())
+    }
+
+    /// Keeps what a plan says, for the check.
+    pub(super) fn note_plan(&mut self, catalog: &Catalog) {
+        let queries = catalog.queries.iter().map(|query| query.query.clone());
+        self.plans.insert(catalog.version, catalog.agent_plan());
+        self.definitions.insert(catalog.version, queries.collect());
+        self.applied.entry(catalog.version).or_insert(self.now);
     }
 
     pub(super) fn at(&mut self, at: u64, event: Event) {

@@ -24,7 +24,7 @@ const KNOWN: [&str; 7] = [
     "common: wire/batch, wire/loss, wire/named",
     "common: wire/section, wire/series, wire/sketch, wire/stats/read, wire/stats/write",
     "agent: aggregate/count_windows, log/journal, source/dedupe",
-    "aggregator: catalog, window/aligned, window/rows, window/session",
+    "aggregator: catalog, window/aligned, window/merged, window/rows, window/session",
     "tests: sim/case, sim/drawn, sim/plans",
     "tests: sim/centre, sim/gateway, sim/link, sim/world",
 ];

@@ -14,7 +14,7 @@ const LONGER: [&str; 10] = [
     "agent/src/log/journal/record.rs: next",
     "agent/src/recovery.rs: take",
     "aggregator/src/io/command/query.rs: show_query",
-    "aggregator/src/io/store/tables.rs: new",
+    "aggregator/src/io/store/tables.rs: with_former",
     "aggregator/src/main.rs: execute",
     "common/src/wire/sketch.rs: put_sketch",
     "common/src/wire/sketch.rs: take_sketch",

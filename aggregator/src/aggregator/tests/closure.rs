@@ -52,7 +52,7 @@ fn without_values(pipeline: &Pipeline, seq: u64, readings: u64) -> Vec<u8> {
 fn restarted(world: &World) -> (Aggregator, Vec<SetAside>) {
     let settings = world.aggregator.settings;
     let mut again = Aggregator::new(settings, DATABASE, world.aggregator.catalog().clone(), now(90));
-    for ((pipeline, pane, number), columns) in world.chunks.0.borrow().iter() {
+    for ((pipeline, pane, number), columns) in world.chunks.all.borrow().iter() {
         let chunk = StoredChunk {
             number: *number,
             columns: columns.clone(),
@@ -115,7 +115,7 @@ fn readings_up_to_the_bound_are_stored_and_come_back() {
     world.settle(1);
     world.settle(20);
     assert_eq!(world.acked(), [(1, 1, 2)]);
-    assert_eq!(world.chunks.0.borrow().len(), 1);
+    assert_eq!(world.chunks.all.borrow().len(), 1);
     check_restart(&world);
 }
 
@@ -203,10 +203,10 @@ fn a_pane_that_shrinks_leaves_no_chunk_behind() {
     world.frame(1, 1, points(1, 0..SERIES_POINTS_MAX)).unwrap();
     world.settle(1);
     world.settle(20);
-    assert!(world.chunks.0.borrow().len() > 1);
+    assert!(world.chunks.all.borrow().len() > 1);
     let stale: Vec<_> = world
         .chunks
-        .0
+        .all
         .borrow()
         .iter()
         .map(|(name, columns)| (*name, columns.clone()))
@@ -216,10 +216,10 @@ fn a_pane_that_shrinks_leaves_no_chunk_behind() {
         .unwrap();
     world.settle(30);
     world.settle(50);
-    assert_eq!(world.chunks.0.borrow().len(), 1);
+    assert_eq!(world.chunks.all.borrow().len(), 1);
     check_restart(&world);
     // A database in which they were left: they are recognised.
-    world.chunks.0.borrow_mut().extend(stale.into_iter().skip(1));
+    world.chunks.all.borrow_mut().extend(stale.into_iter().skip(1));
     let (again, set_aside) = restarted(&world);
     assert_eq!(held(&again), held(&world.aggregator));
     assert!(!set_aside.is_empty());
@@ -239,7 +239,7 @@ fn a_chunk_that_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
     world.settle(20);
     world.settle(40);
     assert_eq!(held(&world.aggregator).len(), 0, "the panes have left memory");
-    for columns in world.chunks.0.borrow_mut().values_mut().take(1) {
+    for columns in world.chunks.all.borrow_mut().values_mut().take(1) {
         columns.truncate(3);
     }
     let damaged = SetAside {

@@ -22,7 +22,6 @@ use rusqlite::{Connection, OpenFlags};
 use crate::io::store::lock::DatabaseLock;
 use crate::io::store::sqlite::{GivenOut, Sqlite, check_version};
 use crate::plan_toml;
-use crate::store::Store;
 
 /// How far plan versions go on after a restore whose replaced database cannot be read: more plans than anybody applies
 /// between two backups.
@@ -188,13 +187,14 @@ fn carry_over(file: &Path, replaced: &Replaced, now: Timestamp) -> Result<()> {
         Replaced::Known(known) if known.database != own.database => {}
         Replaced::Known(known) => {
             store.carry_over(known)?;
-            if let Some(plan) = known
+            if let Some(text) = known
                 .plan
                 .as_ref()
                 .filter(|_| known.plan_version > own.plan_version)
             {
-                let parsed = plan_toml::parse(plan, "the plan of the replaced database")?;
-                store.apply_plan(parsed, plan, now)?;
+                // It was in force: how it came from the backup's, which may be much older, does not matter.
+                let parsed = plan_toml::parse(text, "the plan of the replaced database")?;
+                store.put_into_force(parsed, text, now)?;
             }
         }
     }

@@ -21,6 +21,8 @@ mod results;
 
 mod set_aside;
 
+mod statements;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -160,6 +162,7 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn apply_plan(&mut self, plan: Plan, source: &str, now: Timestamp) -> Result<u64> {
+        self.check_changes(&plan)?;
         self.put_into_force(plan, source, now)
     }
 

@@ -46,6 +46,9 @@ pub struct TableSql {
     pub tags: usize,
     /// Name and SQL type of each value column.
     pub values: Vec<(String, &'static str)>,
+    /// Value columns of earlier plans. A row that is written anew has nothing there: what stood there said nothing of
+    /// the readings that have come since.
+    pub former: Vec<String>,
 }
 
 /// The statements for rows that are known by their start alone.
@@ -60,8 +63,13 @@ pub struct SessionSql {
 }
 
 impl TableSql {
-    /// The statements for `query`.
+    /// The statements for `query`, whose table has the columns of its plan and no others.
     pub fn new(query: &Query) -> Self {
+        Self::with_former(query, Vec::new())
+    }
+
+    /// The statements for `query`, whose table also has these value columns of earlier plans.
+    pub fn with_former(query: &Query, former: Vec<String>) -> Self {
         let name = &query.name;
         let typed = |column: Column| match column.kind {
             ColumnType::Integer => (column.name, "INTEGER"),
@@ -115,10 +123,10 @@ impl TableSql {
                     String::new()
                 }
             ),
-            upsert: upsert(name, &tags, &conflict, &values),
+            upsert: upsert(name, &tags, &conflict, (&values, &former)),
             is_counted,
             key: names,
-            session: session(query, &tags, &values),
+            session: session(query, &tags, (&values, &former)),
             set_status: format!(
                 "UPDATE \"{name}\" SET status = ?1, coverage = ?2, revision = revision + 1 \
                  WHERE window_start = ?3 AND window_end = ?4 AND coarse = 0 AND status <> 'merged' AND (status <> ?1 OR coverage <> ?2)"
@@ -138,12 +146,27 @@ impl TableSql {
             ),
             tags: row_tags.len(),
             values,
+            former,
             name: name.clone(),
         }
     }
 }
 
 impl TableSql {
+    /// Whether a column is one that every table of this kind has, or a tag of the key.
+    pub fn is_fixed(&self, column: &str) -> bool {
+        const FIXED: [&str; 7] = [
+            "window_start",
+            "window_end",
+            "coarse",
+            "revision",
+            "status",
+            "coverage",
+            "readings",
+        ];
+        FIXED.contains(&column) || self.key.iter().any(|name| name == column)
+    }
+
     /// An instant as [`Self::expire`] takes it.
     pub fn horizon(&self, before: Timestamp) -> Value {
         if self.is_counted {
@@ -159,9 +182,12 @@ pub fn number_of(number: Timestamp) -> i64 {
     number.as_micros().div_euclid(1_000)
 }
 
+/// Value columns: those of the plan with their types, and those of earlier plans.
+type Values<'v> = (&'v [(String, &'static str)], &'v [String]);
+
 /// A session's row keeps its name, its start, while its end moves: the primary key, which every table has alike, cannot
 /// tell it. `merged` rows have nothing in them any more.
-fn session(query: &Query, tags: &[String], values: &[(String, &'static str)]) -> Option<SessionSql> {
+fn session(query: &Query, tags: &[String], values: Values<'_>) -> Option<SessionSql> {
     let Window::Session { .. } = query.window else {
         return None;
     };
@@ -171,7 +197,8 @@ fn session(query: &Query, tags: &[String], values: &[(String, &'static str)]) ->
     let conflict = format!("({columns}) WHERE coarse = 0 DO UPDATE SET window_end = excluded.window_end,");
     let mut absorb =
         format!("UPDATE \"{name}\" SET status = 'merged', revision = revision + 1, readings = 0");
-    for (column, _) in values {
+    let (shown, former) = values;
+    for column in shown.iter().map(|(column, _)| column).chain(former) {
         let _ = write!(absorb, ", \"{column}\" = NULL");
     }
     absorb.push_str(" WHERE coarse = 0 AND status <> 'merged' AND window_start > ?1 AND window_start < ?2");
@@ -188,7 +215,7 @@ fn session(query: &Query, tags: &[String], values: &[(String, &'static str)]) ->
 }
 
 /// `conflict` is what comes after `ON CONFLICT`, up to the columns that change.
-fn upsert(name: &str, tags: &[String], conflict: &str, values: &[(String, &str)]) -> String {
+fn upsert(name: &str, tags: &[String], conflict: &str, (values, former): Values<'_>) -> String {
     let mut columns = String::from("window_start, window_end");
     for tag in tags {
         let _ = write!(columns, ", {tag}");
@@ -200,6 +227,9 @@ fn upsert(name: &str, tags: &[String], conflict: &str, values: &[(String, &str)]
     for (column, _) in values {
         let _ = write!(columns, ", \"{column}\"");
         let _ = write!(updates, ", \"{column}\" = excluded.\"{column}\"");
+    }
+    for column in former {
+        let _ = write!(updates, ", \"{column}\" = NULL");
     }
     // Parameters in order; the first revision is a constant between them.
     let mut places = String::new();

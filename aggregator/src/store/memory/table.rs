@@ -1,11 +1,12 @@
 //! A result table in memory: what the SQL statements of a query do to its rows, done to a map.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use catchment_common::plan::{Query, Window};
 use catchment_common::time::Timestamp;
 
-use crate::commit::{CountedRow, QueryResults, Row, Why, WindowStatus};
+use crate::commit::{CountedRow, QueryResults, Row, Unrevised, Why, WindowStatus};
 
 /// Names a row: start, end, whether coarse, key.
 pub type RowName = (Timestamp, Timestamp, bool, Box<[u8]>);
@@ -20,6 +21,8 @@ pub struct Stored {
     pub row: Row,
     /// Whether all expected agents have passed its end.
     pub is_final: bool,
+    /// Whether its window began when the readings of its query were taken already.
+    pub is_whole: bool,
     /// What it says about who has.
     pub coverage: f64,
     /// How often it was written.
@@ -28,6 +31,24 @@ pub struct Stored {
     pub writes: u64,
     /// Whether it has become part of an earlier session.
     pub is_merged: bool,
+    /// How its query was defined when it was last written: its values are those of that query's columns, and all other
+    /// columns of the table are empty.
+    pub query: Defined,
+}
+
+/// One of the queries that a commit was made for.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Defined {
+    all: Arc<[Query]>,
+    index: usize,
+}
+
+impl std::ops::Deref for Defined {
+    type Target = Query;
+
+    fn deref(&self) -> &Query {
+        &self.all[self.index]
+    }
 }
 
 /// A query's table.
@@ -37,9 +58,11 @@ pub struct Table {
     pub through: Option<Timestamp>,
     /// The rows.
     pub rows: BTreeMap<RowName, Stored>,
-    /// The rows of count windows: by key, whose last tag is the agent, and number; and how often each was
-    /// written.
-    pub counted: BTreeMap<CountedName, (CountedRow, u64)>,
+    /// The rows of count windows: by key, whose last tag is the agent, and number; how often each was written, and
+    /// how the query was defined then.
+    pub counted: BTreeMap<CountedName, (CountedRow, u64, Defined)>,
+    /// The windows that are yet to be revised, by key.
+    pub unrevised: BTreeMap<Box<[u8]>, Unrevised>,
     /// Each time that rows of a window were written, in order.
     pub written: Vec<Written>,
     /// The names of the row's tags, and whether it has count windows: what its rows are known by.
@@ -129,8 +152,26 @@ impl Table {
         self.rows.remove(&old)
     }
 
-    /// Writes what a commit says of this query.
-    pub(super) fn write(&mut self, results: &QueryResults, at: Timestamp) {
+    /// Gives a window's rows another status.
+    fn settle(&mut self, status: WindowStatus) {
+        for ((start, end, coarse, _), stored) in &mut self.rows {
+            let differs = (stored.is_final, stored.coverage) != (status.is_final, status.coverage);
+            let is_of_it = (*start, *end) == (status.start, status.end) && !coarse && !stored.is_merged;
+            if is_of_it && differs {
+                stored.is_final = status.is_final;
+                stored.is_whole = status.is_whole;
+                stored.coverage = status.coverage;
+                stored.revision += 1;
+            }
+        }
+    }
+
+    /// Writes what a commit says of this query, which is one of these.
+    pub(super) fn write(&mut self, results: &QueryResults, queries: &Arc<[Query]>, at: Timestamp) {
+        let query = Defined {
+            all: Arc::clone(queries),
+            index: results.query,
+        };
         for window in &results.windows {
             let (is_coarse, rows) = (window.is_coarse, window.rows.len());
             self.note(window.status, (is_coarse, rows), window.why, at);
@@ -138,6 +179,7 @@ impl Table {
                 start,
                 end,
                 is_final,
+                is_whole,
                 coverage,
             } = window.status;
             for row in &window.rows {
@@ -152,10 +194,12 @@ impl Table {
                 let stored = Stored {
                     row: row.clone(),
                     is_final,
+                    is_whole,
                     coverage,
                     revision,
                     writes,
                     is_merged: false,
+                    query: query.clone(),
                 };
                 self.rows.insert(name, stored);
             }
@@ -165,24 +209,23 @@ impl Table {
                 start: row.number,
                 end: row.number,
                 is_final: row.is_final,
+                is_whole: true,
                 coverage: 1.0,
             };
             let why = if row.is_final { Why::Full } else { Why::Part };
             self.note(number, (false, 1), why, at);
             let held = self.counted.entry((row.row.key.clone(), row.number));
-            let revision = held.or_insert_with(|| (row.clone(), 0));
-            *revision = (row.clone(), revision.1 + 1);
+            let held = held.or_insert_with(|| (row.clone(), 0, query.clone()));
+            *held = (row.clone(), held.1 + 1, query.clone());
         }
         for &status in &results.statuses {
             self.note(status, (false, 0), Why::Coverage, at);
-            for ((start, end, coarse, _), stored) in &mut self.rows {
-                let differs = (stored.is_final, stored.coverage) != (status.is_final, status.coverage);
-                let is_of_it = (*start, *end) == (status.start, status.end) && !coarse && !stored.is_merged;
-                if is_of_it && differs {
-                    stored.is_final = status.is_final;
-                    stored.coverage = status.coverage;
-                    stored.revision += 1;
-                }
+            self.settle(status);
+        }
+        for unrevised in &results.unrevised {
+            self.unrevised.remove(&unrevised.key);
+            if !unrevised.windows.is_empty() {
+                self.unrevised.insert(unrevised.key.clone(), unrevised.clone());
             }
         }
         self.through = results.emitted_through.or(self.through);

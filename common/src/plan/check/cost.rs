@@ -44,6 +44,11 @@ pub struct PipelineCost {
     pub series: u64,
 }
 
+/// More windows over one reading are worth a warning: a late reading writes as many rows.
+const WINDOWS_OVER_WARNED: i64 = 1_000;
+/// More panes in one window are: late data brings them all into memory.
+const PANES_WARNED: i64 = 5_000;
+
 impl PlanCost {
     /// Open partials of one key over all pipelines.
     pub fn open_panes(&self) -> u64 {
@@ -111,7 +116,40 @@ impl Plan {
         pipelines
             .filter_map(|pipeline| self.narrow_panes(&planned, pipeline))
             .chain(self.mixed_points())
+            .chain(self.wide_windows(&planned))
             .collect()
+    }
+
+    /// Windows that make late data dear at the centre: so many are over one reading, or each is made of so many panes.
+    fn wide_windows(&self, planned: &PlannedPipelines) -> impl Iterator<Item = PlanFault> {
+        let homes = self.queries.iter().zip(&planned.readers).enumerate();
+        homes.filter_map(|(query, (asked, (home, _)))| {
+            let pane = planned.pipelines[*home].pane;
+            let (longest, step) = (asked.window.longest(), asked.window.step());
+            if !matches!(asked.window, Window::Hopping(_) | Window::Calendar { .. }) {
+                return None;
+            }
+            let per = |part: Span| longest.as_micros() / part.as_micros().max(1);
+            let (rows, panes) = (per(step), per(pane));
+            let (message, hint) = if !asked.window.is_disjoint() && rows > WINDOWS_OVER_WARNED {
+                (
+                    format!("each late reading revises {rows} rows of its key, some thousands in each commit"),
+                    "a wider `every` has fewer".to_string(),
+                )
+            } else if panes > PANES_WARNED {
+                (
+                    format!("a late reading puts a window of {longest} together from up to {panes} panes of {pane}"),
+                    "a query of its own `watermark_delay` has panes of its own, as wide as its windows allow".to_string(),
+                )
+            } else {
+                return None;
+            };
+            Some(PlanFault {
+                query,
+                part: Part::Window,
+                problem: Problem { message, hint },
+            })
+        })
     }
 
     /// Why agents with this much memory cannot hold the open panes of `keys` keys; `None` if they can.
@@ -267,6 +305,19 @@ mod tests {
         warnings
             .map(|warning| (warning.query, warning.problem.to_string()))
             .collect()
+    }
+
+    #[test]
+    fn windows_that_make_late_data_dear_are_told() {
+        let (query, text) = warned(&[(86_400, 60, 0)]).remove(0);
+        assert_eq!(query, 0);
+        assert!(
+            text.contains("each late reading revises 1440 rows of its key"),
+            "{text}"
+        );
+        let (query, text) = warned(&[(86_400 * 7, 86_400 * 7, 0), (60, 60, 0)]).remove(0);
+        assert_eq!(query, 0);
+        assert!(text.contains("from up to 10080 panes of 1m"), "{text}");
     }
 
     #[test]

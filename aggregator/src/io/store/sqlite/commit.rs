@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use catchment_common::plan::Query;
 use catchment_common::wire;
 use rusqlite::{Transaction, TransactionBehavior, params};
 
 use super::pipelines::bits;
-use super::{Sqlite, at, inputs, results, set_aside};
+use super::{Sqlite, at, inputs, results, set_aside, statements};
 use crate::commit::{Checkpoint, Commit, Expired};
 use crate::io::store::tables::TableSql;
 use crate::store::Result;
@@ -16,10 +15,11 @@ impl Sqlite {
     /// Writes a commit. Just before it becomes durable it is looked whether the file still has its name: what an agent
     /// has been told to forget must be found at the next start.
     pub(super) fn write(&mut self, commit: &Commit) -> Result<()> {
-        if !Arc::ptr_eq(&self.tables.0, &commit.queries) {
-            self.tables = (commit.queries.clone(), statements(&commit.queries));
-        }
         let failed = at(&self.path);
+        if !Arc::ptr_eq(&self.tables.0, &commit.queries) {
+            let statements = statements::of(&self.connection, &commit.queries).map_err(&failed)?;
+            self.tables = (commit.queries.clone(), statements);
+        }
         let transaction = self.begin().map_err(&failed)?;
         write_all(&transaction, commit, &self.tables.1).map_err(&failed)?;
         self.check_place()?;
@@ -49,11 +49,6 @@ fn write_all(transaction: &Transaction<'_>, commit: &Commit, tables: &[TableSql]
         }
     }
     Ok(())
-}
-
-/// The statements of all queries, in their order.
-fn statements(queries: &[Query]) -> Arc<[TableSql]> {
-    queries.iter().map(TableSql::new).collect()
 }
 
 fn write_panes(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqlite::Result<()> {

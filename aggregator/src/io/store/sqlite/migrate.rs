@@ -23,7 +23,7 @@ enum Step {
 }
 
 /// The steps that lead to the schema that this software writes; the first makes [`SCHEMA_FIRST`].
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 10] = [
     Step::Sql(include_str!("../../../../migrations/0001_initial.sql")),
     Step::Sql(include_str!("../../../../migrations/0002_slices_renumbered.sql")),
     Step::Sql(include_str!("../../../../migrations/0003_lineage.sql")),
@@ -35,6 +35,8 @@ const STEPS: [Step; 8] = [
     ),
     Step::Sql(include_str!("../../../../migrations/0007_forget.sql")),
     Step::Sql(include_str!("../../../../migrations/0008_plan_file.sql")),
+    Step::Sql(include_str!("../../../../migrations/0009_since.sql")),
+    Step::Sql(include_str!("../../../../migrations/0010_unrevised.sql")),
 ];
 /// The oldest schema version that can be read. Version 1 was never released.
 pub(super) const SCHEMA_FIRST: i64 = 2;

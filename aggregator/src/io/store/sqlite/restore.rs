@@ -13,7 +13,7 @@ use super::pipelines::{self, bits, id_at};
 use super::{Sqlite, at};
 use crate::agents::{About, Standing};
 use crate::catalog::Catalog;
-use crate::commit::{AppendedBatch, PaneSource, SourceFault, StoredChunk};
+use crate::commit::{AppendedBatch, PaneSource, SourceFault, StoredChunk, Unrevised};
 use crate::io::store::tables::{TableSql, parse_time_text};
 use crate::lineages::Newest;
 use crate::pipelines::Pipelines;
@@ -93,6 +93,24 @@ impl Sqlite {
     }
 }
 
+impl Sqlite {
+    /// The windows of a query that are yet to be revised.
+    fn unrevised(&self, query: &str) -> Result<Vec<Unrevised>> {
+        let mut all: BTreeMap<Vec<u8>, Vec<(Timestamp, Timestamp)>> = BTreeMap::new();
+        let stretches = "SELECT key, first_us, last_us FROM catchment_unrevised WHERE query = ?1";
+        self.each(stretches, [query], |row| {
+            let at = |column| row.get(column).map(Timestamp::clamped);
+            all.entry(row.get(0)?).or_default().push((at(1)?, at(2)?));
+            Ok(())
+        })?;
+        let unrevised = all.into_iter().map(|(key, windows)| Unrevised {
+            key: key.into(),
+            windows,
+        });
+        Ok(unrevised.collect())
+    }
+}
+
 impl Reads for Sqlite {
     /// The newest plan's version; 0 before the first.
     fn plan_version(&self) -> Result<u64> {
@@ -159,14 +177,10 @@ impl Reads for Sqlite {
             return Err(self.content("plan", problem));
         }
         let pipelines = self.load_pipelines(&plan)?;
-        let own = |query: &Query| {
-            let pipeline = "SELECT pipeline FROM catchment_query WHERE name = ?1";
-            self.connection
-                .query_row(pipeline, [&query.name], |row| id_at(row, 0))
-                .map_err(at(&self.path))
-        };
-        let own = plan.queries.iter().map(own).collect::<Result<Vec<_>>>()?;
-        Ok(Catalog::new(plan, pipelines, &own))
+        let standings = plan.queries.iter().map(|query| self.standing_of(&query.name));
+        let standings = standings.collect::<Result<Vec<_>>>()?.into_iter();
+        let (own, since): (Vec<_>, Vec<_>) = standings.map(|own| (own.pipeline, own.since)).unzip();
+        Ok(Catalog::new(plan, pipelines, &own).since(since))
     }
 
     fn database(&self) -> Result<DatabaseId> {
@@ -264,6 +278,7 @@ impl Reads for Sqlite {
         Ok(Some(ShownThrough {
             through: Timestamp::clamped(through),
             provisional: provisional.collect(),
+            unrevised: self.unrevised(&query.name)?,
         }))
     }
 

@@ -7,7 +7,7 @@ use rusqlite::types::{ToSqlOutput, Value as SqlValue};
 use rusqlite::{ToSql, Transaction, params};
 
 use super::pipelines::bits;
-use crate::commit::{Commit, CountedRow, QueryResults, Why, WindowRows, WindowStatus};
+use crate::commit::{Commit, CountedRow, QueryResults, Unrevised, Why, WindowRows, WindowStatus};
 use crate::io::store::tables::{TableSql, number_of, time_text};
 
 pub(super) fn append_batches(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
@@ -42,10 +42,10 @@ pub(super) fn write(
         )?;
     }
     for status in &results.statuses {
-        let text = status_text(status.is_final);
+        let text = status_text(status);
         note(transaction, table, status, (false, Why::Coverage, text, 0), at)?;
         transaction.prepare_cached(&table.set_status)?.execute(params![
-            status_text(status.is_final),
+            text,
             status.coverage,
             time_text(status.start),
             time_text(status.end)
@@ -54,10 +54,36 @@ pub(super) fn write(
     for row in &results.counted {
         write_counted(transaction, row, table, at)?;
     }
+    for unrevised in &results.unrevised {
+        write_unrevised(transaction, unrevised, &table.name)?;
+    }
     if let Some(through) = results.emitted_through {
         transaction
             .prepare_cached("UPDATE catchment_query SET emitted_through_us = ?2 WHERE name = ?1")?
             .execute(params![table.name, through.as_micros()])?;
+    }
+    Ok(())
+}
+
+/// Writes which windows of a key are yet to be revised.
+fn write_unrevised(
+    transaction: &Transaction<'_>,
+    unrevised: &Unrevised,
+    query: &str,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("DELETE FROM catchment_unrevised WHERE query = ?1 AND key = ?2")?
+        .execute(params![query, &unrevised.key[..]])?;
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO catchment_unrevised (query, key, first_us, last_us) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    for (first, last) in &unrevised.windows {
+        insert.execute(params![
+            query,
+            &unrevised.key[..],
+            first.as_micros(),
+            last.as_micros()
+        ])?;
     }
     Ok(())
 }
@@ -112,7 +138,15 @@ fn write_counted(
     table: &TableSql,
     at: Timestamp,
 ) -> rusqlite::Result<()> {
-    let status = status_text(counted.is_final);
+    let name = WindowStatus {
+        start: counted.number,
+        end: counted.number,
+        is_final: counted.is_final,
+        // An agent begins to count when the query comes.
+        is_whole: true,
+        coverage: 1.0,
+    };
+    let status = status_text(&name);
     let mut upsert = transaction.prepare_cached(&table.upsert)?;
     upsert.raw_bind_parameter(1, time_text(counted.start))?;
     upsert.raw_bind_parameter(2, time_text(counted.end))?;
@@ -130,12 +164,6 @@ fn write_counted(
         upsert.raw_bind_parameter(next + 5 + index, Column(value.as_ref()))?;
     }
     upsert.raw_execute()?;
-    let name = WindowStatus {
-        start: counted.number,
-        end: counted.number,
-        is_final: counted.is_final,
-        coverage: 1.0,
-    };
     let why = if counted.is_final { Why::Full } else { Why::Part };
     note(transaction, table, &name, (false, why, status, 1), at)
 }
@@ -144,7 +172,7 @@ fn shown_status(window: &WindowRows) -> &'static str {
     if window.is_coarse {
         "coarse"
     } else {
-        status_text(window.status.is_final)
+        status_text(&window.status)
     }
 }
 
@@ -195,8 +223,12 @@ pub(super) fn write_contributions(transaction: &Transaction<'_>, commit: &Commit
     Ok(())
 }
 
-fn status_text(is_final: bool) -> &'static str {
-    if is_final { "final" } else { "provisional" }
+fn status_text(window: &WindowStatus) -> &'static str {
+    match (window.is_final, window.is_whole) {
+        (false, _) => "provisional",
+        (true, true) => "final",
+        (true, false) => "partial",
+    }
 }
 
 /// A count as SQLite holds numbers. Windows of honest agents stay far below its largest.

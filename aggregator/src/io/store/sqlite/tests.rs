@@ -2,6 +2,8 @@
 
 mod calendar;
 
+mod changes;
+
 mod centre;
 
 mod count_windows;
