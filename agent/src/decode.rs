@@ -165,6 +165,8 @@ pub struct Context<'m> {
     pub topic: &'m str,
     /// When it came.
     pub now: Now,
+    /// Most bytes that may come out of what is packed.
+    pub payload_bytes_max: usize,
 }
 
 /// Takes payloads of one format apart.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use catchment_common::plan::PipelineId;
 use catchment_common::time::{Now, Span, Timestamp};
+use catchment_common::wire::SourceState;
 
 use crate::watermarks::Coverage;
 
@@ -46,6 +47,8 @@ pub struct About {
     pub conflicts: u64,
     /// How often an older copy of its state greeted.
     pub forks: u64,
+    /// How its sources are, as it last said.
+    pub sources: Vec<SourceState>,
 }
 
 impl Agents {

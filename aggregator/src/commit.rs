@@ -15,7 +15,7 @@ use catchment_common::metrics::Counter;
 use catchment_common::plan::{PipelineId, Query};
 use catchment_common::stats::Lowered;
 use catchment_common::time::Timestamp;
-use catchment_common::wire::{Loss, SeqRange};
+use catchment_common::wire::{Loss, SeqRange, SourceState};
 
 use crate::lineages::Newest;
 
@@ -149,6 +149,8 @@ pub struct AgentRow {
     pub conflicts: u64,
     /// How often an older copy of its state greeted.
     pub forks: u64,
+    /// How its sources are, as it last said.
+    pub sources: Vec<SourceState>,
     /// It said hello: if it was retired, it is no longer.
     pub returned: bool,
 }

@@ -2,7 +2,8 @@
 //!
 //! `sensors/{site}/{device}/env` matches four levels and captures two of them as tags; `+` matches one level and `#`,
 //! last, any number. Matching allocates nothing: it is done for every message. Wildcards at the first level do not
-//! match topics that begin with `$`, as MQTT 5 section 4.7.2 demands.
+//! match topics that begin with `$`, as MQTT 5 section 4.7.2 demands. `$share/group/` before the rest is not matched: it
+//! asks the broker to share the messages among the agents that are subscribed.
 
 pub mod filter;
 
@@ -16,6 +17,8 @@ use crate::limits::{TAGS_MAX, TOPIC_LEVELS_MAX};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct TopicTemplate {
     levels: Vec<Level>,
+    /// How many of them say how the broker hands messages out, and are in no topic: 2 of a shared subscription.
+    aside: usize,
 }
 
 /// One level of a template.
@@ -50,6 +53,8 @@ pub enum TopicFault {
     DuplicateCapture(String),
     /// The template has a NUL character.
     Nul,
+    /// `$share` stands first, and no group and filter follow.
+    Share,
 }
 
 impl fmt::Display for TopicFault {
@@ -73,6 +78,10 @@ impl fmt::Display for TopicFault {
             }
             Self::DuplicateCapture(name) => write!(f, "capture `{{{name}}}` stands twice"),
             Self::Nul => write!(f, "the topic has a NUL character"),
+            Self::Share => write!(
+                f,
+                "a shared subscription is `$share/group/topic`, its group a text without wildcards and captures"
+            ),
         }
     }
 }
@@ -89,7 +98,11 @@ impl TopicTemplate {
         if text.split('/').count() > TOPIC_LEVELS_MAX {
             return Err(TopicFault::TooManyLevels);
         }
-        Self::new(text.split('/').map(parse_level).collect::<Result<_, _>>()?)
+        let template = Self::new(text.split('/').map(parse_level).collect::<Result<_, _>>()?)?;
+        if template.levels[0] == Level::Literal(filter::SHARE.into()) && template.group().is_none() {
+            return Err(TopicFault::Share);
+        }
+        Ok(template)
     }
 
     /// A template of these levels. Errors name the level at fault.
@@ -117,7 +130,15 @@ impl TopicTemplate {
                 _ => {}
             }
         }
-        let template = Self { levels };
+        let is_shared = match &levels[..] {
+            [Level::Literal(share), Level::Literal(group), body @ ..] => {
+                let has_body = !body.is_empty() && (body.len() > 1 || !is_empty(&body[0]));
+                share == filter::SHARE && !group.is_empty() && has_body
+            }
+            _ => false,
+        };
+        let aside = if is_shared { 2 } else { 0 };
+        let template = Self { levels, aside };
         if template.captures().count() > TAGS_MAX {
             return Err(TopicFault::TooManyCaptures);
         }
@@ -127,6 +148,15 @@ impl TopicTemplate {
     /// Its levels, from the first on.
     pub fn levels(&self) -> &[Level] {
         &self.levels
+    }
+
+    /// The group of a shared subscription (`$share/group/…`): the broker gives each message to one of those who
+    /// subscribe to it. Topics are matched with what follows.
+    pub fn group(&self) -> Option<&str> {
+        match &self.levels[..self.aside] {
+            [_, Level::Literal(group)] => Some(group),
+            _ => None,
+        }
     }
 
     /// Whether it has levels that are neither text nor captured.
@@ -185,7 +215,7 @@ impl TopicTemplate {
         let mut captured = 0;
         let mut rest = Some(topic);
         let hidden = topic.starts_with('$');
-        for (index, level) in self.levels.iter().enumerate() {
+        for (index, level) in self.levels[self.aside..].iter().enumerate() {
             if hidden && index == 0 && !matches!(level, Level::Literal(_)) {
                 return None;
             }
@@ -256,6 +286,8 @@ pub fn is_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
 
     fn check(template: &str, topic: &str, expected: Option<&[&str]>) {
@@ -286,6 +318,33 @@ mod tests {
         check("#", "any/thing", Some(&[]));
         check("a/{x}/", "a/b/", Some(&["b"]));
         check("a/{x}", "a/", Some(&[""]));
+    }
+
+    #[test]
+    fn a_shared_subscription_is_matched_without_its_group() {
+        check("$share/g/s/{d}", "s/x", Some(&["x"]));
+        check("$share/g/s/{d}", "$share/g/s/x", None);
+        check("$share/g/#", "s/x", Some(&[]));
+        check("$share/g/#", "$SYS/broker", None);
+        let parse = |text: &str| TopicTemplate::parse(text);
+        let template = parse("$share/g/s/{d}").unwrap();
+        assert_eq!(
+            (template.group(), template.filter().as_str()),
+            (Some("g"), "$share/g/s/+")
+        );
+        assert_eq!(template.to_string(), "$share/g/s/{d}");
+        assert_ne!(template.shape(), parse("s/{d}").unwrap().shape());
+        for bad in [
+            "$share",
+            "$share/g",
+            "$share/g/",
+            "$share//s",
+            "$share/{g}/s",
+            "$share/+/s",
+        ] {
+            assert_eq!(parse(bad), Err(TopicFault::Share), "{bad}");
+        }
+        assert_eq!(parse("$shared/g").unwrap().group(), None);
     }
 
     #[test]

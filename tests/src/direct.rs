@@ -5,7 +5,7 @@ use bytes::Bytes;
 use catchment_agent::agent::Agent;
 use catchment_agent::log::disk::MemoryDisk;
 use catchment_agent::settings::{ClockUnset, Settings};
-use catchment_agent::source::{Arrival, SourceEvent, SourceId, SourceSettings};
+use catchment_agent::source::{Arrival, SourceEvent, SourceId, SourceRequest, SourceSettings};
 use catchment_aggregator::aggregator::{self, Aggregator, Transmit};
 use catchment_aggregator::limits::DUE_ROWS_MAX;
 use catchment_aggregator::store::memory::Memory;
@@ -152,6 +152,12 @@ impl Direct {
             disk.execute(&job);
             agent.handle_job_done(now, job.id);
             busy = true;
+        }
+        while let Some(request) = agent.poll_source(BROKER) {
+            if let SourceRequest::Subscribe { packet, .. } = request {
+                let refused = Vec::new();
+                agent.handle_source(now, BROKER, SourceEvent::Subscribed { packet, refused });
+            }
         }
         if agent.poll_connect(now) {
             agent.handle_connected(connection);

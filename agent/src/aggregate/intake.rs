@@ -30,7 +30,7 @@ use crate::aggregate::count_windows::CountWindows;
 use crate::aggregate::key_cap::KeyCap;
 use crate::aggregate::panes::{OpenPanes, Place as PanePlace};
 use crate::aggregate::watermark::Watermark;
-use crate::decode::{Births, Body, Command, Context, Decoded, Decoder};
+use crate::decode::{Births, Body, Command, Decoded, Decoder};
 use crate::log::journal::Journal;
 use crate::metrics::{AGENT, Metrics, Place};
 use crate::settings::READINGS_PER_MESSAGE_MAX;
@@ -263,7 +263,7 @@ impl Intake {
         let now = self.begin(now, message.payload.len(), metrics);
         let (mut closable, mut matched, mut is_read) = (Closable::default(), false, false);
         let Message { source, topic, .. } = message;
-        let context = Context { topic, now };
+        let context = self.context(topic, now);
         let Self {
             routes,
             views,
@@ -290,8 +290,7 @@ impl Intake {
                 continue;
             }
             is_read = true;
-            let unpacking = (self.payload_bytes_max, &mut *unpacked);
-            let decoding = route.decode(message.payload, unpacking, context, births, decoded);
+            let decoding = route.decode(message.payload, context, unpacked, births, decoded);
             for &index in &route.views {
                 let view = &mut views[index];
                 let Some(text) = readable(decoding, decoded, metrics, view.place) else {

@@ -370,7 +370,11 @@ mod tests {
             monotonic: Instant::from_micros(0),
             wall: Timestamp::clamped(0),
         };
-        let context = Context { topic: "t", now };
+        let context = Context {
+            topic: "t",
+            now,
+            payload_bytes_max: 64 << 10,
+        };
         decoder.decode(payload, context, &mut Births::default(), out)
     }
 

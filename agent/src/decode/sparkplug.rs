@@ -4,7 +4,7 @@
 //! aliases alone; without the birth there is no telling what it means, so it is refused and the edge node is asked for
 //! its births ([`Births::poll_command`]). A metric that its birth does not have is refused alone. Deaths take the births away. Metrics of a message that have the same time are
 //! one reading, with the paths `metrics.NAME`, `timestamp` (ms), `seq`, and `group`, `type`, `edge` and `device` of the
-//! topic.
+//! topic. A packed payload is unpacked first.
 
 mod births;
 mod message;
@@ -12,17 +12,26 @@ mod message;
 use std::fmt::Write as _;
 
 use catchment_common::metrics::Reason;
+use catchment_common::plan::Compression;
 use prost::Message;
 
 pub use self::births::{Births, Command};
 use self::births::{Metrics, Source};
 use self::message::{DataType, Metric, Payload, Value};
+use super::unpack::{inflate, unpack};
 use super::{Context, Decoded, PathTree, text};
 
 /// The first level of every topic.
 const NAMESPACE: &str = "spBv1.0";
 /// The metric that carries the number of a session: a death of another session means nothing.
 const SESSION: &str = "bdSeq";
+
+/// What the `uuid` of a packed payload is, and the metric that says how it is packed: with DEFLATE, unless it says
+/// otherwise.
+const PACKED: &str = "SPBV1.0_COMPRESSED";
+const ALGORITHM: &str = "algorithm";
+const DEFLATE: &str = "DEFLATE";
+const GZIP: &str = "GZIP";
 
 /// The levels of a topic.
 #[derive(Clone, Copy)]
@@ -70,7 +79,8 @@ pub(super) fn decode(
     ) {
         return Ok(());
     }
-    let mut payload = Payload::decode(payload).map_err(|_| Reason::MalformedPayload)?;
+    let payload = Payload::decode(payload).map_err(|_| Reason::MalformedPayload)?;
+    let mut payload = unpacked(payload, context.payload_bytes_max)?;
     let source = topic.source();
     match topic.kind {
         "NDEATH" => births.end(source, session(&payload)),
@@ -91,6 +101,36 @@ pub(super) fn decode(
         }
     }
     Ok(())
+}
+
+/// The payload inside a packed one (specification 3.0, section 6.4.30: its `uuid` says so, a metric how it is packed).
+fn unpacked(payload: Payload, bytes_max: usize) -> Result<Payload, Reason> {
+    if payload.uuid.as_deref() != Some(PACKED) {
+        return Ok(payload);
+    }
+    let body = payload.body.as_deref().ok_or(Reason::MalformedPayload)?;
+    let algorithm = { payload.metrics.iter() }.find(|metric| metric.name.as_deref() == Some(ALGORITHM));
+    let algorithm = match algorithm.and_then(|metric| metric.value.as_ref()) {
+        Some(Value::Text(name)) => name.as_str(),
+        _ => DEFLATE,
+    };
+    let mut bytes = Vec::new();
+    if algorithm.eq_ignore_ascii_case(GZIP) {
+        unpack(Compression::Gzip, body, bytes_max, &mut bytes)?;
+    } else if algorithm.eq_ignore_ascii_case(DEFLATE) {
+        inflate(body, bytes_max, &mut bytes)?;
+    } else {
+        return Err(Reason::MalformedPayload);
+    }
+    let inner = Payload::decode(&*bytes).map_err(|_| Reason::MalformedPayload)?;
+    if inner.uuid.as_deref() == Some(PACKED) {
+        return Err(Reason::MalformedPayload);
+    }
+    Ok(Payload {
+        timestamp: inner.timestamp.or(payload.timestamp),
+        seq: inner.seq.or(payload.seq),
+        ..inner
+    })
 }
 
 /// The number of the edge node's session.

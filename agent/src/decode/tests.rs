@@ -22,6 +22,7 @@ pub(super) fn context(topic: &str) -> Context<'_> {
             monotonic: Instant::from_micros(0),
             wall: Timestamp::clamped(1_700_000_000_000_000),
         },
+        payload_bytes_max: 64 << 10,
     }
 }
 

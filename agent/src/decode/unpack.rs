@@ -4,7 +4,7 @@ use std::io::Read;
 
 use catchment_common::metrics::Reason;
 use catchment_common::plan::Compression;
-use flate2::read::MultiGzDecoder;
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use ruzstd::decoding::StreamingDecoder;
 
 /// Unpacks into `out`. A body that comes to more than `bytes_max` is refused as soon as it does.
@@ -31,6 +31,23 @@ pub(super) fn unpack<'o>(
             decoder.take(limit).read_to_end(out)
         }
     };
+    if out.len() > bytes_max {
+        return Err(Reason::OversizedPayload);
+    }
+    done.map_err(|_| Reason::MalformedPayload)?;
+    Ok(out)
+}
+
+/// Unpacks a body of DEFLATE (RFC 1951), with the head and checksum of zlib (RFC 1950) or without. Refuses as
+/// [`unpack`] does.
+pub(super) fn inflate<'o>(body: &[u8], bytes_max: usize, out: &'o mut Vec<u8>) -> Result<&'o [u8], Reason> {
+    let limit = bytes_max as u64 + 1;
+    out.clear();
+    let mut done = ZlibDecoder::new(body).take(limit).read_to_end(out);
+    if done.is_err() {
+        out.clear();
+        done = DeflateDecoder::new(body).take(limit).read_to_end(out);
+    }
     if out.len() > bytes_max {
         return Err(Reason::OversizedPayload);
     }

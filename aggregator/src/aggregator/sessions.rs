@@ -289,6 +289,7 @@ impl Aggregator {
         let about = self.agents.about_mut(agent);
         about.backlog_batches = heartbeat.backlog_batches.min(CLAIM_MAX);
         about.backlog_bytes = heartbeat.backlog_bytes.min(CLAIM_MAX);
+        about.sources = heartbeat.sources;
         let Some(session) = self.sessions.get_mut(&connection) else {
             return;
         };
@@ -370,6 +371,7 @@ impl Aggregator {
                 backlog_bytes: about.backlog_bytes,
                 conflicts: about.conflicts,
                 forks: about.forks,
+                sources: about.sources.clone(),
                 returned: self.pending.returned.contains(&name),
                 name,
             })

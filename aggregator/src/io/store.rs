@@ -7,3 +7,5 @@ pub mod sqlite;
 pub mod lock;
 
 pub mod backup;
+
+pub mod sources;

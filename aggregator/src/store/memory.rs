@@ -360,6 +360,7 @@ impl Reads for Memory {
                 backlog_bytes: row.backlog_bytes,
                 conflicts: row.conflicts,
                 forks: row.forks,
+                sources: row.sources.clone(),
             },
         };
         let agents = self.agents.values();

@@ -111,6 +111,11 @@ impl Broker {
         self.filters = filters.into_iter().map(|filter| (filter, 0)).collect();
     }
 
+    /// Whether the session is subscribed to all that a filter asks for.
+    pub fn has(&self, filter: &Filter) -> bool {
+        self.filters.iter().any(|(held, _)| held.covers(filter))
+    }
+
     /// There is a session from before, with these filters.
     pub fn remember(&mut self, filters: Vec<Filter>) {
         self.has_session = true;

@@ -28,6 +28,7 @@ const TOLD_MAX: usize = 6;
 impl World<'_> {
     /// Compares the tables with the truth, and the counters with each other.
     pub(super) fn check(&mut self) -> Result<(), String> {
+        self.check_subscriptions()?;
         self.check_readers()?;
         if self.unpromised {
             self.figures.unpromised = 1;
@@ -47,6 +48,17 @@ impl World<'_> {
         let mut last: Vec<&Read> = reads.filter(|read| seen.insert(&read.copy)).collect();
         last.reverse();
         last
+    }
+
+    /// When all is quiet, every gateway is subscribed to what its plan wants.
+    fn check_subscriptions(&self) -> Result<(), String> {
+        for gateway in &self.gateways {
+            let wanted = gateway.agent.iter().flat_map(|agent| agent.intake().filters());
+            if let Some(filter) = { wanted }.find(|filter| !gateway.broker.has(filter)) {
+                return Err(format!("{} is not subscribed to {filter}", gateway.name()));
+            }
+        }
+        Ok(())
     }
 
     /// Each message that a broker accepted was read by every pipeline that ran whenever a copy of it came, and by none

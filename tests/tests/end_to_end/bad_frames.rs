@@ -261,7 +261,7 @@ fn bytes_that_are_no_frame_end_the_connection_and_nothing_else() {
         (
             "another version",
             &old_hello,
-            "the frame has version 9, this side speaks 1",
+            "the frame has version 9, this side speaks 2",
         ),
         ("a cut heartbeat", &[7, VERSION, 0x80], "the frame ends too early"),
         (
@@ -269,7 +269,7 @@ fn bytes_that_are_no_frame_end_the_connection_and_nothing_else() {
             &[
                 7, VERSION, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
             ],
-            "invalid: message body",
+            "invalid: body",
         ),
         (
             "a list of four thousand million",

@@ -6,7 +6,7 @@ use catchment_agent::log::disk::MemoryDisk;
 use catchment_agent::settings::{ClockUnset, Settings};
 use catchment_agent::source::{Arrival, SourceEvent, SourceId, SourceSettings};
 use catchment_aggregator::plan_toml;
-use catchment_common::metrics::{Counter, Reason};
+use catchment_common::metrics::{Counter, Reason, Unusable};
 use catchment_common::plan::PipelineId;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use catchment_common::wire::AgentPlan;
@@ -33,12 +33,36 @@ idle = "1s"
 
 const TOPIC: &str = "sensors/berlin/dev-1/env";
 const PAYLOAD_MAX: usize = 64 << 10;
+/// The place of `hum` among the plan's fields.
+const HUM: u8 = 1;
 
 struct Case {
     topic: String,
     payload: Vec<u8>,
     /// `None` for input that looks bad and is good.
     reason: Option<Reason>,
+    /// A value that costs its own field and no other, by the field's place in the plan.
+    unusable: Option<(Unusable, u8)>,
+    /// Readings that count.
+    accepted: u64,
+}
+
+impl Case {
+    fn new(topic: &str, payload: Vec<u8>, reason: Option<Reason>) -> Self {
+        Self {
+            topic: topic.into(),
+            payload,
+            reason,
+            unusable: None,
+            accepted: u64::from(reason.is_none()),
+        }
+    }
+
+    /// The counter of the value that cannot be used.
+    fn unusable(&self) -> Option<&'static str> {
+        self.unusable
+            .map(|(why, field)| Counter::Unusable(why, field).name())
+    }
 }
 
 /// `@ts` in a payload stands for now, in milliseconds.
@@ -48,19 +72,16 @@ fn cases(now_ms: i64) -> Vec<Case> {
         BadKey, BadTime, EmptyPayload, InvalidUtf8, MalformedJson, MissingField, NotFinite, OutOfRange,
         OversizedPayload, TooEarly, TooLate, WrongType,
     };
-    let of = |payload: &str, reason| Case {
-        topic: TOPIC.into(),
-        payload: payload.replace("@ts", &now_ms.to_string()).into_bytes(),
-        reason,
+    let stamped = |payload: &str| payload.replace("@ts", &now_ms.to_string()).into_bytes();
+    let of = |payload: &str, reason| Case::new(TOPIC, stamped(payload), reason);
+    let on = |topic: &str, reason| {
+        let payload = r#"{"ts":@ts,"temp":1,"meta":{"line":"a"}}"#;
+        Case::new(topic, stamped(payload), reason)
     };
-    let on = |topic: &str, reason| Case {
-        topic: topic.into(),
-        ..of(r#"{"ts":@ts,"temp":1,"meta":{"line":"a"}}"#, reason)
-    };
-    let with = |payload: &[u8], reason| Case {
-        topic: TOPIC.into(),
-        payload: payload.to_vec(),
-        reason,
+    let with = |payload: &[u8], reason| Case::new(TOPIC, payload.to_vec(), reason);
+    let part = |payload: &str, why| Case {
+        unusable: Some((why, HUM)),
+        ..of(payload, None)
     };
     let reading = |inside: &str| format!(r#"{{"ts":@ts,"meta":{{"line":"a"}},{inside}}}"#);
     let time = |ts: &str| format!(r#"{{"ts":{ts},"meta":{{"line":"a"}},"temp":1}}"#);
@@ -95,7 +116,6 @@ fn cases(now_ms: i64) -> Vec<Case> {
         of(&reading(r#""temp":true"#), Some(WrongType)),
         of(&reading(r#""temp":[1]"#), Some(WrongType)),
         of(&reading(r#""temp":{"c":1}"#), Some(WrongType)),
-        of(&reading(r#""data":7,"temp":1"#), Some(WrongType)),
         of(&reading(r#""data":{"hum":""}"#), Some(WrongType)),
         of(&line("{}"), Some(WrongType)),
         of(&time(r#""now""#), Some(WrongType)),
@@ -118,11 +138,15 @@ fn cases(now_ms: i64) -> Vec<Case> {
         of(&reading(r#""temp":1e18"#), Some(OutOfRange)),
         of(&reading(r#""temp":-1000000000000000000"#), Some(OutOfRange)),
         of(&reading(r#""temp":1e999999999999"#), Some(OutOfRange)),
-        of(&reading(r#""temp":1,"data":{"hum":1e300}"#), Some(OutOfRange)),
         of(
             &reading(r#""data":{"hum":999999999999999999.999}"#),
             Some(OutOfRange),
         ),
+        // One value that cannot be used does not take the others with it.
+        part(&reading(r#""data":7,"temp":1"#), Unusable::WrongType),
+        part(&reading(r#""data":{"hum":"n/a"},"temp":1"#), Unusable::WrongType),
+        part(&reading(r#""data":{"hum":NaN},"temp":1"#), Unusable::NotFinite),
+        part(&reading(r#""temp":1,"data":{"hum":1e300}"#), Unusable::OutOfRange),
         // Times.
         of(&time("1e30"), Some(BadTime)),
         of(&time("-9223372036854775808"), Some(BadTime)),
@@ -138,11 +162,21 @@ fn cases(now_ms: i64) -> Vec<Case> {
         of(&line(r#""""#), Some(BadKey)),
         of(&line(r#""a\u0000b""#), Some(BadKey)),
         of(&line(&format!("{long:?}")), Some(BadKey)),
-        // One bad reading in an array does not take the others with it; one bad byte does.
-        of(
-            r#"[{"ts":@ts,"temp":"x","meta":{"line":"a"}},{"ts":@ts,"temp":1,"meta":{"line":"a"}}]"#,
-            Some(WrongType),
-        ),
+        // Nor does one bad reading in an array; one bad byte does.
+        Case {
+            accepted: 1,
+            ..of(
+                r#"[{"ts":@ts,"temp":"x","meta":{"line":"a"}},{"ts":@ts,"temp":1,"meta":{"line":"a"}}]"#,
+                Some(WrongType),
+            )
+        },
+        Case {
+            accepted: 1,
+            ..of(
+                r#"[7,{"ts":@ts,"temp":1,"meta":{"line":"a"}}]"#,
+                Some(MalformedJson),
+            )
+        },
         of(
             r#"[{"ts":@ts,"temp":1,"meta":{"line":"a"}},{"ts"]"#,
             Some(MalformedJson),
@@ -159,12 +193,6 @@ fn cases(now_ms: i64) -> Vec<Case> {
         of(&time(&format!("{now_ms}.5")), None),
         of(&(" \n".to_owned() + &reading(r#""temp":1"#) + "\n"), None),
     ]
-}
-
-/// Readings that a case lifts besides the one that it has rejected.
-fn lifted(case: &Case) -> u64 {
-    u64::from(case.reason.is_none())
-        + u64::from(case.payload.starts_with(b"[") && case.reason == Some(Reason::WrongType))
 }
 
 #[test]
@@ -216,9 +244,11 @@ fn each_bad_message_is_counted_under_its_reason() {
         assert_eq!(agent.metrics().reasons(), expected, "{} {shown}", case.topic);
         assert_eq!(
             agent.metrics().value(PipelineId(1), Counter::Accepted),
-            lifted(&case),
+            case.accepted,
             "{shown}"
         );
+        let expected: Vec<(&str, u64)> = case.unusable().map(|name| (name, 1)).into_iter().collect();
+        assert_eq!(agent.metrics().unusable(), expected, "{shown}");
     }
     // A subscription that another plan left behind.
     let mut agent = start();
@@ -249,11 +279,15 @@ fn bad_messages_over_mqtt_stall_nothing_and_are_all_accounted_for() {
         publisher.publish(&case.topic, &case.payload);
     }
     aggregator.wait_for_counter("messages", cases.len() as u64 + 1);
-    aggregator.wait_for_counter("accepted", cases.iter().map(lifted).sum());
+    aggregator.wait_for_counter("accepted", cases.iter().map(|case| case.accepted).sum());
     for reason in Reason::ALL {
         let expected = cases.iter().filter(|case| case.reason == Some(reason)).count();
         let kept = usize::from(reason == Reason::Retained);
         aggregator.wait_for_counter(reason.name(), (expected + kept) as u64);
+    }
+    for name in cases.iter().filter_map(Case::unusable) {
+        let expected = cases.iter().filter(|case| case.unusable() == Some(name)).count();
+        aggregator.wait_for_counter(name, expected as u64);
     }
     let received = aggregator.counter("received");
     let rejected: u64 = Reason::ALL

@@ -90,6 +90,29 @@ fn a_monstrous_message_does_not_stall_the_stream() {
     }
 }
 
+/// Each message goes to one agent of the group, and counts once.
+#[test]
+fn agents_that_share_a_subscription_split_the_messages() {
+    let world = World::new();
+    let broker = Broker::mosquitto(&world, "broker");
+    let plan = FLEET_PLAN.replace("topic = \"", "topic = \"$share/plant/");
+    assert_ne!(plan, FLEET_PLAN);
+    let aggregator = Aggregator::start(&world, &plan);
+    let start = |name: &str| AgentConfig::new(name, &broker.url(), &aggregator).start_subscribed(&world);
+    let _agents = [start("gw-1"), start("gw-2")];
+    let mut publisher = Publisher::connect(broker.address(), "publisher");
+    let now = jiff::Timestamp::now().as_millisecond();
+    for number in 0..40 {
+        let reading = format!(r#"{{"ts":{now},"temp":{number}}}"#);
+        publisher.publish("sensors/berlin/dev-1/env", reading.as_bytes());
+    }
+    // Both queries' pipelines see each message once.
+    aggregator.wait_for_counter("accepted", 80);
+    let agents = "SELECT count(DISTINCT agent) FROM catchment_counter WHERE name = 'accepted' AND value > 0";
+    let agents: i64 = aggregator.sql().query_row(agents, [], |row| row.get(0)).unwrap();
+    assert_eq!(agents, 2, "each agent has some");
+}
+
 #[test]
 fn an_agent_logs_in_over_tls() {
     let world = World::new();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use catchment_common::metrics::Reason;
 use catchment_common::plan::{Compression, Format};
+use catchment_common::time::Now;
 use catchment_common::topic::filter::Filter;
 use catchment_common::topic::{Captures, TopicTemplate};
 
@@ -40,15 +41,15 @@ impl Route {
     pub(super) fn decode<'u>(
         &mut self,
         payload: Payload<'u>,
-        (bytes_max, unpacked): (usize, &'u mut Vec<u8>),
         context: Context<'_>,
+        unpacked: &'u mut Vec<u8>,
         births: &mut Births,
         decoded: &mut Decoded,
     ) -> Result<Body<'u>, Reason> {
         let Payload::Whole(payload) = payload else {
             return Err(Reason::OversizedPayload);
         };
-        let payload = decode::unpack(self.compression, payload, bytes_max, unpacked)?;
+        let payload = decode::unpack(self.compression, payload, context.payload_bytes_max, unpacked)?;
         self.decoder.decode(payload, context, births, decoded)
     }
 }
@@ -78,6 +79,16 @@ impl<'m> Message<'m, '_> {
 }
 
 impl Intake {
+    /// What decoding a message needs to know.
+    #[inline]
+    pub(super) fn context<'t>(&self, topic: &'t str, now: Now) -> Context<'t> {
+        Context {
+            topic,
+            now,
+            payload_bytes_max: self.payload_bytes_max,
+        }
+    }
+
     /// What the plan reads, as topic filters.
     pub fn filters(&self) -> Vec<Filter> {
         let filters = self

@@ -215,6 +215,7 @@ impl Births {
             timestamp: u64::try_from(now.wall.as_micros() / 1_000).ok(),
             metrics: vec![rebirth],
             seq: None,
+            ..Payload::default()
         };
         self.waiting.push_back(Command {
             topic: [super::NAMESPACE, "/", source.group, "/NCMD/", source.edge].concat(),

@@ -13,6 +13,12 @@ pub(super) struct Payload {
     pub(super) metrics: Vec<Metric>,
     #[prost(uint64, optional, tag = "3")]
     pub(super) seq: Option<u64>,
+    /// What kind of payload this is, if it is another one.
+    #[prost(string, optional, tag = "4")]
+    pub(super) uuid: Option<String>,
+    /// What it is then.
+    #[prost(bytes = "vec", optional, tag = "5")]
+    pub(super) body: Option<Vec<u8>>,
 }
 
 /// A metric.

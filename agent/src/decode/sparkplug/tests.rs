@@ -1,5 +1,7 @@
 //! Births, aliases, deaths, and whom the agent asks for what it does not know.
 
+use std::io::Write as _;
+
 use catchment_common::plan::Format;
 use catchment_common::time::{Instant, Now, Span, Timestamp};
 use prost::Message as _;
@@ -24,6 +26,7 @@ fn payload(metrics: Vec<Metric>) -> Vec<u8> {
         timestamp: Some(1_700_000_000_000),
         metrics,
         seq: Some(3),
+        ..Payload::default()
     }
     .encode_to_vec()
 }
@@ -57,6 +60,71 @@ fn aliases_stand_for_what_the_birth_says() {
     let lifted = send(&mut births, "spBv1.0/g/DDATA/e/d", &data);
     assert_eq!(lifted.unwrap(), ["1e-1 -1 1700000000000 \"e\" \"d\""]);
     assert_eq!(births.poll_command(), None);
+}
+
+/// A payload as edge nodes pack it.
+fn packed(payload: &[u8], algorithm: Option<&str>) -> Vec<u8> {
+    let mut body = Vec::new();
+    match algorithm {
+        Some("GZIP") => {
+            let mut encoder = flate2::write::GzEncoder::new(&mut body, flate2::Compression::fast());
+            encoder.write_all(payload).unwrap();
+        }
+        Some("raw") => {
+            let mut encoder = flate2::write::DeflateEncoder::new(&mut body, flate2::Compression::fast());
+            encoder.write_all(payload).unwrap();
+        }
+        _ => {
+            let mut encoder = flate2::write::ZlibEncoder::new(&mut body, flate2::Compression::fast());
+            encoder.write_all(payload).unwrap();
+        }
+    }
+    let named = algorithm.filter(|name| *name != "raw");
+    let name = |name: &str| metric(Some("algorithm"), None, Some(12), Value::Text(name.into()));
+    Payload {
+        metrics: named.map(name).into_iter().collect(),
+        uuid: Some("SPBV1.0_COMPRESSED".into()),
+        body: Some(body),
+        ..Payload::default()
+    }
+    .encode_to_vec()
+}
+
+#[test]
+fn packed_payloads_are_unpacked() {
+    for algorithm in [None, Some("DEFLATE"), Some("GZIP"), Some("raw")] {
+        let mut births = Births::default();
+        let born = send(&mut births, "spBv1.0/g/DBIRTH/e/d", &packed(&birth(), algorithm));
+        assert_eq!(
+            born.unwrap(),
+            ["2.15e1 -7 1700000000000 \"e\" \"d\""],
+            "{algorithm:?}"
+        );
+        let data = payload(vec![metric(None, Some(1), None, Value::Float(0.5))]);
+        let lifted = send(&mut births, "spBv1.0/g/DDATA/e/d", &packed(&data, algorithm));
+        assert_eq!(
+            lifted.unwrap(),
+            ["5e-1 - 1700000000000 \"e\" \"d\""],
+            "{algorithm:?}"
+        );
+        assert_eq!(births.poll_command(), None, "nobody is asked for what is there");
+    }
+}
+
+#[test]
+fn what_cannot_be_unpacked_is_refused_and_asks_nobody() {
+    let mut births = Births::default();
+    let bomb = packed(&vec![0; 1 << 20], Some("DEFLATE"));
+    let twice = packed(&packed(&birth(), None), None);
+    let unknown = packed(&birth(), Some("LZ4"));
+    for (payload, reason) in [
+        (bomb, Reason::OversizedPayload),
+        (twice, Reason::MalformedPayload),
+        (unknown, Reason::MalformedPayload),
+    ] {
+        assert_eq!(send(&mut births, "spBv1.0/g/DDATA/e/d", &payload), Err(reason));
+        assert_eq!(births.poll_command(), None);
+    }
 }
 
 #[test]

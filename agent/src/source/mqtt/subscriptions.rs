@@ -152,10 +152,19 @@ impl Subscriptions {
     }
 
     fn plan_changes(&mut self, before: &[(Filter, Provider)], all: bool) {
-        self.changes.clear();
+        // What a plan of a moment ago wanted, and nobody has asked for yet.
+        let waiting: Vec<Filter> = { self.changes.drain(..) }
+            .filter_map(|change| match change {
+                Change::Subscribe(some) => Some(some),
+                Change::Unsubscribe(_) => None,
+            })
+            .flatten()
+            .map(|subscription| subscription.filter)
+            .collect();
+        let is_new = |filter: &Filter| before.iter().all(|(known, _)| known != filter);
         let targets = self.targets.iter().zip(&self.providers);
         let new: Vec<Subscription> = targets
-            .filter(|(filter, _)| all || before.iter().all(|(known, _)| known != *filter))
+            .filter(|(filter, _)| all || waiting.contains(filter) || is_new(filter))
             .map(|(filter, provider)| Subscription {
                 filter: filter.clone(),
                 id: provider.id,
@@ -398,6 +407,24 @@ mod tests {
         assert!(!subscriptions.handle_unsubscribed(&[filter("s/+/env")]));
         subscriptions.handle_connected(false, true);
         check(&mut subscriptions, &["s/+/env"], &[]);
+    }
+
+    /// A plan that came in the moment between a connection and its first SUBSCRIBE took all subscriptions away.
+    #[test]
+    fn a_plan_that_comes_before_anything_was_asked_for_loses_no_subscription() {
+        for second in [&["a", "b"][..], &["b", "c"]] {
+            let mut subscriptions = Subscriptions::new(7);
+            subscriptions.want(Some(wanted(&["a", "b"])));
+            subscriptions.handle_connected(false, true);
+            subscriptions.want(Some(wanted(second)));
+            let asked: Vec<String> = std::iter::from_fn(|| subscriptions.poll_change())
+                .filter_map(|change| match change {
+                    Change::Subscribe(some) => Some(some[0].filter.to_string()),
+                    Change::Unsubscribe(_) => None,
+                })
+                .collect();
+            assert_eq!(asked, second);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use catchment_common::time::{Now, Timestamp};
 use serde_json::Value;
 
 use crate::io::command::query::{OutputFormat, show};
+use crate::io::store::sources;
 use crate::io::store::sqlite::Sqlite;
 use crate::io::store::tables::time_text;
 use crate::store::Store;
@@ -22,6 +23,7 @@ pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Wr
         "backlog_batches",
         "backlog_bytes",
         "software",
+        "sources",
         "retired",
         "lost_readings",
         "conflicts",
@@ -29,7 +31,7 @@ pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Wr
     ];
     let store = Sqlite::open_to_read(database)?;
     let mut statement = store.connection().prepare(
-        "SELECT name, last_heard_us, plan_version, backlog_batches, backlog_bytes, software, retired,
+        "SELECT name, last_heard_us, plan_version, backlog_batches, backlog_bytes, software, sources, retired,
                 (SELECT coalesce(sum(readings), 0) FROM catchment_loss WHERE agent = name), conflicts, forks
          FROM catchment_agent ORDER BY name",
     )?;
@@ -40,7 +42,7 @@ pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Wr
             OutputFormat::Table => ago(now, heard),
             OutputFormat::Json | OutputFormat::Csv => time_text(heard),
         };
-        let retired: bool = row.get(6)?;
+        let retired: bool = row.get(7)?;
         Ok(vec![
             Value::from(row.get::<_, String>(0)?),
             heard.into(),
@@ -48,10 +50,11 @@ pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Wr
             number(3)?,
             number(4)?,
             Value::from(row.get::<_, String>(5)?),
+            sources::shown(&row.get::<_, String>(6)?).into(),
             retired.into(),
-            number(7)?,
             number(8)?,
             number(9)?,
+            number(10)?,
         ])
     })?;
     let rows = rows.collect::<rusqlite::Result<_>>()?;

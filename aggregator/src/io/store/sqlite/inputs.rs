@@ -5,6 +5,7 @@ use rusqlite::{Transaction, params};
 
 use super::pipelines::bits;
 use crate::commit::{AgentRow, Commit, Forgotten};
+use crate::io::store::sources;
 use crate::limits::LINEAGES_MAX;
 use crate::lineages::Newest;
 
@@ -70,10 +71,11 @@ fn write_agent(transaction: &Transaction<'_>, agent: &AgentRow) -> rusqlite::Res
     transaction
         .prepare_cached(
             "INSERT INTO catchment_agent
-                 (name, last_heard_us, plan_version, software, backlog_batches, backlog_bytes, conflicts, forks)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?9)
+                 (name, last_heard_us, plan_version, software, backlog_batches, backlog_bytes, conflicts, forks,
+                  sources)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?9, ?10)
              ON CONFLICT DO UPDATE SET last_heard_us = ?2, plan_version = ?3, software = ?4, backlog_batches = ?5,
-                 backlog_bytes = ?6, conflicts = ?7, forks = ?9, retired = retired AND NOT ?8",
+                 backlog_bytes = ?6, conflicts = ?7, forks = ?9, sources = ?10, retired = retired AND NOT ?8",
         )?
         .execute(params![
             agent.name,
@@ -85,6 +87,7 @@ fn write_agent(transaction: &Transaction<'_>, agent: &AgentRow) -> rusqlite::Res
             agent.conflicts.cast_signed(),
             agent.returned,
             agent.forks.cast_signed(),
+            sources::to_text(&agent.sources),
         ])?;
     Ok(())
 }

@@ -14,6 +14,7 @@ use super::{Sqlite, at};
 use crate::agents::{About, Standing};
 use crate::catalog::Catalog;
 use crate::commit::{AppendedBatch, PaneSource, SourceFault, StoredChunk, Unrevised};
+use crate::io::store::sources;
 use crate::io::store::tables::{TableSql, parse_time_text};
 use crate::lineages::Newest;
 use crate::pipelines::Pipelines;
@@ -208,7 +209,8 @@ impl Reads for Sqlite {
     fn standings(&self) -> Result<BTreeMap<String, Standing>> {
         let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
         for (name, standing) in self.rows(
-            "SELECT name, last_heard_us, retired, software, plan_version, backlog_batches, backlog_bytes, conflicts, forks
+            "SELECT name, last_heard_us, retired, software, plan_version, backlog_batches, backlog_bytes, conflicts, forks,
+                    sources
              FROM catchment_agent",
             |row| {
                 let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
@@ -219,6 +221,7 @@ impl Reads for Sqlite {
                     backlog_bytes: number(6)?,
                     conflicts: number(7)?,
                     forks: number(8)?,
+                    sources: sources::from_text(&row.get::<_, String>(9)?),
                 };
                 let standing = Standing {
                     heard: Timestamp::clamped(row.get(1)?),

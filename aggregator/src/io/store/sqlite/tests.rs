@@ -250,15 +250,15 @@ fn losses_agents_and_retirement_can_be_read() {
     let agents = show(&|out| agents::agents(&path, now(5), csv, out).unwrap());
     assert_eq!(
         agents,
-        "agent,heard,plan,backlog_batches,backlog_bytes,software,retired,lost_readings,conflicts,forks\n\
-         a,1970-01-12T13:46:41.000Z,1,0,0,test,true,10,0,0\n"
+        "agent,heard,plan,backlog_batches,backlog_bytes,software,sources,retired,lost_readings,conflicts,forks\n\
+         a,1970-01-12T13:46:41.000Z,1,0,0,test,,true,10,0,0\n"
     );
     // Its frames do not bring it back, its hello does; and what is known of it outlives a restart.
     centre.frame(2, 1, heartbeat(3, 2, 0));
     centre.settle(2);
     assert_eq!(centre.reader.retired().unwrap().len(), 1);
     centre = centre.crash(3);
-    assert!(show(&|out| agents::agents(&path, now(5), csv, out).unwrap()).contains(",test,true,10,0"));
+    assert!(show(&|out| agents::agents(&path, now(5), csv, out).unwrap()).contains(",test,,true,10,0"));
     centre.greet(3, 2, "a", Vec::new());
     centre.settle(5);
     assert_eq!(centre.reader.retired().unwrap().len(), 0);
