@@ -33,6 +33,7 @@
 //! ```
 
 mod admission;
+mod clock;
 mod durable;
 mod greeting;
 mod sources;
@@ -41,7 +42,7 @@ use bytes::Bytes;
 use catchment_common::limits::COUNTERS_MAX;
 use catchment_common::metrics::{Counter, Reason};
 use catchment_common::time::{Instant, Now, Timestamp};
-use catchment_common::wire::{AgentPlan, CounterSample, Heartbeat, Message, Section};
+use catchment_common::wire::{AgentPlan, ClockState, CounterSample, Heartbeat, Message, Section};
 
 use crate::aggregate::intake::{Closable, Intake, Limits, Message as Incoming, Pieces};
 use crate::ancestry::Ancestry;
@@ -55,6 +56,7 @@ use crate::settings::{COUNT_SEAL_DELAY, IDLE_CHECK, LATE_SEAL_DELAY, Settings};
 use crate::source::Arrival;
 use crate::uplink::Uplink;
 
+use self::clock::Clock;
 pub use self::durable::Started;
 use self::greeting::Greeting;
 pub use self::greeting::{KeptPlan, Outcome};
@@ -91,6 +93,7 @@ pub struct Agent {
     greeting: Greeting,
     close_now: bool,
     close_late_at: Option<Instant>,
+    clock: Clock,
     idle_check_at: Instant,
     link_bytes_noted: u64,
 }
@@ -202,7 +205,7 @@ impl Agent {
         self.wall = now.wall;
         if self.idle_check_at <= now.monotonic {
             self.idle_check_at = now.monotonic + IDLE_CHECK;
-            self.follow_clock(now);
+            self.look_at_clock(now);
         }
         if self.close_late_at.is_some_and(|at| at <= now.monotonic) {
             self.close_now = true;
@@ -224,6 +227,20 @@ impl Agent {
             self.trim = true;
             self.uplink.tell_news();
         }
+    }
+
+    /// Judges the wall clock, and lets silent pipelines follow the time.
+    fn look_at_clock(&mut self, now: Now) {
+        if self.clock.judge(now) {
+            self.out.count(Counter::ClockOff, 1);
+            self.uplink.tell_news();
+        }
+        self.follow_clock(now, self.clock.time(now));
+    }
+
+    /// How the wall clock is; none before the aggregator has said what time it is.
+    pub fn clock(&self, now: Now) -> Option<ClockState> {
+        self.clock.state(now)
     }
 
     /// The process is about to end: closes all panes, so that what is gathered can still be sent.
@@ -261,7 +278,7 @@ impl Agent {
             backlog_bytes: spool.held_bytes(),
             counters: self.out.metrics.report(COUNTERS_MAX),
             sources: self.source_states(),
-            clock: None,
+            clock: self.clock.state(now),
         }))
     }
 

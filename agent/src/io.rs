@@ -6,6 +6,8 @@
 
 pub mod clock;
 
+mod clock_log;
+
 pub mod config;
 
 pub mod disk;
@@ -23,3 +25,8 @@ mod reject_log;
 pub mod run;
 
 pub mod tls;
+
+/// Random bits from the system.
+fn random() -> anyhow::Result<u64> {
+    getrandom::u64().map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))
+}

@@ -41,6 +41,10 @@ pub enum ClockUnset {
     Take,
 }
 
+/// How far the wall clock may be from the aggregator's and still be believed. A welcome may take seconds to come, and
+/// a gateway that is set by hand may be as far off; windows wait for `watermark_delay`, which is as much.
+pub const CLOCK_TOLERANCE: Span = Span::from_secs(10);
+
 /// A wall clock before 2020 is not set.
 pub const CLOCK_SET_FROM: Timestamp = Timestamp::clamped(1_577_836_800_000_000);
 

@@ -45,6 +45,8 @@ pub struct About {
     pub backlog_bytes: u64,
     /// How often another agent of the same name was found alive.
     pub conflicts: u64,
+    /// How far its wall clock was ahead of the aggregator's when it last said so; none if it does not know.
+    pub clock_offset: Option<Span>,
     /// How often an older copy of its state greeted.
     pub forks: u64,
     /// How its sources are, as it last said.
@@ -68,7 +70,8 @@ impl Agents {
     /// An agent was heard.
     pub fn hear(&mut self, agent: &str, now: Now) {
         if let Some(standing) = self.agents.get_mut(agent) {
-            standing.heard = standing.heard.max(now.wall);
+            // Also when the aggregator's clock had been ahead before.
+            standing.heard = now.wall;
             return;
         }
         let standing = Standing {
@@ -112,6 +115,49 @@ impl Agents {
         let moved = watermark > *held;
         *held = watermark.max(*held);
         moved
+    }
+
+    /// Nothing that was restored lies further ahead than this: a clock was wrong that is right now. Returns the watermarks
+    /// that were set back: agent, pipeline and watermark.
+    pub fn set_back(&mut self, now: Timestamp, furthest: Timestamp) -> Vec<(String, PipelineId, Timestamp)> {
+        let mut set_back = Vec::new();
+        for (name, standing) in &mut self.agents {
+            standing.heard = standing.heard.min(now);
+            for (&pipeline, watermark) in &mut standing.watermarks {
+                if *watermark > furthest {
+                    *watermark = furthest;
+                    set_back.push((name.clone(), pipeline, furthest));
+                }
+            }
+        }
+        set_back
+    }
+
+    /// An operator sets an agent's watermarks back to this; returns those that were ahead.
+    pub fn set_back_agent(&mut self, agent: &str, to: Timestamp) -> Vec<PipelineId> {
+        let mut set_back = Vec::new();
+        let held = self.agents.get_mut(agent);
+        for (&pipeline, watermark) in held.into_iter().flat_map(|standing| &mut standing.watermarks) {
+            if *watermark > to {
+                *watermark = to;
+                set_back.push(pipeline);
+            }
+        }
+        set_back
+    }
+
+    /// The latest instant at which any agent was heard.
+    pub fn last_heard(&self) -> Option<Timestamp> {
+        self.agents.values().map(|standing| standing.heard).max()
+    }
+
+    /// How far the data of these pipelines has come, whoever sent it and whether it is still expected.
+    pub fn newest(&self, pipelines: &[PipelineId]) -> Option<Timestamp> {
+        let standings = self.agents.values();
+        let watermarks = standings.flat_map(|standing| {
+            { pipelines.iter() }.filter_map(|pipeline| standing.watermarks.get(pipeline).copied())
+        });
+        watermarks.max()
     }
 
     /// How many agents are known.

@@ -15,6 +15,8 @@ mod pending;
 
 mod restart;
 
+mod retention;
+
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +29,7 @@ use catchment_common::wire::lineage::DatabaseId;
 use catchment_common::wire::{self, EpochRange, Loss, Message, SeqRange, WireFault};
 
 use self::pending::{InFlight, Pending, ranges_of};
+use self::retention::Present;
 use self::sessions::Session;
 use crate::agents::Agents;
 use crate::catalog::{Catalog, RunningQuery};
@@ -52,6 +55,8 @@ pub struct Settings {
     pub heartbeat: Span,
     /// Rows of windows that have become due for one commit, above 0: [`crate::limits::DUE_ROWS_MAX`], or less in tests.
     pub due_rows: usize,
+    /// Bytes of panes that stay in memory: what is beyond it is loaded when a window needs it.
+    pub memory: usize,
 }
 
 /// The machine.
@@ -82,6 +87,8 @@ pub struct Aggregator {
     journal_bytes: usize,
     next_checkpoint: Instant,
     next_lazy: Instant,
+    /// What retention takes for the present.
+    present: Present,
     /// A pane that a commit needs could not be read: wait until then.
     hold_until: Option<Instant>,
     /// When windows with late data are next revised.
@@ -149,6 +156,7 @@ impl Aggregator {
             journal_bytes: 0,
             next_checkpoint: now.monotonic + CHECKPOINT_INTERVAL,
             next_lazy: now.monotonic + LAZY_COMMIT_INTERVAL,
+            present: Present::new(now, None),
             hold_until: None,
             revise_at: now.monotonic,
             loaded: 0,
@@ -182,7 +190,7 @@ impl Aggregator {
             return if Loss::is_loss(&frame) {
                 self.handle_loss(connection, agent, &frame)
             } else {
-                self.handle_batch(connection, agent, frame, source)
+                self.handle_batch(now, connection, agent, frame, source)
             };
         }
         match Message::parse(&frame).map_err(Fault::Wire)? {
@@ -297,7 +305,8 @@ impl Aggregator {
         }
         let lazy = self.next_lazy <= now.monotonic;
         let deadline = self.window_deadline().is_some_and(|at| at <= now.monotonic);
-        let checkpoint = self.next_checkpoint <= now.monotonic || self.journal_bytes >= JOURNAL_BYTES_MAX;
+        let checkpoint = self.next_checkpoint <= now.monotonic
+            || self.journal_bytes >= JOURNAL_BYTES_MAX.min(self.settings.memory / 8);
         let revise = self.is_to_revise() && self.revise_at <= now.monotonic;
         if !(self.pending.urgent || lazy || deadline || checkpoint || revise) {
             return Ok(None);
@@ -306,7 +315,7 @@ impl Aggregator {
             self.next_lazy = now.monotonic + LAZY_COMMIT_INTERVAL;
         }
         self.hold_until = Some(now.monotonic + COMMIT_RETRY);
-        self.settle_statements();
+        self.settle_statements(now);
         self.prepare(now, source)?;
         self.hold_until = None;
         let commit = self.build(now, checkpoint);
@@ -393,6 +402,7 @@ impl Aggregator {
             ..Commit::default()
         };
         commit.watermarks = std::mem::take(&mut self.pending.watermarks);
+        commit.set_back = std::mem::take(&mut self.pending.set_back).into_iter().collect();
         let is_behind = self.advance_windows(now, &mut commit);
         commit.batches = std::mem::take(&mut self.pending.batches);
         self.journal_bytes += std::mem::take(&mut self.pending.bytes);

@@ -90,6 +90,16 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Set an agent's watermarks back, because its clock had been ahead: windows wait for it again.
+    SetBack {
+        /// The agent's name.
+        agent: String,
+        /// The instant (2026-11-28T10:00:00Z); without it, now.
+        #[arg(long)]
+        to: Option<String>,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Copy the database to a file, also while it is served.
     Backup {
         /// The file to write.

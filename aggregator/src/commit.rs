@@ -14,7 +14,7 @@ use bytes::Bytes;
 use catchment_common::metrics::Counter;
 use catchment_common::plan::{PipelineId, Query};
 use catchment_common::stats::Lowered;
-use catchment_common::time::Timestamp;
+use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::{Loss, SeqRange, SourceState};
 
 use crate::lineages::Newest;
@@ -36,6 +36,8 @@ pub struct Commit {
     pub committed: Vec<(String, u64, Vec<SeqRange>)>,
     /// Watermarks that advanced.
     pub watermarks: Vec<(String, PipelineId, Timestamp)>,
+    /// Agents whose watermarks were set back, because an operator said so.
+    pub set_back: Vec<String>,
     /// Agents that were heard.
     pub agents: Vec<AgentRow>,
     /// The epochs that greeted in lineages of agents.
@@ -147,6 +149,8 @@ pub struct AgentRow {
     pub backlog_bytes: u64,
     /// How often another agent of the same name was found alive.
     pub conflicts: u64,
+    /// How far its wall clock was ahead of the aggregator's, as it last said; none if it does not know.
+    pub clock_offset: Option<Span>,
     /// How often an older copy of its state greeted.
     pub forks: u64,
     /// How its sources are, as it last said.
@@ -330,6 +334,7 @@ impl Default for Commit {
             forgotten: Vec::new(),
             committed: Vec::new(),
             watermarks: Vec::new(),
+            set_back: Vec::new(),
             agents: Vec::new(),
             lineages: Vec::new(),
             losses: Vec::new(),
@@ -351,6 +356,7 @@ impl Commit {
             && self.forgotten.is_empty()
             && self.committed.is_empty()
             && self.watermarks.is_empty()
+            && self.set_back.is_empty()
             && self.agents.is_empty()
             && self.lineages.is_empty()
             && self.losses.is_empty()

@@ -48,6 +48,11 @@ pub const REVISED_PIECES_FREE: usize = 1 << 14;
 pub const REVISED_PIECE_REST_NS: u64 = 300;
 /// Stretches of windows to revise that may wait, over all queries and keys; when as many do, no more frames are taken.
 pub const UNREVISED_MAX: usize = 1 << 17;
+/// How far a watermark may be ahead of the aggregator's clock: what clocks that are set by NTP may differ by, and more.
+pub const WATERMARK_AHEAD_MAX: Span = Span::from_secs(5);
+/// How many seconds retention may catch up in each second, once the clock and the data allow it: after a stop of a day
+/// it is up to date within half an hour, and a clock that is days ahead for a minute costs an hour.
+pub const RETENTION_PACE: i64 = 60;
 /// How often dirty panes are written as columns.
 pub const CHECKPOINT_INTERVAL: Span = Span::from_secs(5);
 /// Things that nobody waits for (counters, last-heard) are committed this often.
@@ -61,8 +66,23 @@ pub const FRONT_MOMENTS_MAX: usize = 1_024;
 /// Agents that are connected run a new plan by so long after it was put into force: the server looks for one each second,
 /// and the rest is for links that are slow.
 pub const PLAN_ROLLOUT: Span = Span::from_secs(5);
+/// Bytes of panes that stay in memory, unless the configuration says otherwise.
+pub const MEMORY_DEFAULT: usize = 1 << 30;
+/// The least that the configuration may say: the panes of one commit, and those of the windows that it shows.
+pub const MEMORY_MIN: usize = 16 << 20;
+/// What a pane takes besides its rows, about.
+pub const PANE_BYTES: usize = 256;
+/// What a row of a pane takes besides its partials and sketches, about: its number, its readings, its place in the index.
+pub const ROW_BYTES: usize = 32;
+/// What a key takes besides its bytes, about.
+pub const KEY_BYTES: usize = 64;
+/// What an entry of a sketch takes, about.
+pub const SKETCH_ENTRY_BYTES: usize = 24;
 /// Most keys of one chunk of a stored pane: those of one section.
 pub const CHUNK_KEYS_MAX: usize = catchment_common::limits::BATCH_DELTAS_MAX;
+/// The longest session that is shown whole even if it is longer than `retention`: panes of sessions stay so much longer,
+/// because a session is known by its panes alone until it ends.
+pub const SESSION_LONGEST: Span = Span::from_days(7);
 /// How many gaps before the horizon the panes of sessions stay in memory; longer sessions load theirs when they end.
 pub const SESSION_GAPS_KEPT: i64 = 32;
 /// Windows that are provisional at once, for each query. Beyond it the oldest keep their status until data revises

@@ -86,6 +86,11 @@ fn execute(command: Command) -> Result<()> {
             }
             Ok(())
         }
+        Command::SetBack { agent, to, place } => {
+            let to = agents::set_back(&place.database()?, &agent, to.as_deref(), clock.now())?;
+            println!("the watermarks of {agent} are no later than {to}");
+            Ok(())
+        }
         Command::Backup { file, force, place } => {
             backup::backup(&place.database()?, &file, force)?;
             println!("the backup is in {}", file.display());

@@ -23,7 +23,7 @@ pub use self::chunks::UnreadableChunk;
 use self::numbers::KeyNumbers;
 use self::rows::{Checked, Rows, RowsView};
 use crate::commit::SetAside;
-use crate::limits::CHUNK_KEYS_MAX;
+use crate::limits::{CHUNK_KEYS_MAX, KEY_BYTES, PANE_BYTES, ROW_BYTES, SKETCH_ENTRY_BYTES};
 
 /// A key's number within its pipeline.
 pub type KeyId = u32;
@@ -32,6 +32,8 @@ pub type KeyId = u32;
 #[derive(Debug, Default)]
 pub struct Panes {
     pipelines: BTreeMap<PipelineId, PipelinePanes>,
+    /// What they take, about.
+    bytes: usize,
     /// Stored chunks that could not be read.
     set_aside: Vec<SetAside>,
     scratch: Scratch,
@@ -67,6 +69,8 @@ pub struct Pane {
     kinds: Vec<SketchKind>,
     /// No row has more readings than this; the largest may have fewer.
     most: u64,
+    /// What its sketches take besides, as of when they were last read or written.
+    sketch_bytes: usize,
     dirty: bool,
 }
 
@@ -88,6 +92,12 @@ impl Pane {
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
+    }
+
+    /// What it takes, about.
+    fn bytes(&self) -> usize {
+        let fields = self.fields * size_of::<Stats>() + self.kinds.len() * size_of::<Sketch>();
+        PANE_BYTES + self.len() * (fields + ROW_BYTES) + self.sketch_bytes
     }
 
     /// The numbers of its keys, in no particular order.
@@ -116,6 +126,8 @@ impl Pane {
     /// Merges one delta for each of `ids`, which are distinct.
     fn merge(&mut self, ids: &[KeyId], rows: RowsView<'_>) {
         if !self.kinds.is_empty() {
+            let entries: usize = rows.sketches.iter().map(Sketch::entries).sum();
+            self.sketch_bytes += entries * SKETCH_ENTRY_BYTES;
             self.merge_sketches(ids, rows.sketches);
         }
         self.merge_stats(ids, rows.readings, rows.partials);
@@ -355,10 +367,47 @@ impl Panes {
             stays
         });
         held.gone_through = gone;
-        let used: usize = held.panes.values().map(Pane::len).sum();
-        if held.panes.len() < before && held.keys.keys.len() > 2 * used + CHUNK_KEYS_MAX {
-            held.renumber();
+        if held.panes.len() < before {
+            held.renumber_if_few();
         }
+    }
+
+    /// Lets clean panes go until what is left takes no more than `bytes`, those first that are needed last. They are
+    /// loaded again when a window needs them.
+    pub fn keep_within(&mut self, bytes: usize) {
+        self.bytes = self.pipelines.values().map(PipelinePanes::bytes).sum();
+        if self.bytes <= bytes {
+            return;
+        }
+        let mut clean: Vec<(Timestamp, PipelineId, usize)> = Vec::new();
+        for (&id, held) in &self.pipelines {
+            let panes = held.panes.iter().filter(|(_, pane)| !pane.dirty);
+            clean.extend(panes.map(|(&start, pane)| (start, id, pane.bytes())));
+        }
+        clean.sort_unstable();
+        while self.bytes > bytes
+            && let Some((start, id, size)) = clean.pop()
+        {
+            if let Some(held) = self.pipelines.get_mut(&id) {
+                held.panes.remove(&start);
+                held.gone_through = held.gone_through.max(Some(start));
+            }
+            self.bytes -= size;
+        }
+        for held in self.pipelines.values_mut() {
+            held.renumber_if_few();
+        }
+    }
+
+    /// A stored pane stays where it is.
+    pub fn leave_out(&mut self, pipeline: PipelineId, pane: Timestamp) {
+        let held = self.pipelines.entry(pipeline).or_default();
+        held.gone_through = held.gone_through.max(Some(pane));
+    }
+
+    /// What the panes take, about: as of the last checkpoint, and what was restored since.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Partials in memory.
@@ -406,6 +455,20 @@ impl PipelinePanes {
         pane.dirty = true;
         pane.merge(&last.ids, rows);
         Ok(&last.ids)
+    }
+
+    /// What the panes take, and the keys.
+    fn bytes(&self) -> usize {
+        let keys: usize = self.keys.keys.iter().map(|key| key.len() + KEY_BYTES).sum();
+        keys + self.panes.values().map(Pane::bytes).sum::<usize>()
+    }
+
+    /// Forgets keys when most of them are in no pane any more.
+    fn renumber_if_few(&mut self) {
+        let used: usize = self.panes.values().map(Pane::len).sum();
+        if self.keys.keys.len() > 2 * used + CHUNK_KEYS_MAX {
+            self.renumber();
+        }
     }
 
     /// Gives new numbers to the keys that are in use and forgets the others.

@@ -191,6 +191,11 @@ impl QueryWindows {
             .collect();
     }
 
+    /// Nothing later than this has been shown: what was stored says otherwise because a clock was wrong.
+    pub fn set_back(&mut self, furthest: Timestamp) {
+        self.horizon.through = self.horizon.through.min(furthest);
+    }
+
     /// Every window that ends by then has been shown.
     pub fn emitted_through(&self) -> Timestamp {
         self.horizon.through
@@ -277,10 +282,18 @@ impl QueryWindows {
         let through = self.horizon.through;
         match (&mut self.changes, &query.aligned) {
             (Changes::Fixed(touched), Some(aligned)) => {
+                let due = self.horizon.due(query, &query.pipelines(), agents, now);
+                if due > through {
+                    load_due(query, through.minus(query.query.window.longest()), due, loader)?;
+                }
                 touched.prepare(query, aligned, through, loader, budget)
             }
             (Changes::Sessions(sessions), _) => {
                 let due = self.horizon.due(query, &query.pipelines(), agents, now);
+                let gap = query.query.window.longest();
+                if due > through {
+                    load_due(query, through.minus(gap).minus(gap), due, loader)?;
+                }
                 sessions.prepare(query, query.query.window.longest(), (through, due), loader)
             }
             (Changes::Counted(counted), _) => counted.prepare(query, loader),
@@ -355,6 +368,20 @@ impl QueryWindows {
             || !results.unrevised.is_empty();
         changed.then_some(results)
     }
+}
+
+/// Brings panes into memory that left it, for want of room, before they were due. In most cases there are none, and the
+/// store is not asked.
+fn load_due<S: PaneSource>(
+    query: &RunningQuery,
+    from: Timestamp,
+    due: Timestamp,
+    loader: &mut Loader<'_, S>,
+) -> Result<(), SourceFault> {
+    for reader in &query.readers {
+        loader.load_range(reader.pipeline, from, due)?;
+    }
+    Ok(())
 }
 
 /// What results are made from at one moment.

@@ -229,6 +229,8 @@ pub enum Counter {
     /// Readings whose points a full spool gave up, so that no reading was lost: what is asked of their series (increase,
     /// rate, mean over time) has no answer.
     PointsGivenUp,
+    /// Times that the gateway's wall clock turned out to be off, compared with the aggregator's.
+    ClockOff,
     /// A reading that does not count.
     Rejected(Reason),
     /// A value of a lifted reading that cannot be used. Its field, which is counted as absent too, by its place in the
@@ -245,7 +247,7 @@ const _: () = assert!(REASON_CODE as usize + Reason::ALL.len() <= UNUSABLE_CODE 
 
 impl Counter {
     /// The counters that are not rejections, by code.
-    pub const PLAIN: [Self; 30] = [
+    pub const PLAIN: [Self; 31] = [
         Self::Messages,
         Self::RawBytes,
         Self::Received,
@@ -276,6 +278,7 @@ impl Counter {
         Self::Copies,
         Self::MaybeRepeated,
         Self::PointsGivenUp,
+        Self::ClockOff,
     ];
 
     /// Every counter.
@@ -345,6 +348,7 @@ impl Counter {
             Self::Copies => "copies",
             Self::MaybeRepeated => "maybe_repeated",
             Self::PointsGivenUp => "points_given_up",
+            Self::ClockOff => "clock_off",
             Self::Rejected(reason) => reason.name(),
             Self::Unusable(why, field) => UNUSABLE[why as usize][usize::from(in_range(field))],
         }

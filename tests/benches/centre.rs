@@ -55,6 +55,7 @@ const SETTINGS: Settings = Settings {
     lease: seconds(3_600),
     heartbeat: seconds(5),
     due_rows: DUE_ROWS_MAX,
+    memory: usize::MAX,
 };
 const AGENTS: u64 = 8;
 const KEYS_PER_AGENT: usize = 1_000;

@@ -56,6 +56,7 @@ impl Direct {
             lease: Span::from_days(36_500),
             heartbeat: Span::from_secs(1),
             due_rows: DUE_ROWS_MAX,
+            memory: usize::MAX,
         };
         let aggregator = store
             .restore(settings, now)

@@ -4,6 +4,7 @@ use catchment_common::metrics::Counter;
 use catchment_common::time::Now;
 use catchment_common::wire::lineage::DatabaseId;
 
+use super::clock::Clock;
 use super::greeting::{Greeting, KeptPlan};
 use super::{Agent, Out, Sources, limits};
 use crate::aggregate::intake::Limits;
@@ -99,6 +100,7 @@ impl Agent {
             greeting: Greeting::default(),
             close_now: true,
             close_late_at: None,
+            clock: Clock::default(),
             idle_check_at: now.monotonic + IDLE_CHECK,
             close_passed_at: now.monotonic + AWAY_SEAL_DELAY,
             link_bytes_noted: 0,

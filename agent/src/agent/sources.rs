@@ -152,10 +152,10 @@ impl Agent {
         }
     }
 
-    /// Lets watermarks follow the clock, if silence means that there is nothing.
-    pub(super) fn follow_clock(&mut self, now: Now) {
-        if self.sources.are_live() {
-            self.close_now |= self.intake.follow_clock(now);
+    /// Lets watermarks follow the time, if that is known, and if silence means that there is nothing.
+    pub(super) fn follow_clock(&mut self, now: Now, time: Option<Now>) {
+        if let Some(time) = time.filter(|_| self.sources.are_live()) {
+            self.close_now |= self.intake.follow_clock(time);
             self.close_passed_at = now.monotonic + AWAY_SEAL_DELAY;
             return;
         }
@@ -169,7 +169,7 @@ impl Agent {
                 sources,
                 ..
             } = self;
-            intake.close_passed(now, journal, |journal, section| {
+            intake.close_passed(time.unwrap_or(now), journal, |journal, section| {
                 out.push(section);
                 out.cut_if_large(journal, sources);
             });

@@ -2,8 +2,8 @@
 //!
 //! It trails the newest event time by the pipeline's delay. When the pipeline falls silent it follows the
 //! wall clock, so that the last windows of a sleeping site still close; idleness is declared here, where it is known,
-//! and never guessed at the centre. While nothing can be heard, because the
-//! broker is away, there is no silence. It never goes back. A device whose clock is ahead cannot push it beyond
+//! and never guessed at the centre. While nothing can be heard, because the broker is away, there is no silence. It never
+//! goes back, unless a wrong clock had moved it. A device whose clock is ahead cannot push it beyond
 //! `max_ahead`, because readings further ahead are refused before they reach it.
 
 use catchment_common::plan::Pipeline;
@@ -14,6 +14,7 @@ use catchment_common::time::{Instant, Now, Span, Timestamp};
 pub struct Watermark {
     delay: Span,
     idle: Span,
+    max_ahead: Span,
     newest: Timestamp,
     heard: Instant,
     value: Timestamp,
@@ -25,6 +26,7 @@ impl Watermark {
         Self {
             delay: pipeline.watermark_delay,
             idle: pipeline.idle,
+            max_ahead: pipeline.max_ahead,
             newest: Timestamp::MIN,
             heard: now.monotonic,
             value: Timestamp::MIN,
@@ -52,14 +54,19 @@ impl Watermark {
         self.heard = now.monotonic;
     }
 
-    /// Lets the watermark of a silent pipeline follow the wall clock; returns whether it moved.
+    /// Lets the watermark of a silent pipeline follow the time; returns whether it moved. One that is further ahead than
+    /// readings may be was moved by a clock that was wrong, and is taken back.
     pub fn follow_clock(&mut self, now: Now) -> bool {
-        if now.monotonic.since(self.heard) < self.idle {
-            return false;
-        }
         let before = self.value;
-        self.value = before.max(now.wall.minus(self.delay));
-        self.value > before
+        let furthest = now.wall.plus(self.max_ahead);
+        if self.value > furthest {
+            self.newest = self.newest.min(now.wall);
+            self.value = now.wall.minus(self.delay);
+        }
+        if now.monotonic.since(self.heard) >= self.idle {
+            self.value = self.value.max(now.wall.minus(self.delay));
+        }
+        self.value != before
     }
 }
 
@@ -71,6 +78,7 @@ mod tests {
         Watermark {
             delay: Span::from_secs(5),
             idle: Span::from_secs(30),
+            max_ahead: Span::from_secs(300),
             newest: Timestamp::MIN,
             heard: Instant::from_micros(0),
             value: Timestamp::MIN,
@@ -125,12 +133,23 @@ mod tests {
             "a reading from the past does not pull it back"
         );
         let back = Now {
-            wall: at(5),
+            wall: at(900),
             ..now(70)
         };
         assert!(
             !watermark.follow_clock(back),
             "nor does a wall clock that steps back"
         );
+    }
+
+    #[test]
+    fn what_a_wrong_clock_moved_is_taken_back() {
+        let mut watermark = watermark();
+        watermark.observe(at(160_000_000), now(1));
+        assert_eq!(watermark.value(), at(159_999_995));
+        watermark.follow_clock(now(2));
+        assert_eq!(watermark.value(), at(997));
+        watermark.observe(at(1_003), now(3));
+        assert_eq!(watermark.value(), at(998), "and goes on from there");
     }
 }

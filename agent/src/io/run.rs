@@ -13,12 +13,14 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
+use super::clock_log::ClockLog;
 use super::config::{Config, Mode};
 use super::disk::{DiskEvent, Storage};
 use super::disk_log::DiskLog;
 use super::mqtt::{self, Group, Handle, Incoming, Told};
 use super::plan_file::PlanFile;
 use super::quic::{self, Connector, Link, LinkEvent};
+use super::random;
 use super::reject_log::RejectLog;
 use crate::agent::{Agent, Outcome};
 use crate::log::disk::{Job, MemoryDisk};
@@ -95,6 +97,7 @@ pub async fn run(config: Config) -> Result<()> {
         link: None,
         link_events: mpsc::channel(quic::EVENTS_MAX),
         log: RejectLog::default(),
+        clock_log: ClockLog::default(),
         disk_log: DiskLog::default(),
     };
     let ended = shell.run(events, &mut tasks).await;
@@ -133,6 +136,7 @@ struct Shell {
     link: Option<Link>,
     link_events: (mpsc::Sender<LinkEvent>, mpsc::Receiver<LinkEvent>),
     log: RejectLog,
+    clock_log: ClockLog,
     disk_log: DiskLog,
 }
 
@@ -201,6 +205,7 @@ impl Shell {
                 Event::Shutdown => return self.shut_down(told).await,
             }
             self.agent.handle_timeout(self.clock.now());
+            self.clock_log.look(self.agent.clock(self.clock.now()));
         }
     }
 
@@ -492,8 +497,4 @@ fn hand_in(agent: &mut Agent, now: Now, source: SourceId, message: &Incoming<'_>
         through,
     };
     agent.handle_arrival(now, arrival);
-}
-
-fn random() -> Result<u64> {
-    getrandom::u64().map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))
 }

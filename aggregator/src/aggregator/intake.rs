@@ -2,17 +2,19 @@
 
 use bytes::Bytes;
 use catchment_common::limits::PANE_READINGS_MAX;
+use catchment_common::time::Now;
 use catchment_common::wire::{self, Batch, Loss, Message, Refusal, RejectReason, SectionView, WireFault};
 
 use super::{Aggregator, ConnectionId, Fault, Transmit};
 use crate::commit::{AppendedBatch, PaneSource};
-use crate::limits::LOSS_ENTRY_BYTES;
+use crate::limits::{LOSS_ENTRY_BYTES, WATERMARK_AHEAD_MAX};
 use crate::merge::Refused;
 use crate::window::Loader;
 
 impl Aggregator {
     pub(super) fn handle_batch(
         &mut self,
+        now: Now,
         connection: ConnectionId,
         agent: String,
         frame: Bytes,
@@ -31,7 +33,8 @@ impl Aggregator {
             self.refuse_foreign(connection, &agent, &batch, frame.len());
             return Ok(());
         }
-        let views = match self.check(&agent, &batch) {
+        let views = self.check(&agent, &batch);
+        let views = match views.and_then(|views| self.in_time(now, views)) {
             Ok(views) => views,
             Err(reason) => {
                 self.refuse(connection, &agent, (epoch, seq), frame.len(), reason);
@@ -92,6 +95,26 @@ impl Aggregator {
                 .ok_or(RejectReason::UnknownPipeline)?;
             self.panes.check(agent, &view, pipeline)?;
             views.push(view);
+        }
+        Ok(views)
+    }
+
+    /// Refuses panes that lie further in the future than readings may. Nobody would ask for them before their time, and they
+    /// would stay in memory until then. The number of a count window is no time of data, and leaves memory at once.
+    fn in_time<'b>(
+        &self,
+        now: Now,
+        views: Vec<SectionView<'b>>,
+    ) -> Result<Vec<SectionView<'b>>, RejectReason> {
+        let is_ahead = |view: &SectionView<'_>| {
+            let pipeline = self.catalog.pipelines.get(&view.pipeline);
+            pipeline.is_some_and(|pipeline| {
+                let furthest = now.wall.plus(pipeline.max_ahead).plus(WATERMARK_AHEAD_MAX);
+                pipeline.count.is_none() && view.pane > furthest
+            })
+        };
+        if views.iter().any(is_ahead) {
+            return Err(RejectReason::TooEarly);
         }
         Ok(views)
     }

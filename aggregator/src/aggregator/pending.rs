@@ -28,6 +28,8 @@ pub(super) struct Pending {
     pub(super) contributions: BTreeMap<(PipelineId, Timestamp, String), (u64, u64)>,
     /// Those that have advanced.
     pub(super) watermarks: Vec<(String, PipelineId, Timestamp)>,
+    /// Agents whose watermarks an operator has set back.
+    pub(super) set_back: BTreeSet<String>,
     pub(super) heard: BTreeSet<String>,
     pub(super) lineages: Vec<(String, Newest)>,
     /// Agents that have said hello.

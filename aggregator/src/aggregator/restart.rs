@@ -1,12 +1,14 @@
 //! Start: what the store gave back. The same bytes in give the same state out.
 
 use catchment_common::plan::PipelineId;
-use catchment_common::time::Timestamp;
+use catchment_common::time::{Now, Timestamp};
 use catchment_common::wire::{Batch, RejectReason, SeqRange, WireFault};
 
 use super::Aggregator;
+use super::retention::Present;
 use crate::agents::Standing;
 use crate::commit::{AppendedBatch, PaneSource, SetAside, SourceFault, StoredChunk, Unreadable, Unrevised};
+use crate::limits::WATERMARK_AHEAD_MAX;
 use crate::lineages::Newest;
 use crate::window::{Loader, Provisional};
 
@@ -66,8 +68,26 @@ impl Aggregator {
         self.windows[index].restore_unrevised(unrevised);
     }
 
+    /// Everything about agents and queries is restored. What lies in the future was stored when a clock was wrong, and is
+    /// set back; what windows would have been shown by then is shown again when it is due.
+    pub fn restored(&mut self, now: Now) {
+        self.present = Present::new(now, self.agents.last_heard());
+        let furthest = now.wall.plus(WATERMARK_AHEAD_MAX);
+        let set_back = self.agents.set_back(now.wall, furthest);
+        self.pending.watermarks.extend(set_back);
+        for windows in &mut self.windows {
+            windows.set_back(furthest);
+        }
+    }
+
     /// A stored chunk of a pane that may still be needed. If it cannot be read, it is set aside with the next commit.
     pub fn restore_chunk(&mut self, pipeline: PipelineId, pane: Timestamp, chunk: &StoredChunk) {
+        // A pane is in memory whole or not at all.
+        let goes_on = chunk.number > 0 && self.panes.holds(pipeline, pane);
+        if !goes_on && (chunk.number > 0 || self.panes.bytes() >= self.settings.memory) {
+            self.panes.leave_out(pipeline, pane);
+            return;
+        }
         self.panes
             .load((pipeline, pane), self.catalog.pipelines.get(&pipeline), chunk);
     }

@@ -20,6 +20,7 @@ use catchment_common::wire::{
 use super::{Aggregator, ConnectionId, Fault, Transmit};
 use crate::commit::{AgentRow, Forgotten};
 use crate::committed::SeqSet;
+use crate::limits::WATERMARK_AHEAD_MAX;
 use crate::limits::{CLAIM_MAX, EPOCHS_GREETED_MAX, STATEMENTS_MAX};
 
 /// Why the older connection of a reconnecting agent is closed.
@@ -290,6 +291,7 @@ impl Aggregator {
         about.backlog_batches = heartbeat.backlog_batches.min(CLAIM_MAX);
         about.backlog_bytes = heartbeat.backlog_bytes.min(CLAIM_MAX);
         about.sources = heartbeat.sources;
+        about.clock_offset = heartbeat.clock.map(|clock| clock.offset);
         let Some(session) = self.sessions.get_mut(&connection) else {
             return;
         };
@@ -309,7 +311,11 @@ impl Aggregator {
     }
 
     /// Applies the statements that hold now; the newest that does says all that those before it say.
-    pub(super) fn settle_statements(&mut self) {
+    ///
+    /// What an agent says of times to come is not believed: its clock is ahead, and were its watermark kept, windows would
+    /// do without this agent for as long as it was ahead.
+    pub(super) fn settle_statements(&mut self, now: Now) {
+        let furthest = now.wall.plus(WATERMARK_AHEAD_MAX);
         let Self {
             sessions,
             committed,
@@ -331,10 +337,32 @@ impl Aggregator {
             };
             let settled = session.statements.drain(..=newest).next_back();
             for (pipeline, watermark) in settled.into_iter().flat_map(|statement| statement.watermarks) {
-                if agents.advance(agent, pipeline, watermark) {
-                    pending.watermarks.push((agent.clone(), pipeline, watermark));
+                let believed = watermark.min(furthest);
+                if agents.advance(agent, pipeline, believed) {
+                    pending.watermarks.push((agent.clone(), pipeline, believed));
                 }
             }
+        }
+    }
+
+    /// Sets watermarks back that an operator wants set back, with the next commit. What the agents say from then on counts
+    /// again.
+    pub fn handle_set_back(&mut self, wanted: &BTreeMap<String, Timestamp>) {
+        for (agent, &to) in wanted {
+            if !self.pending.set_back.insert(agent.clone()) {
+                continue;
+            }
+            for pipeline in self.agents.set_back_agent(agent, to) {
+                self.pending.watermarks.push((agent.clone(), pipeline, to));
+            }
+            for session in self
+                .sessions
+                .values_mut()
+                .filter(|session| session.agent == *agent)
+            {
+                session.statements.clear();
+            }
+            self.pending.urgent = true;
         }
     }
 
@@ -370,6 +398,7 @@ impl Aggregator {
                 backlog_batches: about.backlog_batches,
                 backlog_bytes: about.backlog_bytes,
                 conflicts: about.conflicts,
+                clock_offset: about.clock_offset,
                 forks: about.forks,
                 sources: about.sources.clone(),
                 returned: self.pending.returned.contains(&name),

@@ -2,11 +2,15 @@
 
 mod bounds;
 
+mod clocks;
+
 mod closure;
 
 mod coarse;
 
 mod late;
+
+mod memory;
 
 mod origins;
 
@@ -96,6 +100,7 @@ impl World {
             lease: Span::from_secs(1_000),
             heartbeat: Span::from_secs(1),
             due_rows: DUE_ROWS_MAX,
+            memory: usize::MAX,
         };
         let aggregator = Aggregator::new(settings, DATABASE, catalog(1, queries), now(0));
         Self {

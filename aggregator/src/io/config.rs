@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use catchment_common::time::Span;
 use serde::{Deserialize, Deserializer};
 
 use crate::aggregator::Settings;
-use crate::limits::DUE_ROWS_MAX;
+use crate::limits::{DUE_ROWS_MAX, MEMORY_DEFAULT, MEMORY_MIN};
 
 /// An aggregator's configuration. Relative paths are relative to the file.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -28,8 +29,28 @@ pub struct Config {
     /// How often agents are asked for heartbeats.
     #[serde(default = "default_heartbeat", deserialize_with = "duration")]
     pub heartbeat: Duration,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: Limits,
     /// Certificates.
     pub tls: Tls,
+}
+
+/// Bounds of memory.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Memory for panes. Those beyond it stay in the database and are loaded when a window needs them.
+    #[serde(deserialize_with = "memory")]
+    pub memory: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::b(MEMORY_DEFAULT as u64),
+        }
+    }
 }
 
 /// Where certificates are: a folder made by `pki init`, or files.
@@ -60,6 +81,17 @@ fn default_lease() -> Duration {
 
 fn default_heartbeat() -> Duration {
     Duration::from_secs(5)
+}
+
+fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+    let size = ByteSize::deserialize(deserializer)?;
+    if size.as_u64() < MEMORY_MIN as u64 {
+        let least = ByteSize::b(MEMORY_MIN as u64);
+        return Err(serde::de::Error::custom(format!(
+            "{size} is too little memory for panes; write at least \"{least}\""
+        )));
+    }
+    Ok(size)
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -135,6 +167,7 @@ impl Config {
             lease: span(self.lease),
             heartbeat: span(self.heartbeat),
             due_rows: DUE_ROWS_MAX,
+            memory: usize::try_from(self.limits.memory.as_u64()).unwrap_or(usize::MAX),
         }
     }
 }
@@ -207,7 +240,7 @@ mod tests {
         check(
             "lisen = \"x\"\n[tls]\npki = \"p\"",
             "a.toml:1:1: unknown field `lisen`, expected one of `listen`, \
-            `database`, `plan`, `lease`, `heartbeat`, `tls`; did you mean `listen`?",
+            `database`, `plan`, `lease`, `heartbeat`, `limits`, `tls`; did you mean `listen`?",
         );
         check(
             "listen = \"x\"\n[tls]\npki = \"p\"",
@@ -217,6 +250,10 @@ mod tests {
             "\n[tls]\npki = \"p\"\nca = \"c\"",
             "a.toml:2:1: tls: give either `pki`, the folder that `pki init` \
             made, or `ca`, `certificate` and `key`",
+        );
+        check(
+            "[limits]\nmemory = \"1 MiB\"\n[tls]\npki = \"p\"",
+            "a.toml:2:10: 1.0 MiB is too little memory for panes; write at least \"16.0 MiB\"",
         );
         check(
             "lease = \"soon\"\n[tls]\npki = \"p\"",

@@ -367,6 +367,7 @@ impl Engine {
     fn take_up(&mut self) -> Result<(), StoreFault> {
         self.aggregator.handle_retired(&self.reader.retired()?);
         self.aggregator.handle_forgotten(&self.reader.to_forget()?);
+        self.aggregator.handle_set_back(&self.reader.to_set_back()?);
         let version = self.reader.plan_version()?;
         if version != self.aggregator.catalog().version {
             let catalog = self.reader.catalog()?;

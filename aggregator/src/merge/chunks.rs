@@ -14,7 +14,7 @@ use catchment_common::wire::{Section, SectionView, StatsScratch, WireFault};
 use super::numbers::KeyNumbers;
 use super::{Pane, Panes, Scratch};
 use crate::commit::{SetAside, StoredChunk, Unreadable};
-use crate::limits::CHUNK_KEYS_MAX;
+use crate::limits::{CHUNK_KEYS_MAX, SKETCH_ENTRY_BYTES};
 
 /// Why a stored chunk of a pane is not put back into memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -69,8 +69,12 @@ impl Panes {
             }
         }
         let dirty = held.panes.get(&pane).is_some_and(|pane| pane.dirty);
+        let before = held.panes.get(&pane).map_or(0, Pane::bytes);
         held.merge("", &view, rows.view(), keys, stats)?;
-        held.panes.entry(pane).and_modify(|pane| pane.dirty = dirty);
+        if let Some(pane) = held.panes.get_mut(&pane) {
+            pane.dirty = dirty;
+            self.bytes += pane.bytes() - before;
+        }
         Ok(())
     }
 
@@ -113,6 +117,9 @@ impl Panes {
             let keep: Vec<Components> = pipeline.fields.iter().map(|field| field.components).collect();
             for (&start, pane) in held.panes.iter_mut().filter(|(_, pane)| pane.dirty) {
                 pane.dirty = false;
+                // Merging may have joined many.
+                let entries: usize = pane.sketches.iter().map(Sketch::entries).sum();
+                pane.sketch_bytes = entries * SKETCH_ENTRY_BYTES;
                 let scratch = &mut self.scratch.stats;
                 sink(
                     id,

@@ -359,6 +359,7 @@ impl Reads for Memory {
                 backlog_batches: row.backlog_batches,
                 backlog_bytes: row.backlog_bytes,
                 conflicts: row.conflicts,
+                clock_offset: row.clock_offset,
                 forks: row.forks,
                 sources: row.sources.clone(),
             },

@@ -28,6 +28,7 @@ pub(super) fn restore(store: &impl Reads, settings: Settings, now: Now) -> Resul
             }
         }
     }
+    aggregator.restored(now);
     let pipelines: Vec<PipelineId> = aggregator.catalog().pipelines.keys().copied().collect();
     for pipeline in pipelines {
         let from = aggregator.restore_panes_from(pipeline);

@@ -78,6 +78,7 @@ fn settings() -> Settings {
         lease: catchment_common::time::Span::from_secs(1_000),
         heartbeat: catchment_common::time::Span::from_secs(1),
         due_rows: 3,
+        memory: usize::MAX,
     }
 }
 

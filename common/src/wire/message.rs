@@ -176,6 +176,8 @@ pub enum RejectReason {
     OtherAgent,
     /// With it a pane would have more readings of one key than there may be.
     TooManyReadings,
+    /// It has a pane of a time to come, further ahead of the aggregator's clock than the query's readings may be.
+    TooEarly,
     /// It was gathered for another database, and what it means in this one is not certain.
     OtherDatabase,
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use catchment_agent::agent::Agent;
 use catchment_agent::metrics::AGENT;
 use catchment_aggregator::catalog::RunningQuery;
-use catchment_aggregator::commit::Row;
+use catchment_aggregator::commit::{Row, Why};
+use catchment_aggregator::limits::WATERMARK_AHEAD_MAX;
 use catchment_aggregator::store::memory::{Stored, Table};
 use catchment_common::limits::SPAN_MAX;
 use catchment_common::metrics::{Counter, Reason};
@@ -138,6 +139,7 @@ impl World<'_> {
             self.check_covered(running, &mut faults);
         }
         check_statuses(table, &mut faults);
+        check_times(table, &mut faults);
         if faults.is_empty() {
             return Ok(());
         }
@@ -401,6 +403,20 @@ fn check_statuses(table: &Table, faults: &mut Vec<String>) {
         } = stored;
         if !name.2 && !stored.is_merged && (!is_final || *coverage != 1.0) {
             faults.push(format!("{} is not final, coverage {coverage}", show(name)));
+        }
+    }
+}
+
+/// Nobody's word that a window is over counts before it is, however wrong clocks are: the aggregator's is right here.
+fn check_times(table: &Table, faults: &mut Vec<String>) {
+    for written in &table.written {
+        let ahead = written.window.end.since(written.at);
+        if written.why == Why::Complete && ahead > WATERMARK_AHEAD_MAX {
+            faults.push(format!(
+                "the window from {} s was final {} s before its end",
+                seconds(written.window.start.as_micros()),
+                ahead.as_micros() / 1_000_000
+            ));
         }
     }
 }

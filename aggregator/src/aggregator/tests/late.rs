@@ -13,14 +13,14 @@ fn two_days(due_rows: usize) -> World {
     for start in (0..2 * DAY).step_by(600) {
         seq += 1;
         world
-            .frame(1, 1, batch(seq, DAY * 10 + start, &[("x", &[1])]))
+            .frame(1, 1, batch(seq, DAY * 8 + start, &[("x", &[1])]))
             .unwrap();
     }
-    world.heartbeat(1, 1, seq, DAY * 20);
+    world.heartbeat(1, 1, seq, DAY * 11);
     for second in [1, 2, 20, 30] {
         world.settle(second);
     }
-    let (before, last) = (world.aggregator.panes().partials(), at(DAY * 12 - 600));
+    let (before, last) = (world.aggregator.panes().partials(), at(DAY * 10 - 600));
     assert!(!world.holds(PIPELINE, last), "{before} are in memory");
     world
 }
@@ -30,7 +30,7 @@ fn one_late_reading_asks_the_store_for_its_panes_once_and_merges_each_twice() {
     let mut world = two_days(DUE_ROWS_MAX);
     world.chunks.asked.set(0);
     world
-        .frame(40, 1, batch(1_000, DAY * 11, &[("x", &[1_000])]))
+        .frame(40, 1, batch(1_000, DAY * 9, &[("x", &[1_000])]))
         .unwrap();
     world.settle(40);
     let revised = world.commits.last().unwrap().results[0].windows.len();
@@ -40,7 +40,7 @@ fn one_late_reading_asks_the_store_for_its_panes_once_and_merges_each_twice() {
     let merged = world.aggregator.windows[0].merged();
     assert!(merged <= 2 * 289 + 2 * 1_440, "{merged} pieces");
     for ((_, start, _, _), (revision, _, readings, sum)) in &world.rows {
-        let is_over = *start <= at(DAY * 11) && at(DAY * 11) < start.plus(Span::from_secs(DAY));
+        let is_over = *start <= at(DAY * 9) && at(DAY * 9) < start.plus(Span::from_secs(DAY));
         assert_eq!(*sum - *readings as f64, if is_over { 999.0 } else { 0.0 });
         assert_eq!(*revision, 1 + u32::from(is_over));
     }
@@ -54,10 +54,10 @@ fn revisions_are_spread_over_commits_and_others_are_acknowledged_meanwhile() {
     }
     world.commits.clear();
     world
-        .frame(200, 1, batch(1_000, DAY * 11, &[("x", &[1_000])]))
+        .frame(200, 1, batch(1_000, DAY * 9, &[("x", &[1_000])]))
         .unwrap();
     world
-        .frame(200, 1, batch(1_001, DAY * 19, &[("y", &[1])]))
+        .frame(200, 1, batch(1_001, DAY * 11, &[("y", &[1])]))
         .unwrap();
     let first = world
         .aggregator
@@ -79,7 +79,7 @@ fn revisions_are_spread_over_commits_and_others_are_acknowledged_meanwhile() {
     }
     assert!(!world.aggregator.is_to_revise());
     let late = |((_, start, _, key), row): (&RowKey, &(u32, bool, u64, f64))| {
-        let is_over = *start <= at(DAY * 11) && at(DAY * 11) < start.plus(Span::from_secs(DAY));
+        let is_over = *start <= at(DAY * 9) && at(DAY * 9) < start.plus(Span::from_secs(DAY));
         (key == "x" && is_over).then(|| assert_eq!((row.0, row.3 - row.2 as f64), (2, 999.0)))
     };
     assert_eq!(world.rows.iter().filter_map(late).count(), 1_440);

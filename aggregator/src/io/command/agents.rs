@@ -4,14 +4,14 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use catchment_common::time::{Now, Timestamp};
 use serde_json::Value;
 
 use crate::io::command::query::{OutputFormat, show};
 use crate::io::store::sources;
 use crate::io::store::sqlite::Sqlite;
-use crate::io::store::tables::time_text;
+use crate::io::store::tables::{parse_time_text, time_text};
 use crate::store::Store;
 
 /// Writes a row for each agent to `out`.
@@ -28,11 +28,13 @@ pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Wr
         "lost_readings",
         "conflicts",
         "forks",
+        "clock",
     ];
     let store = Sqlite::open_to_read(database)?;
     let mut statement = store.connection().prepare(
         "SELECT name, last_heard_us, plan_version, backlog_batches, backlog_bytes, software, sources, retired,
-                (SELECT coalesce(sum(readings), 0) FROM catchment_loss WHERE agent = name), conflicts, forks
+                (SELECT coalesce(sum(readings), 0) FROM catchment_loss WHERE agent = name), conflicts, forks,
+                clock_offset_us
          FROM catchment_agent ORDER BY name",
     )?;
     let rows = statement.query_map([], |row| {
@@ -55,6 +57,7 @@ pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Wr
             number(8)?,
             number(9)?,
             number(10)?,
+            clock_text(row.get(11)?).into(),
         ])
     })?;
     let rows = rows.collect::<rusqlite::Result<_>>()?;
@@ -103,6 +106,33 @@ pub fn retire(database: &Path, agent: &str, forget: bool) -> Result<()> {
         bail!("there is no agent `{agent}`; `agents` lists those that were ever heard");
     }
     Ok(())
+}
+
+/// Sets an agent's watermarks back to `to`, or to the present, and returns that: windows from then on wait for it again.
+pub fn set_back(database: &Path, agent: &str, to: Option<&str>, now: Now) -> Result<String> {
+    let to = match to {
+        None => now.wall,
+        Some(text) => parse_time_text(text)
+            .with_context(|| format!("`{text}` is no instant; write it like 2026-11-28T10:00:00Z"))?,
+    };
+    let mut store = Sqlite::open(database)?;
+    if !store.set_back(agent, to)? {
+        bail!("there is no agent `{agent}`; `agents` lists those that were ever heard");
+    }
+    Ok(time_text(to))
+}
+
+/// How an agent's clock is, compared with the aggregator's.
+fn clock_text(offset_us: Option<i64>) -> String {
+    let Some(offset) = offset_us else {
+        return String::new();
+    };
+    let seconds = Duration::from_secs(offset.unsigned_abs() / 1_000_000);
+    match (seconds.is_zero(), offset > 0) {
+        (true, _) => "right".into(),
+        (false, true) => format!("{} ahead", humantime::format_duration(seconds)),
+        (false, false) => format!("{} behind", humantime::format_duration(seconds)),
+    }
 }
 
 fn ago(now: Now, then: Timestamp) -> String {

@@ -114,6 +114,37 @@ impl Sqlite {
         &self.path
     }
 
+    /// An operator sets an agent's watermarks back; returns whether the agent is known. A running server does it with its
+    /// next commit.
+    pub fn set_back(&mut self, agent: &str, to: Timestamp) -> Result<bool> {
+        let set_back = || {
+            let transaction = self.connection.unchecked_transaction()?;
+            let known = "SELECT count(*) FROM catchment_agent WHERE name = ?1";
+            let known: i64 = transaction.query_row(known, [agent], |row| row.get(0))?;
+            transaction.execute(
+                "UPDATE catchment_watermark SET watermark_us = min(watermark_us, ?2) WHERE agent = ?1",
+                rusqlite::params![agent, to.as_micros()],
+            )?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO catchment_set_back (agent, to_us) VALUES (?1, ?2)",
+                rusqlite::params![agent, to.as_micros()],
+            )?;
+            if known > 0 {
+                transaction.commit()?;
+            }
+            Ok(known > 0)
+        };
+        set_back().map_err(at(&self.path))
+    }
+
+    /// The agents whose watermarks an operator wants set back, until a commit has done it.
+    pub fn to_set_back(&self) -> Result<std::collections::BTreeMap<String, Timestamp>> {
+        let all = self.rows("SELECT agent, to_us FROM catchment_set_back", |row| {
+            Ok((row.get(0)?, Timestamp::clamped(row.get(1)?)))
+        })?;
+        Ok(all.into_iter().collect())
+    }
+
     /// The connection, for reading.
     pub fn connection(&self) -> &Connection {
         &self.connection

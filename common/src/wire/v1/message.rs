@@ -158,7 +158,7 @@ impl From<&program::Refusal> for Refusal {
                 // Version 1 has no word for some; its agents treat all of them alike.
                 Program::Malformed | Program::TooManyReadings => RejectReason::Malformed,
                 Program::UnknownPipeline | Program::OtherDatabase => RejectReason::UnknownPipeline,
-                Program::BadPane => RejectReason::BadPane,
+                Program::BadPane | Program::TooEarly => RejectReason::BadPane,
                 Program::OtherAgent => RejectReason::OtherAgent,
             },
         }

@@ -297,6 +297,7 @@ enum RejectReason {
     OtherAgent,
     TooManyReadings,
     OtherDatabase,
+    TooEarly,
 }
 
 impl From<&program::Refusal> for Refusal {
@@ -315,6 +316,7 @@ impl From<&program::Refusal> for Refusal {
                 Program::OtherAgent => RejectReason::OtherAgent,
                 Program::TooManyReadings => RejectReason::TooManyReadings,
                 Program::OtherDatabase => RejectReason::OtherDatabase,
+                Program::TooEarly => RejectReason::TooEarly,
             },
             extensions: Vec::new(),
         }
@@ -340,6 +342,7 @@ impl TryFrom<Refusal> for program::Refusal {
                 RejectReason::OtherAgent => Program::OtherAgent,
                 RejectReason::TooManyReadings => Program::TooManyReadings,
                 RejectReason::OtherDatabase => Program::OtherDatabase,
+                RejectReason::TooEarly => Program::TooEarly,
             },
         })
     }

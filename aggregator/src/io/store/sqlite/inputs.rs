@@ -1,6 +1,6 @@
 //! What agents sent and said, as rows.
 
-use catchment_common::time::Timestamp;
+use catchment_common::time::{Span, Timestamp};
 use rusqlite::{Transaction, params};
 
 use super::pipelines::bits;
@@ -18,6 +18,9 @@ pub(super) fn write(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite:
                 "INSERT OR REPLACE INTO catchment_watermark (agent, pipeline, watermark_us) VALUES (?1, ?2, ?3)",
             )?
             .execute(params![agent, bits(*pipeline), watermark.as_micros()])?;
+    }
+    for agent in &commit.set_back {
+        transaction.execute("DELETE FROM catchment_set_back WHERE agent = ?1", [agent])?;
     }
     for agent in &commit.agents {
         write_agent(transaction, agent)?;
@@ -72,10 +75,11 @@ fn write_agent(transaction: &Transaction<'_>, agent: &AgentRow) -> rusqlite::Res
         .prepare_cached(
             "INSERT INTO catchment_agent
                  (name, last_heard_us, plan_version, software, backlog_batches, backlog_bytes, conflicts, forks,
-                  sources)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?9, ?10)
+                  sources, clock_offset_us)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?9, ?10, ?11)
              ON CONFLICT DO UPDATE SET last_heard_us = ?2, plan_version = ?3, software = ?4, backlog_batches = ?5,
-                 backlog_bytes = ?6, conflicts = ?7, forks = ?9, sources = ?10, retired = retired AND NOT ?8",
+                 backlog_bytes = ?6, conflicts = ?7, forks = ?9, sources = ?10, clock_offset_us = ?11,
+                 retired = retired AND NOT ?8",
         )?
         .execute(params![
             agent.name,
@@ -88,6 +92,7 @@ fn write_agent(transaction: &Transaction<'_>, agent: &AgentRow) -> rusqlite::Res
             agent.returned,
             agent.forks.cast_signed(),
             sources::to_text(&agent.sources),
+            agent.clock_offset.map(Span::as_micros),
         ])?;
     Ok(())
 }

@@ -23,7 +23,7 @@ enum Step {
 }
 
 /// The steps that lead to the schema that this software writes; the first makes [`SCHEMA_FIRST`].
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step::Sql(include_str!("../../../../migrations/0001_initial.sql")),
     Step::Sql(include_str!("../../../../migrations/0002_slices_renumbered.sql")),
     Step::Sql(include_str!("../../../../migrations/0003_lineage.sql")),
@@ -38,6 +38,7 @@ const STEPS: [Step; 11] = [
     Step::Sql(include_str!("../../../../migrations/0009_since.sql")),
     Step::Sql(include_str!("../../../../migrations/0010_unrevised.sql")),
     Step::Sql(include_str!("../../../../migrations/0011_sources.sql")),
+    Step::Sql(include_str!("../../../../migrations/0012_clocks.sql")),
 ];
 /// The oldest schema version that can be read. Version 1 was never released.
 pub(super) const SCHEMA_FIRST: i64 = 2;

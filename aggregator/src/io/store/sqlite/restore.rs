@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_common::plan::{PipelineId, Plan, Query, Window};
-use catchment_common::time::Timestamp;
+use catchment_common::time::{Span, Timestamp};
 use catchment_common::wire::lineage::DatabaseId;
 use catchment_common::wire::{self, SeqRange};
 use rusqlite::{OptionalExtension, Row, params};
@@ -210,7 +210,7 @@ impl Reads for Sqlite {
         let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
         for (name, standing) in self.rows(
             "SELECT name, last_heard_us, retired, software, plan_version, backlog_batches, backlog_bytes, conflicts, forks,
-                    sources
+                    sources, clock_offset_us
              FROM catchment_agent",
             |row| {
                 let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
@@ -222,6 +222,7 @@ impl Reads for Sqlite {
                     conflicts: number(7)?,
                     forks: number(8)?,
                     sources: sources::from_text(&row.get::<_, String>(9)?),
+                    clock_offset: row.get::<_, Option<i64>>(10)?.map(Span::from_micros),
                 };
                 let standing = Standing {
                     heard: Timestamp::clamped(row.get(1)?),

@@ -184,7 +184,8 @@ fn retention_keeps_a_coarse_row_until_all_of_it_is_old() {
     centre.frame(1, 1, heartbeat(1, 2, wall + 100));
     let mut kept = Vec::new();
     for (seq, seconds) in [(3, 10), (4, 80), (5, 130)] {
-        centre.frame(seconds, 1, batch(seq, wall + 1_000, &[("x", &[1])]));
+        centre.frame(seconds, 1, batch(seq, wall + 340, &[("x", &[1])]));
+        centre.frame(seconds, 1, heartbeat(1, seq, 1_000_000 + seconds));
         centre.settle(seconds);
         let rows = centre.rows("SELECT coarse FROM q ORDER BY coarse").concat();
         let panes = centre
@@ -250,8 +251,8 @@ fn losses_agents_and_retirement_can_be_read() {
     let agents = show(&|out| agents::agents(&path, now(5), csv, out).unwrap());
     assert_eq!(
         agents,
-        "agent,heard,plan,backlog_batches,backlog_bytes,software,sources,retired,lost_readings,conflicts,forks\n\
-         a,1970-01-12T13:46:41.000Z,1,0,0,test,,true,10,0,0\n"
+        "agent,heard,plan,backlog_batches,backlog_bytes,software,sources,retired,lost_readings,conflicts,forks,clock\n\
+         a,1970-01-12T13:46:41.000Z,1,0,0,test,,true,10,0,0,\n"
     );
     // Its frames do not bring it back, its hello does; and what is known of it outlives a restart.
     centre.frame(2, 1, heartbeat(3, 2, 0));

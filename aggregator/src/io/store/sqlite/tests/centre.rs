@@ -47,6 +47,7 @@ impl Centre {
             lease: Span::from_secs(1_000_000),
             heartbeat: Span::from_secs(1),
             due_rows: 20,
+            memory: usize::MAX,
         };
         let aggregator = reader.restore(settings, now(seconds)).unwrap();
         Self {

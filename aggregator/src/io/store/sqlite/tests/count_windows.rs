@@ -108,6 +108,7 @@ fn rows_and_their_panes_go_together_by_when_their_windows_were_begun() {
     );
     centre.settle(1);
     assert_eq!(centre.rows(ROWS).len(), 2);
+    centre.frame(12, 1, heartbeat(1, 1, 1_000_012));
     centre.settle(12);
     assert_eq!(centre.rows("SELECT window_number FROM q"), [young.to_string()]);
     assert_eq!(

@@ -192,11 +192,39 @@ fn sessions_are_kept_by_their_end() {
     ];
     send(&mut centre, 1, 1, &rows, base + 40);
     assert_eq!(centre.rows("SELECT count(*) FROM q"), ["3"]);
-    send(&mut centre, 26, 2, &[], base + 41);
+    send(&mut centre, 26, 2, &[], 1_000_000 + 26);
     let left = "SELECT device FROM q ORDER BY device";
     assert_eq!(
         centre.rows(left),
         ["x", "z"],
         "y ended more than 1000 s ago, x only began then"
+    );
+}
+
+#[test]
+fn a_session_that_is_longer_than_retention_is_shown_whole_when_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = format!("{PLAN}retention = \"60s\"\n");
+    let mut centre = Centre::new(folder.path(), &plan);
+    centre.greet(1, 1, "a", Vec::new());
+    let readings = 115;
+    for index in 0..readings {
+        let second = 100 + index * 9;
+        send(
+            &mut centre,
+            second,
+            index.unsigned_abs() + 1,
+            &[("x", second, 1)],
+            second,
+        );
+    }
+    let last = 100 + (readings - 1) * 9;
+    send(&mut centre, last + 20, 1_000, &[], last + 10);
+    let beat = heartbeat(1_000, 1_000, last + 10);
+    centre.frame(last + 20, 1, beat);
+    centre.settle(last + 20);
+    assert_eq!(
+        centre.rows(ROWS),
+        [format!("x|100|{}|1|final|{readings}|{readings}", last + 10)]
     );
 }
