@@ -57,7 +57,8 @@ impl Metrics {
     /// Counts `more` of something.
     #[inline]
     pub fn add(&mut self, place: Place, counter: Counter, more: u64) {
-        self.rows[place.0].values[usize::from(counter.code())] += more;
+        let value = &mut self.rows[place.0].values[usize::from(counter.code())];
+        *value = value.saturating_add(more);
     }
 
     /// Sets a counter that is counted elsewhere.
@@ -70,6 +71,13 @@ impl Metrics {
         self.places
             .get(&pipeline)
             .map_or(0, |&place| self.rows[place].values[usize::from(counter.code())])
+    }
+
+    /// A counter over all pipelines.
+    pub fn sum(&self, counter: Counter) -> u64 {
+        let code = usize::from(counter.code());
+        let values = self.rows.iter().map(|row| row.values[code]);
+        values.fold(0, u64::saturating_add)
     }
 
     /// Rejected readings of all pipelines and reasons.
@@ -90,8 +98,8 @@ impl Metrics {
     fn over_all(&self, of: impl Fn(&Counter) -> bool) -> Vec<(&'static str, u64)> {
         let count = |counter: Counter| {
             let code = usize::from(counter.code());
-            let count = self.rows.iter().map(|row| row.values[code]).sum::<u64>();
-            (counter.name(), count)
+            let values = self.rows.iter().map(|row| row.values[code]);
+            (counter.name(), values.fold(0, u64::saturating_add))
         };
         let all = Counter::all().filter(of).map(count);
         all.filter(|(_, count)| *count > 0).collect()
@@ -170,7 +178,7 @@ impl Metrics {
             let place = self.place(sample.pipeline);
             let code = usize::from(sample.counter).min(CODES - 1);
             let row = &mut self.rows[place.0];
-            row.values[code] += sample.value;
+            row.values[code] = row.values[code].saturating_add(sample.value);
             row.journalled[code] = row.values[code];
         }
     }
@@ -221,7 +229,7 @@ impl Metrics {
             };
             let values = self.rows[from].values;
             for (value, more) in self.rows[into].values.iter_mut().zip(values) {
-                *value += more;
+                *value = value.saturating_add(more);
             }
         }
     }

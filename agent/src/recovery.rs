@@ -221,7 +221,7 @@ impl<'a> Recovery<'a> {
                 self.replayed.damaged += 1;
                 return;
             };
-            held.readings += 1;
+            held.readings = held.readings.saturating_add(1);
             window = Some(held.number);
             self.restore_count((&names.identity, *held), segment);
         }
@@ -340,7 +340,7 @@ fn keep(overflow: &mut Overflow, index: u16, section: &Section, segment: u32) {
                 };
                 (nothing, segment)
             });
-        held.readings += section.readings[row];
+        held.readings = held.readings.saturating_add(section.readings[row]);
         held.stats
             .iter_mut()
             .zip(stats)

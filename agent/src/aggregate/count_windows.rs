@@ -221,7 +221,7 @@ impl CountWindows {
         } else if begins {
             journal.next_window(u64::from(id), place.window.number);
         }
-        place.window.readings += 1;
+        place.window.readings = place.window.readings.saturating_add(1);
         Step {
             number: place.window.number,
             is_last: place.window.readings >= limit,

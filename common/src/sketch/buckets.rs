@@ -73,7 +73,7 @@ impl Shape {
             Self::Linear => {
                 // A value has fewer than 2¹²⁰ steps.
                 let limit = if level > 58 {
-                    1_i64 << (120 - level)
+                    1_i64 << 120_u8.saturating_sub(level)
                 } else {
                     LINEAR_MAX
                 };

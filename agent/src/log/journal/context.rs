@@ -129,6 +129,18 @@ impl PipelineNames {
     }
 }
 
+/// Largest number that something may have that is counted on from: no run of an agent comes near it.
+const ORDINAL_MAX: u64 = u64::MAX >> 1;
+
+/// A number that is counted on from.
+pub(super) fn take_ordinal(cursor: &mut Cursor<'_>) -> Result<u64, WireFault> {
+    let number = cursor.varint()?;
+    if number > ORDINAL_MAX {
+        return Err(WireFault::Invalid("number"));
+    }
+    Ok(number)
+}
+
 pub(super) fn take_u32(cursor: &mut Cursor<'_>) -> Result<u32, WireFault> {
     u32::try_from(cursor.varint()?).map_err(|_| WireFault::Invalid("number above 32 bits"))
 }

@@ -45,7 +45,7 @@ use catchment_common::time::Timestamp;
 use catchment_common::wire::cursor::{Cursor, put_varint, unzigzag, zigzag};
 use catchment_common::wire::{AgentPlan, CounterSample, WireFault};
 
-use super::context::{Context, PipelineNames, take_u32};
+use super::context::{Context, PipelineNames, take_ordinal, take_u32};
 use super::snapshot::Snapshot;
 use super::sources::{CARRIED, Kept, SESSION, SETTLED, SOURCE, take_source};
 use crate::aggregate::count_windows::Window;
@@ -258,6 +258,10 @@ fn take_value(cursor: &mut Cursor<'_>, resolution: Option<i128>) -> Result<Optio
         }
         _ => return Err(WireFault::Invalid("value")),
     };
+    // A value of a field with a resolution was rounded to it.
+    if resolution.is_some_and(|resolution| units.checked_rem(resolution) != Some(0)) {
+        return Err(WireFault::Invalid("value"));
+    }
     Value::from_units(units)
         .map(Some)
         .ok_or(WireFault::Invalid("value"))
@@ -323,7 +327,7 @@ impl<'b> Records<'b> {
                 source: context.take_source(cursor)?,
             },
             COUNTS => Record::Counts(context.take_samples(cursor)?),
-            SPOOLED => Record::Spooled(cursor.varint()?),
+            SPOOLED => Record::Spooled(take_ordinal(cursor)?),
             SNAPSHOT => Record::Snapshot(Box::new(Snapshot::take(cursor)?)),
             DEVICE => {
                 let (number, last) = (cursor.varint()?, cursor.varint()?);
@@ -354,7 +358,7 @@ impl<'b> Records<'b> {
             },
             FLOOR => Record::Floor(take_number(cursor)?),
             GONE => Record::Gone(context.take_identity(cursor)?),
-            SEALED => Record::Sealed(cursor.varint()?),
+            SEALED => Record::Sealed(take_ordinal(cursor)?),
             POSITION => Record::Position {
                 source: take_u32(cursor)?,
                 partition: take_u32(cursor)?,

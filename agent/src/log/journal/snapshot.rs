@@ -25,7 +25,7 @@ use catchment_common::wire::cursor::{Cursor, put_varint};
 use catchment_common::wire::lineage::{Ancestor, DatabaseId};
 use catchment_common::wire::{AgentPlan, CounterSample, Message, WireFault, v1};
 
-use super::context::{Context, PipelineNames, VERSION};
+use super::context::{Context, PipelineNames, VERSION, take_ordinal};
 use crate::ancestry::Ancestry;
 
 /// Most filters of one source: one for each pipeline, and those of earlier plans that are not unsubscribed yet.
@@ -81,7 +81,7 @@ impl Snapshot {
             return Err(WireFault::Version(version));
         }
         let era = u64::from_le_bytes(cursor.array()?);
-        let spooled = cursor.varint()?;
+        let spooled = take_ordinal(cursor)?;
         let plan = take_bytes(cursor, PLAN_BYTES_MAX, "plan")?;
         let Message::Plan(plan) = Message::parse(plan)? else {
             return Err(WireFault::Invalid("plan"));
@@ -141,9 +141,9 @@ fn put_ancestry(out: &mut Vec<u8>, ancestry: &Ancestry) {
 
 fn take_ancestry(cursor: &mut Cursor<'_>) -> Result<Ancestry, WireFault> {
     let lineage = u64::from_le_bytes(cursor.array()?);
-    let generation = cursor.varint()?;
+    let generation = take_ordinal(cursor)?;
     let epoch = u64::from_le_bytes(cursor.array()?);
-    let sealed = cursor.varint()?;
+    let sealed = take_ordinal(cursor)?;
     let mut ancestors = Vec::new();
     for _ in 0..cursor.length(ANCESTORS_MAX, "ancestors")? {
         ancestors.push(Ancestor {

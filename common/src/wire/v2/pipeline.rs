@@ -224,6 +224,9 @@ impl TryFrom<PipelineField> for program::PipelineField {
     type Error = WireFault;
 
     fn try_from(field: PipelineField) -> Result<Self, WireFault> {
+        if field.resolution.is_some_and(|resolution| resolution <= 0) {
+            return Err(WireFault::Invalid("resolution"));
+        }
         Ok(Self {
             source: field.source.try_into()?,
             resolution: field.resolution,
