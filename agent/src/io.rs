@@ -14,6 +14,10 @@ pub mod disk;
 
 mod disk_log;
 
+mod hand_in;
+
+mod loss_log;
+
 pub mod mqtt;
 
 pub mod plan_file;

@@ -50,9 +50,18 @@ const CONTROL_FRAMES_MAX: usize = 16;
 /// Events that may wait for the run loop.
 pub const EVENTS_MAX: usize = 64;
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
-/// NAT bindings for UDP die after about half a minute of silence.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-const IDLE: Duration = Duration::from_mins(1);
+/// A connection on which nothing was sent for this long sends a packet, for the peer to acknowledge. Heartbeats come every
+/// 5 s unless the aggregator asks for fewer, so on an idle link they do this by themselves.
+const KEEP_ALIVE: Duration = Duration::from_secs(6);
+/// QUIC's own bound for a silent peer. It counts from the first packet that waits for an answer, so [`silence`] is faster.
+const IDLE: Duration = Duration::from_secs(9);
+/// A peer that was silent in this many looks in a row is gone: a live one acknowledges what comes every few seconds.
+const SILENT_LOOKS_MAX: u32 = 9;
+/// Time between two looks. Looks are counted instead of time, so that a process that was held up looks again before it gives
+/// up a link.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the end of a connection may take to reach the network when the agent stops.
+const CLOSE_WAIT: Duration = Duration::from_millis(500);
 const STREAM_WINDOW: u32 = 256 << 10;
 const SEND_WINDOW: u64 = 1 << 20;
 const LIVE_PRIORITY: i32 = 1;
@@ -131,6 +140,12 @@ impl Connector {
         })
     }
 
+    /// Waits until the end of all connections has been sent, so that the aggregator knows of it at once.
+    pub async fn wait_closed(&self) {
+        // What is lost on the way costs the aggregator its time-out; nothing waits for that here.
+        let _ = tokio::time::timeout(CLOSE_WAIT, self.endpoint.wait_idle()).await;
+    }
+
     /// Connects and then carries frames until the connection ends. Ends with [`LinkEvent::Lost`] in any case.
     pub async fn run(self, events: mpsc::Sender<LinkEvent>) {
         let lost = match self.connect_and_carry(&events).await {
@@ -174,6 +189,10 @@ impl Connector {
             written = write_frames(live_out, live_frames, events) => written?,
             written = write_frames(backlog_out, backlog_frames, events) => written?,
             error = connection.closed() => return Ok(error.to_string()),
+            reason = silence(&connection) => {
+                connection.close(0_u32.into(), b"silent");
+                return Ok(reason);
+            }
         }
         Ok(connection
             .close_reason()
@@ -225,6 +244,23 @@ fn explain(error: &quinn::ConnectionError) -> String {
         );
     }
     error.to_string()
+}
+
+/// Ends when the peer has been silent for too long; returns what to tell the operator.
+async fn silence(connection: &quinn::Connection) -> String {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut received, mut silent) = (0, 0);
+    while silent < SILENT_LOOKS_MAX {
+        looks.tick().await;
+        let now = connection.stats().udp_rx.datagrams;
+        silent = if now == received { silent + 1 } else { 0 };
+        received = now;
+    }
+    format!(
+        "the aggregator has not answered for {} s",
+        (LOOK * SILENT_LOOKS_MAX).as_secs()
+    )
 }
 
 fn transport() -> Result<quinn::TransportConfig> {

@@ -4,7 +4,7 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use catchment_common::metrics::{Counter, Reason};
+use catchment_common::metrics::Counter;
 use catchment_common::time::Now;
 use catchment_common::wire::AgentPlan;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +17,9 @@ use super::clock_log::ClockLog;
 use super::config::{Config, Mode};
 use super::disk::{DiskEvent, Storage};
 use super::disk_log::DiskLog;
-use super::mqtt::{self, Group, Handle, Incoming, Told};
+use super::hand_in::hand_in;
+use super::loss_log::LossLog;
+use super::mqtt::{self, Group, Handle, Told};
 use super::plan_file::PlanFile;
 use super::quic::{self, Connector, Link, LinkEvent};
 use super::random;
@@ -25,7 +27,7 @@ use super::reject_log::RejectLog;
 use crate::agent::{Agent, Outcome};
 use crate::log::disk::{Job, MemoryDisk};
 use crate::settings::CLOCK_SET_FROM;
-use crate::source::{Arrival, SourceId};
+use crate::source::SourceId;
 
 /// How long a stopping agent waits for its last batches to be acknowledged.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
@@ -72,6 +74,7 @@ pub async fn run(config: Config) -> Result<()> {
         info!(version, pipelines = pipelines.len(), "running the kept plan");
     }
     let connector = Connector::new(&config)?;
+    let loss_log = LossLog::new(&agent);
     let (told, events) = mpsc::channel(mqtt::EVENTS_MAX);
     let (mut sources, mut tasks) = (Vec::new(), JoinSet::new());
     for id in agent.sources() {
@@ -99,6 +102,7 @@ pub async fn run(config: Config) -> Result<()> {
         log: RejectLog::default(),
         clock_log: ClockLog::default(),
         disk_log: DiskLog::default(),
+        loss_log,
     };
     let ended = shell.run(events, &mut tasks).await;
     // What was acknowledged is still on its way to the brokers.
@@ -138,6 +142,7 @@ struct Shell {
     log: RejectLog,
     clock_log: ClockLog,
     disk_log: DiskLog,
+    loss_log: LossLog,
 }
 
 /// One source of the agent's.
@@ -281,8 +286,14 @@ impl Shell {
                     .handle_connected(random().unwrap_or_else(|_| self.clock.now().monotonic.as_micros()));
             }
             LinkEvent::Message(message) => {
+                let was_linked = self.agent.is_linked();
                 let outcome = self.agent.handle_message(now, message, &self.storage);
                 self.handle_outcome(&outcome);
+                if !was_linked && self.agent.is_linked() {
+                    let spool = self.agent.spool();
+                    let (batches, bytes) = (spool.len(), spool.held_bytes());
+                    info!(batches, bytes, "linked to the aggregator; so much waits for it");
+                }
             }
             LinkEvent::Room => {}
             LinkEvent::Lost(reason) => {
@@ -392,6 +403,7 @@ impl Shell {
                 (Storage::Files(_), None) => break,
             }
         }
+        self.loss_log.look(&self.agent);
         self.drain_sources();
     }
 
@@ -468,33 +480,9 @@ impl Shell {
             // The last heartbeat is still on its way through the writer.
             tokio::time::sleep(Duration::from_millis(50)).await;
             link.close("stopping");
+            self.connector.wait_closed().await;
         }
         info!("stopped");
         Ok(())
     }
-}
-
-/// Gives the machine a message.
-fn hand_in(agent: &mut Agent, now: Now, source: SourceId, message: &Incoming<'_>) {
-    let Incoming {
-        topic,
-        payload,
-        retained,
-        delivery,
-        through,
-    } = *message;
-    if retained {
-        return agent.handle_dropped(Reason::Retained, source, delivery);
-    }
-    let Ok(subject) = std::str::from_utf8(topic) else {
-        return agent.handle_dropped(Reason::InvalidUtf8, source, delivery);
-    };
-    let arrival = Arrival {
-        source,
-        subject,
-        payload,
-        delivery,
-        through,
-    };
-    agent.handle_arrival(now, arrival);
 }

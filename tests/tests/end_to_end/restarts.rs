@@ -231,3 +231,20 @@ fn a_database_that_is_removed_while_it_is_served_is_noticed_and_costs_nothing() 
     aggregator.restart(&world);
     wait_until_right(&aggregator, &[truth]);
 }
+
+/// A stopping agent closes its link, and the aggregator hears of that before its time-out.
+#[test]
+fn a_stopped_agent_is_gone_at_once_and_the_next_of_its_name_is_let_in() {
+    let world = World::new();
+    let broker = Broker::mosquitto(&world, "a");
+    let mut aggregator = Aggregator::start(&world, FLEET_PLAN);
+    let config = AgentConfig::new("gw-0", &broker.url(), &aggregator);
+    let mut agent = config.start_subscribed(&world);
+    agent.wait_for("linked to the aggregator");
+    assert!(agent.stop().success());
+    let line = aggregator.process().wait_for("disconnected");
+    assert!(line.contains("stopping") && !line.contains("timed out"), "{line}");
+    let mut next = config.start_subscribed(&world);
+    next.wait_for("linked to the aggregator");
+    assert!(!next.log().contains("no link"), "{}", next.log());
+}

@@ -62,7 +62,10 @@ const OUTGOING_MAX: usize = 1_024;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 512 << 10;
 const SEND_WINDOW: u64 = 256 << 10;
-const IDLE: Duration = Duration::from_secs(90);
+/// A connection that was silent for this long is over. Agents send a heartbeat every 5 s, or else a keep-alive every 6 s.
+const IDLE: Duration = Duration::from_secs(9);
+/// Agents of before send keep-alives every 20 s: with a longer interval of heartbeats it is this end that asks.
+const KEEP_ALIVE: Duration = Duration::from_secs(6);
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// With so many handshakes open, addresses must prove themselves first, which costs them a round trip.
 const HANDSHAKES_UNPROVEN_MAX: usize = 256;
@@ -77,6 +80,7 @@ pub fn bind(
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let mut transport = quinn::TransportConfig::default();
     transport
+        .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IDLE.try_into().context("idle time")?))
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(CONNECTION_WINDOW.into())
