@@ -8,7 +8,7 @@ use catchment_common::time::Now;
 use super::view::{Read, Seen, View};
 use crate::decode::convert;
 use crate::log::journal::Journal;
-use crate::source::dedupe::{Dedupe, IDENTITY_BYTES_MAX};
+use crate::source::dedupe::{Dedupe, IDENTITY_BYTES_MAX, Rules};
 
 /// A reading's topic and number of its own, room to put an identity together, and the devices.
 pub(super) type Numbers<'n> = ((&'n str, u64), &'n mut Vec<u8>, &'n mut Dedupe);
@@ -26,11 +26,11 @@ impl View {
         journal: &mut Journal,
     ) -> Result<Read, Reason> {
         let read = self.read(seen, pipeline, now)?;
-        let Some(path) = self.sequence.filter(|_| read.unwanted.is_none()) else {
+        let Some((path, rules)) = self.sequence.filter(|_| read.unwanted.is_none()) else {
             return Ok(read);
         };
         let number = convert::sequence(seen.raw(path))?;
-        identify(identity, topic, self.key_buffer.as_bytes())?;
+        identify(identity, rules, topic, self.key_buffer.as_bytes())?;
         if dedupe.take(identity, number, stamp, journal) {
             Ok(read)
         } else {
@@ -39,12 +39,13 @@ impl View {
     }
 }
 
-/// Puts a device's identity together: its topic and its key.
-fn identify(identity: &mut Vec<u8>, topic: &str, key: &[u8]) -> Result<(), Reason> {
-    if topic.len() + 1 + key.len() > IDENTITY_BYTES_MAX {
+/// Puts a device's identity together: its rules, its topic and its key.
+fn identify(identity: &mut Vec<u8>, rules: Rules, topic: &str, key: &[u8]) -> Result<(), Reason> {
+    identity.clear();
+    rules.begin(identity);
+    if identity.len() + topic.len() + 1 + key.len() > IDENTITY_BYTES_MAX {
         return Err(Reason::BadKey);
     }
-    identity.clear();
     identity.extend_from_slice(topic.as_bytes());
     identity.push(SEPARATOR);
     identity.extend_from_slice(key);

@@ -17,6 +17,7 @@ use crate::aggregate::watermark::Watermark;
 use crate::decode::convert;
 use crate::decode::{Decoded, PathTree, Raw};
 use crate::metrics::{Metrics, Place};
+use crate::source::dedupe::Rules;
 
 /// One pipeline's look at messages, with what it has seen so far.
 #[derive(Debug)]
@@ -24,7 +25,8 @@ pub(super) struct View {
     pub(super) place: Place,
     time: Option<Time>,
     key: Vec<TextFrom>,
-    pub(super) sequence: Option<usize>,
+    /// Where a device's number is, and what it does.
+    pub(super) sequence: Option<(usize, Rules)>,
     filter: Option<Computed>,
     fields: Vec<(ValueFrom, Option<Resolution>)>,
     pub(super) watermark: Watermark,
@@ -123,7 +125,7 @@ impl View {
                 .iter()
                 .map(|part| TextFrom::new(part, tree))
                 .collect(),
-            sequence: pipeline.dedupe.as_ref().map(|path| tree.add(path)),
+            sequence: { pipeline.dedupe.as_ref() }.map(|dedupe| (tree.add(&dedupe.path), dedupe.into())),
             filter: pipeline.filter.as_ref().map(|filter| Computed::new(filter, tree)),
             fields: pipeline
                 .fields
