@@ -2,6 +2,8 @@
 //!
 //! Everything is drawn before the run, so that a failing case can be made smaller by leaving parts out.
 
+use catchment_common::plan::Query;
+use catchment_common::time::Span;
 use catchment_firmware_sim::dice::Dice;
 
 use super::habits::{self, Habits};
@@ -45,6 +47,9 @@ pub struct Case {
     pub disk_us: u32,
     /// Longest way of a frame over the link, in microseconds.
     pub link_us: u32,
+    /// Seconds that the gateways' clocks are behind when the run begins, until a [`Fault::Clock`] sets them; 0 for
+    /// clocks that are right.
+    pub behind: i64,
     /// The plan at the start.
     pub plan: plans::Variant,
     /// When publishing and faults end.
@@ -215,6 +220,7 @@ impl Case {
             commit_delay_ms: [0, 1, 20, 500][dice.below(4) as usize],
             window,
             // From dice of their own, so that seeds keep the rest of their meaning.
+            behind: 0,
             due_rows: [1, 30, 1_000_000][Dice::new(seed, 4).below(3) as usize],
             windows: [1, 1, 1, 5][Dice::new(seed, 3).below(4) as usize],
             habits: Habits::KIND,
@@ -246,6 +252,9 @@ impl Case {
         } else if seed >= KINDS_FROM {
             case.mix_kinds();
         }
+        if seed >= COUNTS_FROM {
+            case.boot_behind(&mut Dice::new(seed, 15));
+        }
         case
     }
 
@@ -263,6 +272,30 @@ impl Case {
         }
         let is_kept = dice.below(4) == 0 && self.habits.identifies;
         self.earlier = is_kept.then(|| plans::Variant::overlapping(dice));
+    }
+
+    /// In one world of eight, the gateways boot hours behind, with the time that was saved last.
+    fn boot_behind(&mut self, dice: &mut Dice) {
+        if dice.below(8) > 0 {
+            return;
+        }
+        self.behind = 1_000 + i64::from(dice.below(100_000));
+        self.faults
+            .retain(|(_, fault)| !matches!(fault, Fault::Clock { .. }));
+        for gateway in 0..self.gateways {
+            let at = u64::from(dice.below(20_000)) * MS;
+            self.faults.push((at, Fault::Clock { gateway, offset: 0 }));
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
+    }
+
+    /// The queries of a plan, as this world has them: where clocks may be wrong no reading may be far ahead of them.
+    pub(super) fn queries(&self, plan: plans::Variant) -> Vec<Query> {
+        let mut queries = plan.queries();
+        for query in queries.iter_mut().filter(|_| self.behind > 0) {
+            query.max_ahead = Span::from_secs(600);
+        }
+        queries
     }
 
     /// All begins with sessions, and every second change of plan is to them.

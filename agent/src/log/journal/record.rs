@@ -20,7 +20,7 @@
 //! GONE       := 16 length  bytes                  a key whose newest window was forgotten
 //! SEALED     := 17 seq                            the last seq given out in the epoch of the snapshot
 //! POSITION   := 18 source  partition  offset      how far a source has been read
-//! LEAPT      := 19 number  (last  window:u64) × 2  leaping:u8  length  bytes     a DEVICE with two places
+//! LEAPT      := 22 number  (last  window:u64) × 2  leaping:u8  length  bytes     a DEVICE with two places
 //! SOURCE, SETTLED, CARRIED: see [`super::sources`]
 //!
 //! name  := 0                       the agent itself
@@ -69,7 +69,7 @@ pub(super) const FLOOR: u8 = 15;
 pub(super) const GONE: u8 = 16;
 pub(super) const SEALED: u8 = 17;
 pub(super) const POSITION: u8 = 18;
-pub(super) const LEAPT: u8 = 19;
+pub(super) const LEAPT: u8 = 22;
 
 const ABSENT: u8 = 0;
 const SCALE_MAX: u8 = 36;
