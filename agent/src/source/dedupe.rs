@@ -20,7 +20,7 @@ use catchment_common::table::interner::{Interner, KeyId};
 
 use crate::log::journal::Journal;
 
-/// Longest identity (rules, topic, key) of a device that numbers its messages.
+/// Longest identity (reading, rules, topic, key) of a device that numbers its messages.
 pub const IDENTITY_BYTES_MAX: usize = 1_024;
 /// Bytes counted for an identity.
 const IDENTITY_BYTES_TYPICAL: usize = 80;
@@ -30,6 +30,26 @@ const WINDOW: u64 = 64;
 const HAS_RULES: u8 = 0;
 /// Bytes of rules in an identity.
 const RULES_BYTES: usize = 10;
+/// Begins an identity together with [`HAS_RULES`], in the place of rules: a pipeline's reading follows.
+const HAS_READING: u8 = 2;
+/// Bytes of a reading in an identity.
+const READING_BYTES: usize = 10;
+
+/// Begins the identity of a device, as a pipeline with this reading knows it.
+pub fn begin(identity: &mut Vec<u8>, reading: u64) {
+    identity.extend_from_slice(&[HAS_RULES, HAS_READING]);
+    identity.extend_from_slice(&reading.to_le_bytes());
+}
+
+/// The reading that an identity begins with, if it has one, and what follows.
+fn split(identity: &[u8]) -> (Option<u64>, &[u8]) {
+    match identity.split_first_chunk::<READING_BYTES>() {
+        Some((&[HAS_RULES, HAS_READING, ref reading @ ..], rest)) => {
+            (Some(u64::from_le_bytes(*reading)), rest)
+        }
+        _ => (None, identity),
+    }
+}
 
 /// What a device's numbers do besides going up.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -70,7 +90,7 @@ impl Rules {
     /// The rules that an identity begins with.
     #[inline]
     fn of(identity: &[u8]) -> Self {
-        match identity.split_first_chunk::<RULES_BYTES>() {
+        match split(identity).1.split_first_chunk::<RULES_BYTES>() {
             Some((&[HAS_RULES, restart, ref end @ ..], _)) => {
                 let end = u64::from_le_bytes(*end);
                 Self {
@@ -235,8 +255,6 @@ struct Device {
     numbers: Numbers,
     /// The segment of the journal that last told of it; 0 for a place not in use.
     segment: u32,
-    /// The last reading that was taken.
-    stamp: Option<u64>,
 }
 
 impl Dedupe {
@@ -251,21 +269,16 @@ impl Dedupe {
         }
     }
 
-    /// Takes note of a device's number and tells the journal; returns whether the number is new. `stamp` names the
-    /// reading: several pipelines may ask about one, and get one answer.
-    pub fn take(&mut self, identity: &[u8], number: u64, stamp: u64, journal: &mut Journal) -> bool {
+    /// Takes note of a device's number and tells the journal; returns whether the number is new.
+    pub fn take(&mut self, identity: &[u8], number: u64, journal: &mut Journal) -> bool {
         let Some(id) = self.place(identity) else {
             return true;
         };
         let device = &mut self.places[id as usize];
         let before = device.numbers;
-        if device.stamp == Some(stamp) {
-            return true;
-        }
         if !device.numbers.take(number, Rules::of(identity)) {
             return false;
         }
-        device.stamp = Some(stamp);
         if device.segment != journal.segment() {
             device.segment = journal.segment();
             journal.device(u64::from(id), before, identity);
@@ -277,11 +290,7 @@ impl Dedupe {
     /// Puts back what a journal says of a device.
     pub fn restore(&mut self, identity: &[u8], numbers: Numbers, segment: u32) {
         if let Some(id) = self.place(identity) {
-            self.places[id as usize] = Device {
-                numbers,
-                segment,
-                stamp: None,
-            };
+            self.places[id as usize] = Device { numbers, segment };
         }
     }
 
@@ -302,15 +311,21 @@ impl Dedupe {
         }
     }
 
-    /// Takes over what another table knows, as far as there is room.
-    pub fn adopt(&mut self, before: &Self) {
-        for (id, device) in before.places.iter().enumerate() {
-            if device.segment > 0 {
-                self.restore(
-                    before.identities.bytes(id as KeyId),
-                    device.numbers,
-                    device.segment,
-                );
+    /// Takes over what another table knows, as far as there is room. What a pipeline knew whose reading is not among
+    /// these, every pipeline begins with that does not know the device.
+    pub fn adopt(&mut self, before: &Self, readings: &[u64]) {
+        let known = before.places.iter().enumerate();
+        for (id, device) in known.filter(|(_, device)| device.segment > 0) {
+            let identity = before.identities.bytes(id as KeyId);
+            let (reading, rest) = split(identity);
+            if reading.is_none_or(|reading| readings.contains(&reading)) {
+                self.restore(identity, device.numbers, device.segment);
+                continue;
+            }
+            let held = self.identities.find(rest);
+            let held = held.map(|id| self.places[id as usize].numbers.place.last);
+            if held.is_none_or(|last| last < device.numbers.place.last) {
+                self.restore(rest, device.numbers, device.segment);
             }
         }
     }
@@ -325,12 +340,16 @@ impl Dedupe {
         if let Some(id) = self.identities.find(identity) {
             return Some(id);
         }
+        // Under an earlier plan, or in a journal of before, it may be known apart from this pipeline.
+        let (reading, rest) = split(identity);
+        let begins_as = reading.and_then(|_| self.identities.find(rest));
+        let numbers = begins_as.map_or_else(Numbers::default, |id| self.places[id as usize].numbers);
         while !self.places.is_empty() {
             if let Ok(id) = self.identities.insert(identity) {
                 self.identities.retain(id);
                 self.places[id as usize] = Device {
                     segment: u32::MAX,
-                    ..Device::default()
+                    numbers,
                 };
                 return Some(id);
             }
@@ -536,14 +555,48 @@ mod tests {
     fn a_full_table_forgets_the_device_that_was_silent_longest() {
         let mut dedupe = Dedupe::new(2, 7);
         let mut journal = Journal::new(1 << 20, [], 1, 0);
-        assert!(dedupe.take(b"a", 1, 1, &mut journal));
+        assert!(dedupe.take(b"a", 1, &mut journal));
         let mut later = Journal::new(1 << 20, [], 2, 0);
-        assert!(dedupe.take(b"b", 1, 2, &mut later));
-        assert!(!dedupe.take(b"a", 1, 3, &mut later), "still known");
-        assert!(dedupe.take(b"a", 2, 4, &mut later), "and told of again");
+        assert!(dedupe.take(b"b", 1, &mut later));
+        assert!(!dedupe.take(b"a", 1, &mut later), "still known");
+        assert!(dedupe.take(b"a", 2, &mut later), "and told of again");
         let mut last = Journal::new(1 << 20, [], 3, 0);
-        assert!(dedupe.take(b"b", 2, 5, &mut last) && dedupe.take(b"c", 1, 6, &mut last));
+        assert!(dedupe.take(b"b", 2, &mut last) && dedupe.take(b"c", 1, &mut last));
         assert_eq!(dedupe.take_forgotten(), 1);
-        assert!(!dedupe.take(b"b", 2, 7, &mut last), "the busy one is kept");
+        assert!(!dedupe.take(b"b", 2, &mut last), "the busy one is kept");
+    }
+
+    /// What the software of before knew of a device, and what another pipeline of an earlier plan knew, is where a
+    /// pipeline begins that does not know the device yet. Pipelines of one plan do not mix.
+    #[test]
+    fn a_new_reading_of_a_plan_begins_with_what_was_known() {
+        let of = |reading: u64, rest: &[u8]| {
+            let mut identity = Vec::new();
+            begin(&mut identity, reading);
+            identity.extend_from_slice(rest);
+            identity
+        };
+        let mut journal = Journal::new(1 << 20, [], 1, 0);
+        let mut dedupe = Dedupe::new(10, 7);
+        dedupe.restore(
+            b"a",
+            Numbers {
+                place: Place::at(5),
+                ..Numbers::default()
+            },
+            1,
+        );
+        let mut later = Dedupe::new(10, 7);
+        later.adopt(&dedupe, &[1, 2]);
+        for reading in [1, 2] {
+            assert!(!later.take(&of(reading, b"a"), 5, &mut journal), "known before");
+            assert!(later.take(&of(reading, b"a"), 6, &mut journal));
+            assert!(later.take(&of(reading, b"b"), 1, &mut journal));
+        }
+        assert!(later.take(&of(1, b"b"), 2, &mut journal));
+        let mut last = Dedupe::new(10, 7);
+        last.adopt(&later, &[2, 3]);
+        assert!(!last.take(&of(3, b"b"), 2, &mut journal) && last.take(&of(3, b"b"), 3, &mut journal));
+        assert!(last.take(&of(2, b"b"), 2, &mut journal), "goes on alone");
     }
 }

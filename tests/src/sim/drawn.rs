@@ -69,6 +69,10 @@ impl Case {
             publishes: Vec::new(),
             faults: Vec::new(),
         };
+        if plan(seed).contains("dedupe") {
+            // Of each KiB an agent remembers one device, and here it must forget none.
+            case.memory_bytes = 1 << 20;
+        }
         case.publish_drawn(&mut dice);
         if dice.hits(FAULTY) {
             case.strike_calmly(&mut dice);

@@ -10,6 +10,7 @@ use catchment_common::time::{Now, Timestamp};
 use catchment_common::topic::Captures;
 
 use super::close_after;
+use super::dedupe::Sequence;
 use crate::aggregate::key_cap::{self, KeyCap};
 use crate::aggregate::panes::Measured;
 use crate::aggregate::sketches::TagValues;
@@ -17,7 +18,6 @@ use crate::aggregate::watermark::Watermark;
 use crate::decode::convert;
 use crate::decode::{Decoded, PathTree, Raw};
 use crate::metrics::{Metrics, Place};
-use crate::source::dedupe::Rules;
 
 /// One pipeline's look at messages, with what it has seen so far.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct View {
     time: Option<Time>,
     key: Vec<TextFrom>,
     /// Where a device's number is, and what it does.
-    pub(super) sequence: Option<(usize, Rules)>,
+    pub(super) sequence: Option<Sequence>,
     filter: Option<Computed>,
     fields: Vec<(ValueFrom, Option<Resolution>)>,
     pub(super) watermark: Watermark,
@@ -125,7 +125,11 @@ impl View {
                 .iter()
                 .map(|part| TextFrom::new(part, tree))
                 .collect(),
-            sequence: { pipeline.dedupe.as_ref() }.map(|dedupe| (tree.add(&dedupe.path), dedupe.into())),
+            sequence: pipeline.dedupe.as_ref().map(|dedupe| Sequence {
+                path: tree.add(&dedupe.path),
+                rules: dedupe.into(),
+                reading: 0,
+            }),
             filter: pipeline.filter.as_ref().map(|filter| Computed::new(filter, tree)),
             fields: pipeline
                 .fields
