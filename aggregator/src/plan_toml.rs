@@ -14,17 +14,20 @@ mod window;
 use std::fmt;
 
 use bytesize::ByteSize;
+use catchment_common::limits::PLAN_BYTES_MAX;
 use catchment_common::plan::{
     Aggregate, AggregateFault, Dedupe, Format, NewKeys, Part, Path, PayloadTag, Plan, PlanFault, Query,
     TimeSource, TimeUnit,
 };
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
+use catchment_common::wire::{self, Message};
 use toml::Spanned;
 
 use self::duration::{duration, of_window};
 use self::path::path;
 use self::raw::{RawDedupe, RawPlan, RawQuery};
+use crate::catalog::Catalog;
 use crate::io::config::{nearest, position, unknown_key_hint};
 
 /// Keys of a query that had another name in version 1 of the formats, and their names now.
@@ -100,6 +103,11 @@ pub fn parse_within(
     if faults.is_empty() {
         faults.extend(plan.validate().into_iter().map(placed));
     }
+    if faults.is_empty() {
+        faults.extend(
+            too_long(&plan).map(|(query, message)| (place_of(&raw.query[query], Part::Query), message)),
+        );
+    }
     if let Some(budget) = budget.filter(|_| faults.is_empty()) {
         faults.extend(plan.over_budget(budget.memory_bytes, budget.keys).map(placed));
     }
@@ -115,6 +123,28 @@ pub fn parse_within(
 }
 
 type Faults = Vec<(usize, String)>;
+
+/// A plan that is too long to be sent to agents or stored: the query that takes most of it, and what is wrong.
+fn too_long(plan: &Plan) -> Option<(usize, String)> {
+    let sent = Message::Plan(Catalog::first(plan.clone()).agent_plan())
+        .emit()
+        .len();
+    let bytes = sent.max(wire::emit_plan(plan).len());
+    if bytes <= PLAN_BYTES_MAX {
+        return None;
+    }
+    let alone = |query: &Query| {
+        let queries = vec![query.clone()];
+        wire::emit_plan(&Plan { version: 0, queries }).len()
+    };
+    let sizes = plan.queries.iter().map(alone).enumerate();
+    let (longest, own) = sizes.max_by_key(|&(_, bytes)| bytes)?;
+    let message = format!(
+        "the plan takes {bytes} bytes where it is sent and stored, and {PLAN_BYTES_MAX} are the most; this query has the \
+         largest part, {own} bytes: use shorter names and conditions, or fewer queries"
+    );
+    Some((longest, message))
+}
 
 /// A warning for each key of a query that stands under its old name.
 fn old_names(raw: &RawQuery, file: &str) -> Faults {
@@ -333,6 +363,26 @@ watermark_delay = "30s"
 patience = "10s"
 retention = "30d"
 "#;
+
+    /// Its wire form is above a mebibyte: agents could not keep it, and above four could not connect.
+    #[test]
+    fn a_plan_that_is_too_long_to_be_sent_is_refused() {
+        let plan = |queries: usize, bytes: usize| -> String {
+            let query = |number: usize| {
+                let paths = (0..32).map(|field| format!("f{field} = \"{}{field}\"", "p".repeat(bytes)));
+                let fields = paths.collect::<Vec<_>>().join(", ");
+                format!(
+                    "[[query]]\nname = \"q{number}\"\ntopic = \"s{number}/{{device}}\"\nkey = [\"device\"]\n\
+                     fields = {{ {fields} }}\nwindow = {{ size = \"60s\" }}\naggregates = [\"count\"]\n"
+                )
+            };
+            (0..queries).map(query).collect()
+        };
+        let error = parse(&plan(60, 1_000), "plan.toml").unwrap_err().to_string();
+        assert!(error.contains(":8: the plan takes "), "{error}");
+        assert!(error.contains("1048576 are the most"), "{error}");
+        assert!(parse(&plan(30, 1_000), "plan.toml").is_ok());
+    }
 
     #[test]
     fn the_plan_of_the_design_is_read() {

@@ -30,6 +30,8 @@ pub struct Started {
     pub batches: usize,
     /// Ends of files that were torn or damaged. A crash leaves one; more of them are a bad disk.
     pub damaged: usize,
+    /// Files with something whole in them that was not read, and that the first job removes: set them aside.
+    pub unread: Vec<File>,
 }
 
 impl Agent {
@@ -50,6 +52,10 @@ impl Agent {
             ..limits(&settings, seed)
         };
         let mut recovery = Recovery::replay(disk, limits, &settings, now)?;
+        if let Some((segment, version)) = recovery.replayed.newer {
+            let file = File::Journal(segment).name();
+            return Err(DiskFault::Newer { file, version });
+        }
         let mut rest = Vec::new();
         recovery.settle_overflow(|pipeline, section| rest.push((pipeline, section.clone())));
         recovery.intake.find_full();
@@ -64,6 +70,10 @@ impl Agent {
             partials: recovery.intake.panes().len(),
             batches: found.batches,
             damaged: recovery.replayed.damaged + found.damaged,
+            unread: { recovery.replayed.unread.iter() }
+                .chain(recovery.segments.broken())
+                .map(|&number| File::Journal(number))
+                .collect(),
         };
         let newest = recovery
             .segments

@@ -73,6 +73,52 @@ impl Storage {
     }
 }
 
+/// Files that are set aside and kept. With one more the first in the order of their names goes.
+const SET_ASIDE_MAX: usize = 16;
+/// What the name of a file that was set aside ends in.
+const SET_ASIDE: &str = "unread";
+
+impl Storage {
+    /// Keeps a copy of each file that holds something whole which was not understood, before the file goes, and tells
+    /// the operator.
+    pub fn set_aside(&self, unread: &[File]) {
+        if let Self::Files(files) = self {
+            for &file in unread {
+                files.set_aside(file);
+            }
+        }
+    }
+}
+
+impl Files {
+    fn set_aside(&self, file: File) {
+        let from = self.folder.join(file.name());
+        let to = from.with_extension(SET_ASIDE);
+        match fs::copy(&from, &to).and_then(|_| self.keep_newest(SET_ASIDE_MAX)) {
+            Ok(()) => tracing::error!(
+                file = %from.display(), copy = %to.display(),
+                "a part of the journal cannot be read and what it holds is missing; a copy is kept, and can be removed"
+            ),
+            Err(error) => {
+                tracing::error!(file = %from.display(), %error, "cannot be read, and no copy can be made");
+            }
+        }
+    }
+
+    fn keep_newest(&self, count: usize) -> std::io::Result<()> {
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == SET_ASIDE) {
+                kept.push(path);
+            }
+        }
+        kept.sort();
+        let surplus = kept.len().saturating_sub(count);
+        kept[..surplus].iter().try_for_each(fs::remove_file)
+    }
+}
+
 impl Disk for Storage {
     fn list(&self) -> Result<Vec<(File, u64)>, DiskFault> {
         match self {
@@ -268,6 +314,27 @@ mod tests {
         .unwrap();
         assert!(matches!(events.blocking_recv(), Some(DiskEvent::Done(3))));
         assert_eq!(files.list().unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_set_aside_is_kept_and_the_first_of_too_many_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::files(folder.path()).unwrap();
+        for number in 1..=SET_ASIDE_MAX as u32 + 1 {
+            let file = File::Journal(number);
+            fs::write(folder.path().join(file.name()), number.to_string()).unwrap();
+            storage.set_aside(&[file]);
+        }
+        let copy = |number| {
+            folder
+                .path()
+                .join(File::Journal(number).name())
+                .with_extension(SET_ASIDE)
+        };
+        assert!(!copy(1).exists());
+        assert_eq!(fs::read(copy(2)).unwrap(), b"2");
+        // They are no part of the agent's state.
+        assert_eq!(storage.list().unwrap().len(), SET_ASIDE_MAX + 1);
     }
 
     #[test]

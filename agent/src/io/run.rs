@@ -67,6 +67,7 @@ pub async fn run(config: Config) -> Result<()> {
         readings = started.readings, partials = started.partials, batches = started.batches,
         damaged = started.damaged, "started"
     );
+    storage.set_aside(&started.unread);
     if agent.plan().version > 0 {
         let AgentPlan {
             version, pipelines, ..

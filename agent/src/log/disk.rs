@@ -107,6 +107,17 @@ pub enum DiskFault {
     /// The file is not there, or is shorter than it was.
     #[error("the file is not there, or is shorter than it was")]
     Missing,
+    /// Newer software wrote it.
+    #[error(
+        "{file} was written by newer software (version {version}): run that, or move the state directory away; nothing \
+         was changed"
+    )]
+    Newer {
+        /// The file's name.
+        file: String,
+        /// Its version.
+        version: u8,
+    },
     /// Anything else, in the system's words.
     #[error("{0}")]
     Other(String),

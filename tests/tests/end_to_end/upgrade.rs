@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use catchment_common::wire::checksum;
 use catchment_firmware_sim::verify::format_time;
 use catchment_tests::agent::AgentConfig;
 use catchment_tests::aggregator::Aggregator;
 use catchment_tests::broker::Broker;
 use catchment_tests::mqtt::Publisher;
 use catchment_tests::wait::until;
-use catchment_tests::world::World;
+use catchment_tests::world::{FLEET_PLAN, World};
 
 /// The time of reading 0, in milliseconds.
 const START: i64 = 1_795_852_800_000;
@@ -132,4 +133,37 @@ fn a_fleet_of_version_1_goes_on_with_what_it_holds() {
     let mut agent = config.start_subscribed(&world);
     wait_until_all(&aggregator, ALL);
     assert!(agent.is_running());
+}
+
+/// A rollback: the state is of newer software. Nothing of it is changed, and the operator is told what to do.
+#[test]
+fn a_journal_of_newer_software_is_refused_and_left_alone() {
+    let world = World::new();
+    let broker = Broker::mosquitto(&world, "broker");
+    let aggregator = Aggregator::start(&world, FLEET_PLAN);
+    let config = AgentConfig::new("gw-1", &broker.url(), &aggregator);
+    let mut agent = config.start_subscribed(&world);
+    assert!(agent.stop().success());
+    let state = world.path("gw-1.state");
+    let files = || -> BTreeMap<PathBuf, Vec<u8>> {
+        let entries = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .collect()
+    };
+    for (path, mut bytes) in files() {
+        if path.to_string_lossy().contains("journal-") {
+            // Length, checksum, then the snapshot's kind and version.
+            let length = u32::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+            bytes[9] = 3;
+            let sum = checksum(&bytes[8..8 + length]);
+            bytes[4..8].copy_from_slice(&sum.to_le_bytes());
+            fs::write(path, bytes).unwrap();
+        }
+    }
+    let before = files();
+    let mut agent = config.start(&world);
+    agent.wait_for("was written by newer software (version 3): run that, or move the state directory away");
+    assert!(!agent.wait().success());
+    assert_eq!(files(), before);
 }

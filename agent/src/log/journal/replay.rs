@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use catchment_common::wire::AgentPlan;
+use catchment_common::wire::{AgentPlan, WireFault};
 
 use super::context::Context;
 use super::record::{Record, Records};
@@ -28,6 +28,10 @@ pub struct Replayed {
     pub damaged: usize,
     /// Whole groups follow a damaged one, so it is no torn tail: something is lost.
     pub lost: bool,
+    /// Segments that hold whole groups that were not read: behind damage, or with a meaning that is not known here.
+    pub unread: Vec<u32>,
+    /// The first segment of newer software, and its version.
+    pub newer: Option<(u32, u8)>,
     /// Groups read.
     pub groups: usize,
     /// The last snapshot's version and plan.
@@ -81,16 +85,24 @@ impl Segments {
                 replayed.damaged += 1;
                 continue;
             };
-            let mut rest = &bytes[..];
+            let (mut rest, mut is_unread) = (&bytes[..], false);
             while let Some(body) = frame::body(rest) {
                 rest = &rest[frame::HEAD + body.len()..];
                 replayed.groups += 1;
-                if replayed.group(number, body, &mut visit).is_err() {
+                if let Err(fault) = replayed.group(number, body, &mut visit) {
+                    if let WireFault::Version(version) = fault {
+                        replayed.newer.get_or_insert((number, version));
+                    }
+                    is_unread = true;
                     break;
                 }
             }
-            replayed.damaged += usize::from(!rest.is_empty());
-            replayed.lost |= frame::body(frame::skip(rest)).is_some();
+            let follows = frame::body(frame::skip(rest)).is_some();
+            replayed.damaged += usize::from(!rest.is_empty() || is_unread);
+            replayed.lost |= follows || is_unread;
+            if follows || is_unread {
+                replayed.unread.push(number);
+            }
         }
         replayed
     }
@@ -102,7 +114,7 @@ impl Replayed {
         segment: u32,
         body: &[u8],
         visit: &mut impl FnMut(u32, &AgentPlan, Record<'_>),
-    ) -> Result<(), catchment_common::wire::WireFault> {
+    ) -> Result<(), WireFault> {
         let mut records = Records::new(body);
         while let Some(record) = records.next(&self.context)? {
             match &record {

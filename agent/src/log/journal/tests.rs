@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::record::Record;
 use super::*;
-use crate::log::disk::{File, Job, MemoryDisk, Step};
+use crate::log::disk::{File, Job, MemoryDisk, Step, frame};
 
 fn plan() -> AgentPlan {
     let field = |path: &str, resolution| PipelineField {
@@ -233,4 +233,36 @@ fn segments_before_a_gap_are_not_read() {
     assert_eq!((kept, segments.newest()), (vec![3], Some(3)));
     assert_eq!(segments.broken(), [1]);
     assert_eq!(readings(&disk).0.len(), 1);
+}
+
+/// Frames a changed body again, as software that means it would have.
+fn reframe(file: &mut Vec<u8>, change: impl FnOnce(&mut [u8])) {
+    let length = u32::from_le_bytes(*file.first_chunk().unwrap()) as usize;
+    let mut first = Vec::new();
+    let start = frame::begin(&mut first);
+    first.extend_from_slice(&file[frame::HEAD..frame::HEAD + length]);
+    change(&mut first[start..]);
+    frame::end(&mut first, start);
+    file.splice(..frame::HEAD + length, first);
+}
+
+#[test]
+fn a_segment_of_newer_software_is_told_from_a_damaged_one() {
+    let mut disk = MemoryDisk::default();
+    journal(&mut disk);
+    let mut newer = disk.clone();
+    reframe(newer.file_mut(File::Journal(1)).unwrap(), |body| {
+        assert_eq!(body[..2], [10, 2], "kind and version of a snapshot");
+        body[1] = 3;
+    });
+    let (_, replayed) = readings(&newer);
+    assert_eq!((replayed.newer, replayed.unread), (Some((1, 3)), vec![1]));
+    // A whole group with a record of an unknown kind: a copy of it is to be kept.
+    let mut unknown = disk.clone();
+    reframe(unknown.file_mut(File::Journal(1)).unwrap(), |body| body[0] = 0xee);
+    let (_, replayed) = readings(&unknown);
+    assert_eq!((replayed.newer, replayed.unread), (None, vec![1]));
+    assert!(replayed.lost);
+    let (_, replayed) = readings(&disk);
+    assert_eq!((replayed.newer, replayed.unread), (None, vec![]));
 }

@@ -8,7 +8,7 @@ use super::language::{
     Compression, Dedupe, Expression, FieldSource, Format, KeyPart, NewKeys, TimeSource, Topic,
 };
 use super::{all, try_all};
-use crate::limits::PIPELINE_ID_BYTES;
+use crate::limits::{PIPELINE_ID_BYTES, PLAN_BYTES_MAX};
 use crate::plan::{self as program, Components, PipelineId};
 use crate::time::Span;
 use crate::wire::{self, WireFault};
@@ -28,6 +28,9 @@ impl From<Id> for PipelineId {
         Self(u64::from_le_bytes(id.0))
     }
 }
+
+/// What a message has beside its plan: kind, version, and that there are no extensions.
+const MESSAGE_BYTES: usize = 3;
 
 /// What an agent runs.
 #[derive(Serialize, Deserialize)]
@@ -75,6 +78,12 @@ impl TryFrom<AgentPlan> for wire::AgentPlan {
     type Error = WireFault;
 
     fn try_from(plan: AgentPlan) -> Result<Self, WireFault> {
+        // An agent writes its plan into its journal, which takes no longer one.
+        let mut bytes = Vec::new();
+        wire::put(&plan, &mut bytes);
+        if bytes.len() + MESSAGE_BYTES > PLAN_BYTES_MAX {
+            return Err(WireFault::TooLong("plan"));
+        }
         let (mut pipelines, mut coarser) = (Vec::new(), Vec::new());
         for Planned { id, pipeline, ladder } in plan.pipelines {
             let of = id.into();
