@@ -18,7 +18,7 @@ use crate::aggregate::intake::{Intake, Limits};
 use crate::aggregate::panes::{Measured, Partial, fill};
 use crate::aggregate::sketches::TagValues;
 use crate::ancestry::Ancestry;
-use crate::log::disk::{Disk, DiskFault};
+use crate::log::disk::{Disk, DiskFault, File};
 use crate::log::journal::record::Record;
 use crate::log::journal::sources::Kept;
 use crate::log::journal::{Replayed, Segments};
@@ -55,7 +55,7 @@ pub(crate) struct Recovery<'a> {
 }
 
 impl<'a> Recovery<'a> {
-    /// Replays the journal on this disk.
+    /// Replays the journal on this disk. Fails on one of newer software, of which nothing is changed.
     pub(crate) fn replay(
         disk: &impl Disk,
         limits: Limits<'a>,
@@ -89,7 +89,17 @@ impl<'a> Recovery<'a> {
         recovery.replayed = segments.replay(disk, |segment, plan, record| {
             recovery.take(segment, plan, record, &mut names);
         });
+        if let Some((segment, version)) = recovery.replayed.newer {
+            let file = File::Journal(segment).name();
+            return Err(DiskFault::Newer { file, version });
+        }
         Ok(recovery)
+    }
+
+    /// Segments with something whole in them that was not read.
+    pub(crate) fn unread(&self) -> Vec<File> {
+        let unread = self.replayed.unread.iter().chain(self.segments.broken());
+        unread.map(|&number| File::Journal(number)).collect()
     }
 
     fn take(&mut self, segment: u32, plan: &AgentPlan, record: Record<'_>, names: &mut Names) {

@@ -52,10 +52,6 @@ impl Agent {
             ..limits(&settings, seed)
         };
         let mut recovery = Recovery::replay(disk, limits, &settings, now)?;
-        if let Some((segment, version)) = recovery.replayed.newer {
-            let file = File::Journal(segment).name();
-            return Err(DiskFault::Newer { file, version });
-        }
         let mut rest = Vec::new();
         recovery.settle_overflow(|pipeline, section| rest.push((pipeline, section.clone())));
         recovery.intake.find_full();
@@ -70,10 +66,7 @@ impl Agent {
             partials: recovery.intake.panes().len(),
             batches: found.batches,
             damaged: recovery.replayed.damaged + found.damaged,
-            unread: { recovery.replayed.unread.iter() }
-                .chain(recovery.segments.broken())
-                .map(|&number| File::Journal(number))
-                .collect(),
+            unread: recovery.unread(),
         };
         let newest = recovery
             .segments
