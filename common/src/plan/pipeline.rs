@@ -154,12 +154,7 @@ impl Pipeline {
             Err("memory")
         } else if self.key.len() > TAGS_MAX || self.fields.len() > FIELDS_MAX || captures > TAGS_MAX {
             Err("too many tags or fields")
-        } else if self
-            .key
-            .iter()
-            .chain(&self.watched)
-            .any(|part| matches!(part, KeyPart::Capture(index) if usize::from(*index) >= captures))
-        {
+        } else if self.names_other_captures(captures) {
             Err("key names a capture that does not exist")
         } else if { paths }.any(|path| path.segments.is_empty() || path.segments.len() > PATH_DEPTH_MAX) {
             Err("path")
@@ -187,6 +182,12 @@ impl Pipeline {
         } else {
             self.check_sketches()
         }
+    }
+
+    /// Whether a tag is a capture that a topic with this many does not have.
+    fn names_other_captures(&self, captures: usize) -> bool {
+        let mut tags = self.key.iter().chain(&self.watched);
+        tags.any(|part| matches!(part, KeyPart::Capture(index) if usize::from(*index) >= captures))
     }
 
     fn format_fits(&self) -> bool {

@@ -12,24 +12,13 @@ use catchment_common::plan::{Components, Pipeline};
 use catchment_common::time::{Now, Span};
 use catchment_common::wire::{AgentPlan, fingerprint};
 
-use super::view::{Read, Seen, View};
+use super::view::{Read, Seen, Sequence, View};
 use crate::decode::convert;
 use crate::log::journal::Journal;
-use crate::source::dedupe::{self, Dedupe, IDENTITY_BYTES_MAX, Rules};
+use crate::source::dedupe::{self, Dedupe, IDENTITY_BYTES_MAX};
 
 /// A message's topic, room to put an identity together, and the devices.
 pub(super) type Numbers<'n> = (&'n str, &'n mut Vec<u8>, &'n mut Dedupe);
-
-/// How a pipeline reads its devices' numbers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sequence {
-    /// Where they are.
-    pub(super) path: usize,
-    /// What they do.
-    pub(super) rules: Rules,
-    /// The pipeline's reading.
-    pub(super) reading: u64,
-}
 
 /// The readings of a plan's pipelines, in their order; 0 for one that asks for no numbers.
 pub(super) fn readings(plan: &AgentPlan) -> Vec<u64> {

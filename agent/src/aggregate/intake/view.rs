@@ -10,7 +10,6 @@ use catchment_common::time::{Now, Timestamp};
 use catchment_common::topic::Captures;
 
 use super::close_after;
-use super::dedupe::Sequence;
 use crate::aggregate::key_cap::{self, KeyCap};
 use crate::aggregate::panes::Measured;
 use crate::aggregate::sketches::TagValues;
@@ -18,6 +17,7 @@ use crate::aggregate::watermark::Watermark;
 use crate::decode::convert;
 use crate::decode::{Decoded, PathTree, Raw};
 use crate::metrics::{Metrics, Place};
+use crate::source::dedupe::Rules;
 
 /// One pipeline's look at messages, with what it has seen so far.
 #[derive(Debug)]
@@ -41,6 +41,17 @@ pub(super) struct View {
     pub(super) key_cap: Option<KeyCap>,
     /// The agent's name, if it is a tag.
     agent: Option<Box<str>>,
+}
+
+/// How a pipeline reads its devices' numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sequence {
+    /// Where they are.
+    pub(super) path: usize,
+    /// What they do.
+    pub(super) rules: Rules,
+    /// The pipeline's reading.
+    pub(super) reading: u64,
 }
 
 /// Where the event time is in the payload.
