@@ -49,7 +49,7 @@ impl Habits {
     };
 }
 
-/// Seeds from here on have brokers with habits, and topics that overlap: up to [`KIND_FROM`], and from [`CLOCK_FROM`] on
+/// Seeds from here on have brokers with habits, and topics that overlap: up to `KIND_FROM`, and from `CLOCK_FROM` on
 /// one in two.
 pub const BROKERS_FROM: u64 = 40_000;
 /// Seeds from here on are of the time before brokers had habits.
