@@ -13,7 +13,7 @@
 //! let settings = Settings {
 //!     name: "gw-1".into(), memory_bytes: 1 << 20, payload_bytes_max: 1 << 16, spool_bytes: 1 << 20,
 //!     retain_acked: Span::ZERO, journal_bytes: 1 << 20, commit_delay: Span::ZERO,
-//!     clock_unset: ClockUnset::Hold, clock_known: true,
+//!     clock_unset: ClockUnset::Hold,
 //!     sources: vec![SourceSettings { name: "plant".into(), session: 0, redelivery_window: 20 }],
 //! };
 //! let now = Now { monotonic: Instant::from_micros(0), wall: Timestamp::clamped(1_800_000_000_000_000) };
@@ -33,20 +33,19 @@
 //! ```
 
 mod admission;
+mod clock;
 mod durable;
 mod greeting;
-mod server_time;
 mod sources;
 
 use bytes::Bytes;
 use catchment_common::limits::COUNTERS_MAX;
 use catchment_common::metrics::{Counter, Reason};
-use catchment_common::time::{Instant, Now};
+use catchment_common::time::{Instant, Now, Timestamp};
 use catchment_common::wire::{AgentPlan, ClockState, CounterSample, Heartbeat, Message, Section};
 
 use crate::aggregate::intake::{Closable, Intake, Limits, Message as Incoming, Pieces};
 use crate::ancestry::Ancestry;
-use crate::clock::WallClock;
 use crate::log::batcher::Batcher;
 use crate::log::commit::Commits;
 use crate::log::disk::Disk;
@@ -57,10 +56,10 @@ use crate::settings::{COUNT_SEAL_DELAY, IDLE_CHECK, LATE_SEAL_DELAY, Settings};
 use crate::source::Arrival;
 use crate::uplink::Uplink;
 
+use self::clock::Clock;
 pub use self::durable::Started;
 use self::greeting::Greeting;
 pub use self::greeting::{KeptPlan, Outcome};
-use self::server_time::ServerTime;
 use self::sources::Sources;
 
 /// Name and version, as a hello gives them.
@@ -81,7 +80,8 @@ pub struct Agent {
     journal: Journal,
     sources: Sources,
     commits: Commits,
-    clock: WallClock,
+    /// What the wall clock last showed.
+    wall: Timestamp,
     /// When panes that would be over are closed, although a source is away.
     close_passed_at: Instant,
     /// Something left the open panes since journal segments were last looked at.
@@ -93,7 +93,7 @@ pub struct Agent {
     greeting: Greeting,
     close_now: bool,
     close_late_at: Option<Instant>,
-    server_time: ServerTime,
+    clock: Clock,
     idle_check_at: Instant,
     link_bytes_noted: u64,
 }
@@ -202,7 +202,7 @@ impl Agent {
 
     /// Time has passed: closes what is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.clock.look(now);
+        self.wall = now.wall;
         if self.idle_check_at <= now.monotonic {
             self.idle_check_at = now.monotonic + IDLE_CHECK;
             self.look_at_clock(now);
@@ -231,16 +231,16 @@ impl Agent {
 
     /// Judges the wall clock, and lets silent pipelines follow the time.
     fn look_at_clock(&mut self, now: Now) {
-        if self.server_time.judge(now) {
+        if self.clock.judge(now) {
             self.out.count(Counter::ClockOff, 1);
             self.uplink.tell_news();
         }
-        self.follow_clock(now, self.server_time.time(now));
+        self.follow_clock(now, self.clock.time(now));
     }
 
     /// How the wall clock is; none before the aggregator has said what time it is.
-    pub fn clock_state(&self, now: Now) -> Option<ClockState> {
-        self.server_time.state(now)
+    pub fn clock(&self, now: Now) -> Option<ClockState> {
+        self.clock.state(now)
     }
 
     /// The process is about to end: closes all panes, so that what is gathered can still be sent.
@@ -278,7 +278,7 @@ impl Agent {
             backlog_bytes: spool.held_bytes(),
             counters: self.out.metrics.report(COUNTERS_MAX),
             sources: self.source_states(),
-            clock: self.server_time.state(now),
+            clock: self.clock.state(now),
         }))
     }
 
@@ -321,16 +321,6 @@ impl Agent {
         if more > 0 {
             self.out.count(Counter::LinkBytes, more);
         }
-    }
-
-    /// A time service says that the wall clock is right.
-    pub fn confirm_clock(&mut self) {
-        self.clock.confirm();
-    }
-
-    /// What is known of the wall clock.
-    pub fn clock(&self) -> &WallClock {
-        &self.clock
     }
 
     /// The counters.

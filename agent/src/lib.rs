@@ -19,8 +19,6 @@ pub mod metrics;
 
 pub mod ancestry;
 
-pub mod clock;
-
 pub mod decode;
 
 pub mod source;

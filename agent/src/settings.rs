@@ -24,14 +24,11 @@ pub struct Settings {
     pub commit_delay: Span,
     /// Where readings come from.
     pub sources: Vec<SourceSettings>,
-    /// What becomes of messages while the wall clock is not set, or not known to be right.
+    /// What becomes of messages while the wall clock is not set.
     pub clock_unset: ClockUnset,
-    /// Whether the wall clock is known to be right at the start; see [`crate::clock`].
-    pub clock_known: bool,
 }
 
-/// What becomes of messages that come while the wall clock may not be right: a gateway without a battery boots in 1970, or
-/// when it was switched off.
+/// What becomes of messages that come while the wall clock cannot be right: a gateway without a battery boots in 1970.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockUnset {

@@ -32,8 +32,6 @@ mod centre;
 
 mod world;
 
-mod worlds;
-
 mod check;
 
 mod count;

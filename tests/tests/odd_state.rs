@@ -99,7 +99,6 @@ impl World {
                 redelivery_window: 20,
             }],
             clock_unset: ClockUnset::Take,
-            clock_known: true,
         };
         let now = Now {
             monotonic: Instant::from_micros(0),

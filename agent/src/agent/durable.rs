@@ -4,12 +4,11 @@ use catchment_common::metrics::Counter;
 use catchment_common::time::Now;
 use catchment_common::wire::lineage::DatabaseId;
 
+use super::clock::Clock;
 use super::greeting::{Greeting, KeptPlan};
-use super::server_time::ServerTime;
 use super::{Agent, Out, Sources, limits};
 use crate::aggregate::intake::Limits;
 use crate::ancestry::Ancestry;
-use crate::clock::WallClock;
 use crate::log::batcher::Batcher;
 use crate::log::commit::{Commits, Marks};
 use crate::log::disk::{Disk, DiskFault, File, Job, Step};
@@ -91,7 +90,7 @@ impl Agent {
             intake: recovery.intake,
             sources: Sources::new(recovery.sessions, now),
             commits: Commits::new(settings.commit_delay),
-            clock: WallClock::new(settings.clock_known),
+            wall: now.wall,
             trim: true,
             spooled: spool.ordinal(),
             out: Out {
@@ -104,7 +103,7 @@ impl Agent {
             greeting: Greeting::default(),
             close_now: true,
             close_late_at: None,
-            server_time: ServerTime::default(),
+            clock: Clock::default(),
             idle_check_at: now.monotonic + IDLE_CHECK,
             close_passed_at: now.monotonic + AWAY_SEAL_DELAY,
             link_bytes_noted: 0,

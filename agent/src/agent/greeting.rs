@@ -192,8 +192,7 @@ impl Agent {
             return Outcome::Done;
         };
         self.out.count(Counter::Connects, 1);
-        self.clock.handle_welcome(now, welcome.server_time);
-        self.server_time.handle(now, welcome.server_time);
+        self.clock.handle_server_time(now, welcome.server_time);
         self.look_at_clock(now);
         let before = self.ancestry.database;
         if let (Some(before), Some(other)) = (before, welcome.database)

@@ -49,7 +49,7 @@ use crate::aggregate::sketches::TagValues;
 use crate::log::disk::frame;
 use crate::metrics::Metrics;
 use crate::source::SourceId;
-use crate::source::dedupe::{Numbers, Place};
+use crate::source::dedupe::Numbers;
 
 pub use self::context::Context;
 pub use self::groups::Told;
@@ -323,23 +323,11 @@ impl Journal {
     /// What is known of a device that numbers its messages, before its next number.
     pub fn device(&mut self, id: u64, numbers: Numbers, identity: &[u8]) {
         if self.enabled {
-            let Numbers {
-                place,
-                other,
-                is_leaping,
-            } = numbers;
-            let has_other = other != Place::default();
             let out = self.put();
-            out.push(if has_other { record::LEAPT } else { record::DEVICE });
+            out.push(record::DEVICE);
             put_varint(out, id);
-            let places = [place, other];
-            for Place { last, window } in &places[..=usize::from(has_other)] {
-                put_varint(out, *last);
-                out.extend_from_slice(&window.to_le_bytes());
-            }
-            if has_other {
-                out.push(u8::from(is_leaping));
-            }
+            put_varint(out, numbers.last);
+            out.extend_from_slice(&numbers.window.to_le_bytes());
             put_varint(out, identity.len() as u64);
             out.extend_from_slice(identity);
         }

@@ -225,7 +225,6 @@ impl World<'_> {
                 Reason::WrongType,
                 Reason::NotFinite,
                 Reason::OutOfRange,
-                Reason::Repeated,
             ];
             let refused = refused.map(Counter::Rejected);
             let lifted = std::iter::once(Counter::Accepted)

@@ -4,7 +4,6 @@
 //! functions, times of waiting) and small streams with readings that come late, out of order, twice, early, or with
 //! half of their fields missing. Most runs are calm, so that a hundred thousand of them take minutes; some also crash.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use catchment_firmware_sim::dice::{Chance, Dice};
@@ -50,7 +49,6 @@ impl Case {
         let end = u64::from(2 + dice.below(28)) * SECOND;
         let mut case = Self {
             seed,
-            behind: 0,
             gateways: 1 + dice.below(3) as usize,
             memory_bytes: pick(&mut dice, &[4 << 10, 16 << 10, 256 << 10]),
             journal_bytes: 1 << 20,
@@ -69,10 +67,6 @@ impl Case {
             publishes: Vec::new(),
             faults: Vec::new(),
         };
-        if plan(seed).contains("dedupe") {
-            // Of each KiB an agent remembers one device, and here it must forget none.
-            case.memory_bytes = 1 << 20;
-        }
         case.publish_drawn(&mut dice);
         if dice.hits(FAULTY) {
             case.strike_calmly(&mut dice);
@@ -116,7 +110,6 @@ impl Case {
         // From dice of their own, so that what is spoiled changes nothing else.
         let mut spoiling = Dice::new(self.seed, 12);
         let spoils = spoiling.below(2) == 0;
-        let mut numbers = Numbers::new(self.seed);
         for gateway in 0..self.gateways {
             let mut at = u64::from(dice.below(gap)) * MS;
             while at < self.end {
@@ -130,7 +123,6 @@ impl Case {
                 if spoils {
                     spoil(&mut readings, &mut spoiling);
                 }
-                numbers.give((gateway, &topic), &mut readings);
                 let payload = if readings.len() > 1 {
                     format!("[{}]", readings.join(","))
                 } else {
@@ -199,44 +191,6 @@ fn reading(at: u64, watermark_delay: u32, dice: &mut Dice) -> String {
     text
 }
 
-/// The numbers that devices give their readings, for each gateway and topic.
-struct Numbers {
-    dice: Dice,
-    next: BTreeMap<(usize, String), u64>,
-}
-
-impl Numbers {
-    fn new(seed: u64) -> Self {
-        Self {
-            // Of their own, for the same reason.
-            dice: Dice::new(seed, 13),
-            next: BTreeMap::new(),
-        }
-    }
-
-    /// Gives each reading the next number of its device, or, now and then, one that it had before, one that was damaged,
-    /// or one from another beginning.
-    fn give(&mut self, (gateway, topic): (usize, &str), readings: &mut [String]) {
-        let Self { dice, next } = self;
-        let next = next.entry((gateway, topic.to_owned())).or_insert(200);
-        for reading in readings.iter_mut().filter(|reading| reading.ends_with('}')) {
-            let number = match dice.below(40) {
-                0..6 => *next - u64::from(dice.below(70)).min(*next),
-                6 => u64::from(dice.below(1 << 20)) << dice.below(40),
-                7 => {
-                    *next = [0, *next + 100, *next + 3, 60_000][dice.below(4) as usize];
-                    *next
-                }
-                _ => *next + 1,
-            };
-            *next = (*next).max(if number == *next + 1 { number } else { 0 });
-            reading.truncate(reading.len() - 1);
-            let comma = if reading.ends_with('{') { "" } else { "," };
-            let _ = write!(reading, "{comma}\"seq\":{number},\"byte\":{}}}", number % 256);
-        }
-    }
-}
-
 /// Puts values in the place of some that cannot be used, and items that are no readings between those that are: they
 /// must take nothing else along.
 fn spoil(readings: &mut Vec<String>, dice: &mut Dice) {
@@ -288,24 +242,8 @@ pub(super) fn plan(seed: u64) -> String {
     let count = 1 + dice.below(QUERIES_MAX);
     // Queries of one plan like to share: most take what the first has drawn.
     let first = Shape::draw(&mut dice);
-    let mut numbers = Dice::new(seed, 14);
-    let dedupe = |numbers: &mut Dice| {
-        pick(
-            numbers,
-            &[
-                "",
-                "",
-                "",
-                "dedupe = \"seq\"\n",
-                "dedupe = { path = \"seq\", restart = true }\n",
-                "dedupe = { path = \"seq\", wraps_at = 50000 }\n",
-                "dedupe = { path = \"byte\", wraps_at = 256 }\n",
-                "dedupe = { path = \"byte\", wraps_at = 256, restart = true }\n",
-            ],
-        )
-    };
     (0..count)
-        .map(|number| query(number, &first, &mut dice) + dedupe(&mut numbers))
+        .map(|number| query(number, &first, &mut dice))
         .collect()
 }
 

@@ -70,12 +70,7 @@ impl Gateway {
             journal_bytes: case.journal_bytes,
             commit_delay: Span::from_millis(case.commit_delay_ms),
             // A clock that jumps to 1970 must change no reading of these plans.
-            clock_unset: if case.behind > 0 {
-                ClockUnset::Hold
-            } else {
-                ClockUnset::Take
-            },
-            clock_known: case.behind == 0,
+            clock_unset: ClockUnset::Take,
             sources: vec![SourceSettings {
                 name: "broker".into(),
                 session: 0,
@@ -90,7 +85,7 @@ impl Gateway {
             doom: None,
             cut_until: 0,
             disk_heals_at: 0,
-            offset_us: -case.behind * 1_000_000,
+            offset_us: 0,
             asleep_until: 0,
             settings,
             plan_file,

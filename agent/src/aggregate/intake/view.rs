@@ -17,7 +17,6 @@ use crate::aggregate::watermark::Watermark;
 use crate::decode::convert;
 use crate::decode::{Decoded, PathTree, Raw};
 use crate::metrics::{Metrics, Place};
-use crate::source::dedupe::Rules;
 
 /// One pipeline's look at messages, with what it has seen so far.
 #[derive(Debug)]
@@ -25,8 +24,7 @@ pub(super) struct View {
     pub(super) place: Place,
     time: Option<Time>,
     key: Vec<TextFrom>,
-    /// Where a device's number is, and what it does.
-    pub(super) sequence: Option<Sequence>,
+    pub(super) sequence: Option<usize>,
     filter: Option<Computed>,
     fields: Vec<(ValueFrom, Option<Resolution>)>,
     pub(super) watermark: Watermark,
@@ -41,17 +39,6 @@ pub(super) struct View {
     pub(super) key_cap: Option<KeyCap>,
     /// The agent's name, if it is a tag.
     agent: Option<Box<str>>,
-}
-
-/// How a pipeline reads its devices' numbers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sequence {
-    /// Where they are.
-    pub(super) path: usize,
-    /// What they do.
-    pub(super) rules: Rules,
-    /// The pipeline's reading.
-    pub(super) reading: u64,
 }
 
 /// Where the event time is in the payload.
@@ -136,11 +123,7 @@ impl View {
                 .iter()
                 .map(|part| TextFrom::new(part, tree))
                 .collect(),
-            sequence: pipeline.dedupe.as_ref().map(|dedupe| Sequence {
-                path: tree.add(&dedupe.path),
-                rules: dedupe.into(),
-                reading: 0,
-            }),
+            sequence: pipeline.dedupe.as_ref().map(|path| tree.add(path)),
             filter: pipeline.filter.as_ref().map(|filter| Computed::new(filter, tree)),
             fields: pipeline
                 .fields

@@ -14,15 +14,15 @@ use crate::settings::CLOCK_TOLERANCE;
 
 /// What is known of the wall clock.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ServerTime {
+pub(super) struct Clock {
     /// The aggregator's time, and when it was heard.
     heard: Option<(Timestamp, Instant)>,
     is_off: bool,
 }
 
-impl ServerTime {
+impl Clock {
     /// The aggregator has said what time it is.
-    pub(super) fn handle(&mut self, now: Now, server: Timestamp) {
+    pub(super) fn handle_server_time(&mut self, now: Now, server: Timestamp) {
         self.heard = Some((server, now.monotonic));
     }
 
@@ -77,9 +77,9 @@ mod tests {
 
     #[test]
     fn a_wall_clock_counts_when_it_is_known_to_be_right() {
-        let mut clock = ServerTime::default();
+        let mut clock = Clock::default();
         assert_eq!(clock.time(now(5, 1_000)), None, "nobody knows");
-        clock.handle(now(5, 1_000), at(1_002));
+        clock.handle_server_time(now(5, 1_000), at(1_002));
         assert!(!clock.judge(now(5, 1_000)));
         assert_eq!(clock.time(now(6, 1_001)), Some(now(6, 1_001)));
         assert!(clock.judge(now(10, 999_999)), "it was set to the future");
