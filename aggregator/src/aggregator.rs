@@ -285,7 +285,7 @@ impl Aggregator {
         self.transmits.pop_front()
     }
 
-    /// Whether frames may be handed in; when not, so much waits to be made durable that they had better wait outside.
+    /// Whether frames may be handed in; when not, more waits to be made durable than fits, and they must wait outside.
     pub fn has_room(&self) -> bool {
         let waiting: usize = self.windows.iter().map(QueryWindows::waiting).sum();
         self.pending.bytes + self.pending.bytes_refused < COMMIT_BYTES_MAX

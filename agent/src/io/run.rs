@@ -293,7 +293,7 @@ impl Shell {
                 if !was_linked && self.agent.is_linked() {
                     let spool = self.agent.spool();
                     let (batches, bytes) = (spool.len(), spool.held_bytes());
-                    info!(batches, bytes, "linked to the aggregator; so much waits for it");
+                    info!(batches, bytes, "linked to the aggregator, with this backlog");
                 }
             }
             LinkEvent::Room => {}
