@@ -67,6 +67,20 @@ impl Aggregator {
         sum.unsigned_abs()
     }
 
+    /// Every agent's counters, a line each: what a failed test shows.
+    pub fn account(&self) -> String {
+        let sql = self.sql();
+        let sum =
+            "SELECT agent, name, sum(value) FROM catchment_counter GROUP BY agent, name ORDER BY agent, name";
+        let mut statement = sql.prepare(sum).unwrap();
+        let line = |row: &rusqlite::Row<'_>| {
+            let (agent, name): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok(format!("{agent} {name} {}", row.get::<_, i64>(2)?))
+        };
+        let lines: Result<Vec<String>, _> = statement.query_map([], line).unwrap().collect();
+        lines.unwrap().join("\n")
+    }
+
     /// Waits until a counter has this value; a larger one is a failure.
     pub fn wait_for_counter(&self, name: &str, expected: u64) {
         until(

@@ -31,7 +31,8 @@ pub fn wait_until_right(aggregator: &Aggregator, truth: &[PathBuf]) -> String {
         }));
         assert!(
             right.is_ok(),
-            "catchment-fleet {command} says in the end:\n{last}"
+            "catchment-fleet {command} says in the end:\n{last}\ncounted:\n{}",
+            aggregator.account()
         );
         report.push_str(&last);
     }

@@ -142,6 +142,8 @@ enum End {
     TakenOver(String),
     /// There is nothing to be connected for any more.
     Unwanted,
+    /// The agent wants another one, on which the broker repeats what was left to it.
+    Asked,
 }
 
 impl From<String> for End {
@@ -202,14 +204,24 @@ impl Task {
             if matches!(ended, End::Closed) || self.tell(event).await.is_err() {
                 return;
             }
-            if let End::Lost(error) = ended {
-                let broker = &self.broker.url;
-                warn!(%broker, %error, retry_ms = retry.as_millis() as u64, "no connection to the broker");
-                tokio::select! {
-                    () = sleep(jittered(retry)) => {}
-                    () = self.told.closed() => return,
+            let broker = &self.broker.url;
+            let pause = match ended {
+                End::Lost(error) => {
+                    warn!(%broker, %error, retry_ms = retry.as_millis() as u64, "no connection to the broker");
+                    let pause = retry;
+                    retry = (retry * 2).min(RETRY_MAX);
+                    pause
                 }
-                retry = (retry * 2).min(RETRY_MAX);
+                // Nothing is wrong with the broker, so there is nothing to be patient with.
+                End::Asked => {
+                    debug!(%broker, "connecting again, to have repeated what was left to the broker");
+                    RETRY_MIN
+                }
+                _ => continue,
+            };
+            tokio::select! {
+                () = sleep(jittered(pause)) => {}
+                () = self.told.closed() => return,
             }
         }
     }
@@ -361,9 +373,7 @@ impl Task {
             pulse.expect(std::mem::take(&mut orders.subscribes));
         }
         if std::mem::take(&mut orders.reconnect) {
-            return Err(End::Lost(
-                "asked for again, to have repeated what was left to the broker".into(),
-            ));
+            return Err(End::Asked);
         }
         Ok(orders.stop)
     }

@@ -281,7 +281,7 @@ impl Session {
         if let Some(Command { topic, payload }) = self.commands.pop_front() {
             return Some(SourceRequest::Publish { topic, payload });
         }
-        if self.has_left && !self.is_over && has_room && self.in_flight.has_room() {
+        if self.has_left && !self.is_over && has_room && self.in_flight.has_room_for_left() {
             self.is_over = true;
             return Some(SourceRequest::Reconnect);
         }

@@ -12,9 +12,12 @@
 //! is answered.
 //!
 //! Messages of an earlier connection come again before new ones do. Those that have not come when a window of new
-//! ones has were acknowledged in time, and are forgotten. Until the first new one each remembered message stands for
-//! one repetition: a second one with the same id and content is another message. After it, a repetition of what came on
-//! this connection is the broker's impatience: its PUBACK is on the way.
+//! ones has were acknowledged in time, and are forgotten. A broker need not send a whole window: when old messages leave
+//! no room for what comes, the broker is asked, and if it answers before it has repeated any, the oldest half is forgotten.
+//!
+//! Until the first new message each remembered one stands for one repetition: a second one with the same id and content
+//! is another message. After it, a repetition of what came on this connection is the broker's impatience: its PUBACK is
+//! on the way.
 
 use std::collections::VecDeque;
 
@@ -107,6 +110,8 @@ pub struct InFlight {
     next: u32,
     window: usize,
     room: usize,
+    /// Old messages had to be forgotten to go on, and the broker may still send some of them.
+    is_unsure: bool,
     connection: Connection,
 }
 
@@ -115,15 +120,17 @@ pub struct InFlight {
 struct Connection {
     /// Messages that the broker sends for the first time.
     new: usize,
-    /// Repetitions that are not known and found no room.
-    unknown: usize,
+    /// Messages that found no room.
+    left: usize,
+    /// The broker is asked whether any of the old messages are still to come.
+    is_probing: bool,
     /// Acknowledgements sent.
     sent: u64,
     /// Acknowledgements that stand before the last barrier.
     barrier: u64,
     /// Acknowledgements that the broker is known to have.
     arrived: u64,
-    /// Older messages were forgotten without the broker's word.
+    /// Old messages were forgotten because a window of new ones had come.
     is_unsure: bool,
     /// What came again did not come in its order.
     is_disordered: bool,
@@ -139,6 +146,7 @@ impl InFlight {
             next: 0,
             window: window.max(1),
             room: room.max(1),
+            is_unsure: false,
             connection: Connection::default(),
         }
     }
@@ -160,8 +168,11 @@ impl InFlight {
         if !packet.duplicate {
             self.connection.new += 1;
             if self.connection.new == self.window {
-                self.forget_old();
+                self.connection.is_unsure = self.old.live > 0;
+                self.is_unsure = false;
+                self.old.clear();
             }
+            self.connection.left += usize::from(!self.has_room());
             return Known::New;
         }
         let key = key(packet.id, hash);
@@ -176,23 +187,24 @@ impl InFlight {
         if self.connection.new > 0 && self.fresh.iter().rev().take(COMPARED_MAX).any(is_it) {
             return Known::UnderWay;
         }
-        if !self.has_room() {
-            // What was taken comes first. It is not among those that come, so it does not come.
-            self.connection.unknown += 1;
-            if self.connection.unknown >= self.window {
-                self.forget_old();
-            }
-        }
-        if self.connection.is_unsure {
+        self.connection.left += usize::from(!self.has_room());
+        if self.is_unsure || self.connection.is_unsure {
             Known::Unsure
         } else {
             Known::New
         }
     }
 
-    fn forget_old(&mut self) {
-        self.connection.is_unsure |= self.old.live > 0;
-        self.old.clear();
+    /// Whether there is room for what was left to the broker, which comes again with the next connection. For a few
+    /// messages alone that would be too dear: all that follow them come again, too.
+    pub fn has_room_for_left(&self) -> bool {
+        let used = self.old.live + self.fresh.len();
+        used < self.room && (self.connection.left == 0 || used <= self.room / 2)
+    }
+
+    /// Whether old messages keep those out that come, and nothing is under way that would make room.
+    fn is_stuck(&self) -> bool {
+        self.connection.left > 0 && self.fresh.is_empty() && !self.has_room_for_left()
     }
 
     /// A message is taken, stands in this segment of the journal, and will be acknowledged next.
@@ -233,10 +245,12 @@ impl InFlight {
             ..
         } = self.connection;
         let every = BARRIER_EVERY.min(self.window as u64 / 2).max(1);
-        let waits = sent - barrier >= every || (sent > barrier && !self.has_room());
-        let is_due = barrier == arrived && waits;
+        let waits = sent - barrier >= every || (sent > barrier && !self.has_room_for_left());
+        let probes = self.is_stuck() && !self.connection.is_probing;
+        let is_due = barrier == arrived && (waits || probes);
         if is_due {
             self.connection.barrier = sent;
+            self.connection.is_probing = probes;
         }
         is_due
     }
@@ -252,6 +266,11 @@ impl InFlight {
         drop(gone);
         self.connection.arrived = now;
         self.connection.barrier = self.connection.barrier.max(now);
+        if std::mem::take(&mut self.connection.is_probing) && self.is_stuck() {
+            // What the broker would have sent again came before its answer and before the messages that were left.
+            self.is_unsure = true;
+            self.old.forget_half(self.room);
+        }
         if self.fresh.capacity() > CAPACITY_KEPT && self.fresh.len() < CAPACITY_KEPT / 2 {
             self.fresh.shrink_to(CAPACITY_KEPT);
         }
@@ -267,6 +286,7 @@ impl InFlight {
 
     /// The broker has a new session: packet ids start over.
     pub fn clear(&mut self) {
+        self.is_unsure = false;
         self.old.clear();
         self.fresh.clear();
     }
@@ -364,6 +384,15 @@ impl Old {
             self.clear();
         }
         Some(seen)
+    }
+
+    /// Forgets the oldest, until they take half the room at most. A broker sends the newest last.
+    fn forget_half(&mut self, room: usize) {
+        self.index = Vec::new();
+        self.seen.retain(|seen| *seen != GONE);
+        let count = self.seen.len().saturating_sub(room / 2);
+        self.seen.drain(..count);
+        self.live = self.seen.len();
     }
 
     fn extend(&mut self, more: impl Iterator<Item = Seen>) {
@@ -540,13 +569,36 @@ mod tests {
     /// All that is remembered was acknowledged in time, which nobody said; what comes was never seen.
     #[test]
     fn a_full_memory_of_what_never_comes_again_ends() {
-        let mut held = InFlight::new(4, 10);
+        let mut held = InFlight::new(1_000, 10);
         take(&mut held, 1..=10);
         held.handle_connection();
-        assert_eq!(repeat(&mut held, 11..=13), [false; 3]);
+        assert!(!held.poll_barrier(), "nothing came that needs room");
+        assert_eq!(repeat(&mut held, [11]), [false]);
+        assert!(held.poll_barrier());
+        assert!(!held.poll_barrier(), "one at a time");
         assert!(!held.has_room());
-        assert_eq!(come(&mut held, again(14), 14), Known::Unsure, "and it is told");
+        held.handle_arrived(0);
         assert!(held.has_room());
+        held.handle_connection();
+        assert_eq!(come(&mut held, again(11), 11), Known::Unsure, "and it is told");
+        assert_eq!(
+            repeat(&mut held, [5, 6]),
+            [false, true],
+            "the newest may still come"
+        );
+    }
+
+    /// A broker that sends few messages ahead gets no further than the first that finds no room.
+    #[test]
+    fn old_messages_that_come_after_the_question_are_known() {
+        let mut held = InFlight::new(1_000, 4);
+        take(&mut held, 1..=4);
+        held.handle_connection();
+        assert_eq!(repeat(&mut held, [9]), [false]);
+        assert!(held.poll_barrier());
+        assert_eq!(repeat(&mut held, 1..=4), [true; 4]);
+        held.handle_arrived(0);
+        assert_eq!(held.fresh.len(), 4, "their acknowledgements are under way");
     }
 
     #[test]
@@ -680,6 +732,10 @@ mod tests {
         back: VecDeque<Option<u16>>,
         has_left: bool,
         counts: Vec<u8>,
+        /// Most messages that it sends ahead of their acknowledgement.
+        ahead: usize,
+        /// What it has on disk: the queue and what was under way.
+        saved: (VecDeque<u32>, VecDeque<(u16, u32)>),
     }
 
     const MESSAGES: u32 = 400;
@@ -697,10 +753,15 @@ mod tests {
                 back: VecDeque::new(),
                 has_left: false,
                 counts: vec![0; MESSAGES as usize],
+                ahead: usize::MAX,
+                saved: ((0..MESSAGES).collect(), VecDeque::new()),
             }
         }
 
         fn send(&mut self) {
+            if self.under_way.len() >= self.ahead {
+                return;
+            }
             if let Some(number) = self.queue.pop_front() {
                 self.last = self.last % self.ids + 1;
                 self.under_way.push_back((self.last, number));
@@ -729,6 +790,10 @@ mod tests {
                     }
                 }
             }
+            self.ask();
+        }
+
+        fn ask(&mut self) {
             if self.held.poll_barrier() {
                 self.back.push_back(None);
             }
@@ -742,6 +807,7 @@ mod tests {
                 }
                 Some(None) => {
                     self.held.handle_arrived(self.held.connection.barrier);
+                    self.ask();
                 }
                 None => {}
             }
@@ -755,24 +821,42 @@ mod tests {
             self.has_left = false;
         }
 
-        fn settle(&mut self) {
-            for _ in 0..MESSAGES {
-                while !(self.queue.is_empty() && self.wire.is_empty() && self.back.is_empty()) {
-                    self.send();
-                    self.receive();
-                    self.handle();
+        fn save(&mut self) {
+            self.saved = (self.queue.clone(), self.under_way.clone());
+        }
+
+        /// It ends, and begins again with what it has on disk.
+        fn kill(&mut self) {
+            (self.queue, self.under_way) = self.saved.clone();
+            self.lose();
+        }
+
+        /// Nothing goes wrong from now on, and a connection ends when the agent asks for that alone. Returns how often
+        /// the agent asks.
+        fn calm_down(&mut self) -> usize {
+            let mut asked = 0;
+            self.lose();
+            for _ in 0..20 * MESSAGES {
+                self.send();
+                self.receive();
+                self.handle();
+                if self.has_left && self.held.has_room_for_left() {
+                    self.lose();
+                    asked += 1;
                 }
-                self.lose();
             }
+            asked
         }
     }
 
     proptest! {
         #[test]
         fn each_message_is_taken_once_whatever_the_broker_does(
-            room in 4_usize..60, ids in 2_u16..40, steps in prop::collection::vec((any::<u8>(), 1_u8..17), 1..120)
+            room in 4_usize..60, ids in 2_u16..40, ahead in 1_usize..100,
+            steps in prop::collection::vec((any::<u8>(), 1_u8..17), 1..120)
         ) {
             let mut broker = Broker::new(room, ids, MESSAGES);
+            broker.ahead = ahead;
             for (what, count) in steps {
                 for _ in 0..count {
                     match what % 8 {
@@ -787,8 +871,35 @@ mod tests {
                 }
                 prop_assert!(broker.held.old.live + broker.held.fresh.len() <= room);
             }
-            broker.settle();
+            broker.calm_down();
             prop_assert!(broker.counts.iter().all(|count| *count == 1), "{:?}", broker.counts);
+        }
+
+        /// A broker may send fewer messages ahead than it was told, and forget with a crash what it was told since it saved.
+        #[test]
+        fn no_message_is_left_for_good(
+            room in 4_usize..60, ahead in 1_usize..20,
+            steps in prop::collection::vec((any::<u8>(), 1_u8..17), 1..120)
+        ) {
+            let mut broker = Broker::new(room, u16::MAX, MESSAGES);
+            broker.ahead = ahead;
+            for (what, count) in steps {
+                for _ in 0..count {
+                    match what % 9 {
+                        0 | 1 => broker.send(),
+                        2..=4 => broker.receive(),
+                        5 | 6 => broker.handle(),
+                        7 => broker.save(),
+                        _ => {
+                            if count % 2 == 0 { broker.kill() } else { broker.lose() }
+                            break;
+                        }
+                    }
+                }
+            }
+            let asked = broker.calm_down();
+            prop_assert!(broker.counts.iter().all(|count| *count > 0), "{:?}", broker.counts);
+            prop_assert!(asked <= 2 + 2 * MESSAGES as usize / room, "each connection makes progress: {asked}");
         }
 
         /// Nobody can tell apart what has one id and one content, but how often there is such a message is known.
