@@ -13,7 +13,7 @@
 //! let settings = Settings {
 //!     name: "gw-1".into(), memory_bytes: 1 << 20, payload_bytes_max: 1 << 16, spool_bytes: 1 << 20,
 //!     retain_acked: Span::ZERO, journal_bytes: 1 << 20, commit_delay: Span::ZERO,
-//!     clock_unset: ClockUnset::Hold,
+//!     clock_unset: ClockUnset::Hold, clock_known: true,
 //!     sources: vec![SourceSettings { name: "plant".into(), session: 0, redelivery_window: 20 }],
 //! };
 //! let now = Now { monotonic: Instant::from_micros(0), wall: Timestamp::clamped(1_800_000_000_000_000) };
@@ -33,7 +33,6 @@
 //! ```
 
 mod admission;
-mod clock;
 mod durable;
 mod greeting;
 mod sources;
@@ -41,11 +40,12 @@ mod sources;
 use bytes::Bytes;
 use catchment_common::limits::COUNTERS_MAX;
 use catchment_common::metrics::{Counter, Reason};
-use catchment_common::time::{Instant, Now, Timestamp};
+use catchment_common::time::{Instant, Now};
 use catchment_common::wire::{AgentPlan, ClockState, CounterSample, Heartbeat, Message, Section};
 
 use crate::aggregate::intake::{Closable, Intake, Limits, Message as Incoming, Pieces};
 use crate::ancestry::Ancestry;
+use crate::clock::WallClock;
 use crate::log::batcher::Batcher;
 use crate::log::commit::Commits;
 use crate::log::disk::Disk;
@@ -56,7 +56,6 @@ use crate::settings::{COUNT_SEAL_DELAY, IDLE_CHECK, LATE_SEAL_DELAY, Settings};
 use crate::source::Arrival;
 use crate::uplink::Uplink;
 
-use self::clock::Clock;
 pub use self::durable::Started;
 use self::greeting::Greeting;
 pub use self::greeting::{KeptPlan, Outcome};
@@ -80,8 +79,7 @@ pub struct Agent {
     journal: Journal,
     sources: Sources,
     commits: Commits,
-    /// What the wall clock last showed.
-    wall: Timestamp,
+    clock: WallClock,
     /// When panes that would be over are closed, although a source is away.
     close_passed_at: Instant,
     /// Something left the open panes since journal segments were last looked at.
@@ -93,7 +91,6 @@ pub struct Agent {
     greeting: Greeting,
     close_now: bool,
     close_late_at: Option<Instant>,
-    clock: Clock,
     idle_check_at: Instant,
     link_bytes_noted: u64,
 }
@@ -116,6 +113,12 @@ impl Agent {
         let Some(hash) = self.admit(now, &arrival) else {
             return;
         };
+        let before = self.journal.waiting();
+        self.take_arrival(now, arrival, hash);
+        self.journal.note_message(self.journal.waiting() - before);
+    }
+
+    fn take_arrival(&mut self, now: Now, arrival: Arrival<'_>, hash: u32) {
         let Self {
             intake,
             journal,
@@ -202,7 +205,7 @@ impl Agent {
 
     /// Time has passed: closes what is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.wall = now.wall;
+        self.clock.look(now);
         if self.idle_check_at <= now.monotonic {
             self.idle_check_at = now.monotonic + IDLE_CHECK;
             self.look_at_clock(now);
@@ -239,7 +242,7 @@ impl Agent {
     }
 
     /// How the wall clock is; none before the aggregator has said what time it is.
-    pub fn clock(&self, now: Now) -> Option<ClockState> {
+    pub fn clock_state(&self, now: Now) -> Option<ClockState> {
         self.clock.state(now)
     }
 
@@ -321,6 +324,16 @@ impl Agent {
         if more > 0 {
             self.out.count(Counter::LinkBytes, more);
         }
+    }
+
+    /// A time service says that the wall clock is right.
+    pub fn confirm_clock(&mut self) {
+        self.clock.confirm();
+    }
+
+    /// What is known of the wall clock.
+    pub fn clock(&self) -> &WallClock {
+        &self.clock
     }
 
     /// The counters.

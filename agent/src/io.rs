@@ -6,7 +6,10 @@
 
 pub mod clock;
 
+pub mod clock_file;
 mod clock_log;
+
+mod clock_watch;
 
 pub mod config;
 

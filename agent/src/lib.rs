@@ -19,6 +19,8 @@ pub mod metrics;
 
 pub mod ancestry;
 
+pub mod clock;
+
 pub mod decode;
 
 pub mod source;

@@ -24,11 +24,14 @@ pub struct Settings {
     pub commit_delay: Span,
     /// Where readings come from.
     pub sources: Vec<SourceSettings>,
-    /// What becomes of messages while the wall clock is not set.
+    /// What becomes of messages while the wall clock is not set, or not known to be right.
     pub clock_unset: ClockUnset,
+    /// Whether the wall clock is known to be right at the start; see [`crate::clock`].
+    pub clock_known: bool,
 }
 
-/// What becomes of messages that come while the wall clock cannot be right: a gateway without a battery boots in 1970.
+/// What becomes of messages that come while the wall clock may not be right: a gateway without a battery boots in 1970, or
+/// when it was switched off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockUnset {
@@ -40,10 +43,6 @@ pub enum ClockUnset {
     /// They are taken as if the clock were right.
     Take,
 }
-
-/// How far the wall clock may be from the aggregator's and still be believed. A welcome may take seconds to come, and
-/// a gateway that is set by hand may be as far off; windows wait for `watermark_delay`, which is as much.
-pub const CLOCK_TOLERANCE: Span = Span::from_secs(10);
 
 /// A wall clock before 2020 is not set.
 pub const CLOCK_SET_FROM: Timestamp = Timestamp::clamped(1_577_836_800_000_000);

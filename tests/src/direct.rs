@@ -76,6 +76,7 @@ impl Direct {
                     redelivery_window: 20,
                 }],
                 clock_unset: ClockUnset::Take,
+                clock_known: true,
             };
             let disk = MemoryDisk::default();
             let started = Agent::start(settings, 100 + number, number, None, now, &disk);

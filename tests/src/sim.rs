@@ -32,6 +32,8 @@ mod centre;
 
 mod world;
 
+mod worlds;
+
 mod check;
 
 mod count;

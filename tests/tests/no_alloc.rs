@@ -136,6 +136,7 @@ fn linked_agent(pipeline: Pipeline, now: Now, disk: &mut MemoryDisk) -> Agent {
             redelivery_window: DEVICES,
         }],
         clock_unset: ClockUnset::Hold,
+        clock_known: true,
     };
     let (mut agent, _) = Agent::start(settings, EPOCH, 42, None, now, disk).unwrap();
     let (resumed, identifies) = (false, true);

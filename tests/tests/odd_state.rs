@@ -99,6 +99,7 @@ impl World {
                 redelivery_window: 20,
             }],
             clock_unset: ClockUnset::Take,
+            clock_known: true,
         };
         let now = Now {
             monotonic: Instant::from_micros(0),

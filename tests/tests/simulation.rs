@@ -438,3 +438,21 @@ fn a_day_long_outage_ends_with_exact_totals_at_a_coarser_resolution() {
     assert_eq!(figures.readings, 60_000);
     assert!(figures.coarse_rows > 0, "{figures:?}");
 }
+
+/// Gateways that boot three hours behind, with the time that was saved last, while devices have clocks of their own that
+/// are right: what they publish before the clock is set is not too early, but waits.
+#[test]
+fn gateways_that_boot_hours_behind_take_every_reading() {
+    for seed in [1, 2, 3] {
+        let mut case = Case {
+            behind: 3 * 3_600,
+            ..Case::new(seed)
+        };
+        case.faults = (0..case.gateways)
+            .map(|gateway| (12 * SECOND, Fault::Clock { gateway, offset: 0 }))
+            .collect();
+        let figures = sim::run(&case).unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
+        println!("{figures:?}");
+        assert!(figures.readings > 0, "{figures:?}");
+    }
+}

@@ -5,7 +5,7 @@ use catchment_common::metrics::{Counter, Reason};
 use catchment_common::time::Now;
 
 use super::Agent;
-use crate::settings::{CLOCK_SET_FROM, ClockUnset};
+use crate::settings::ClockUnset;
 use crate::source::mqtt::in_flight::{Known, Packet};
 use crate::source::{Arrival, Delivery, SourceId};
 
@@ -13,7 +13,7 @@ impl Agent {
     /// A hash of what came, if it is to be looked at; 0 where nobody asks for it.
     #[inline]
     pub(super) fn admit(&mut self, now: Now, arrival: &Arrival<'_>) -> Option<u32> {
-        self.wall = now.wall;
+        self.clock.look(now);
         match arrival.delivery {
             Delivery::Unacknowledged => self.admit_unacknowledged(arrival),
             Delivery::Packet { id, duplicate } => self.admit_packet(arrival, Packet { id, duplicate }),
@@ -100,10 +100,10 @@ impl Agent {
         self.commits.is_under_way() && self.is_behind()
     }
 
-    /// Whether readings can be given a time.
+    /// Whether readings can be given a time, and a time of their own be judged.
     #[inline]
     pub(super) fn is_timed(&self) -> bool {
-        self.wall >= CLOCK_SET_FROM || self.settings.clock_unset == ClockUnset::Take
+        self.clock.is_right() || self.settings.clock_unset == ClockUnset::Take
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::log::disk::MemoryDisk;
     use crate::metrics::AGENT;
-    use crate::settings::Settings;
+    use crate::settings::{CLOCK_SET_FROM, Settings};
     use crate::source::{SourceEvent, SourceRequest, SourceSettings};
 
     const SOURCE: SourceId = SourceId(0);
@@ -126,7 +126,7 @@ mod tests {
         }
     }
 
-    fn agent(clock_unset: ClockUnset) -> Agent {
+    fn agent_of(clock_unset: ClockUnset, clock_known: bool) -> Agent {
         let settings = Settings {
             name: "gw-1".into(),
             memory_bytes: 1 << 20,
@@ -136,6 +136,7 @@ mod tests {
             journal_bytes: 1 << 20,
             commit_delay: Span::ZERO,
             clock_unset,
+            clock_known,
             sources: vec![SourceSettings {
                 name: "broker".into(),
                 session: 0,
@@ -161,6 +162,10 @@ mod tests {
             delivery,
             ..Arrival::unacknowledged(SOURCE, "a", b"{}")
         }
+    }
+
+    fn agent(clock_unset: ClockUnset) -> Agent {
+        agent_of(clock_unset, true)
     }
 
     /// Messages counted under (no match, clock not set, held back) after one of each quality of service in 1970.
@@ -199,6 +204,38 @@ mod tests {
             1,
             "looked at"
         );
+    }
+
+    /// A gateway that boots three hours behind, with the time that was saved last: a message is looked at once the clock
+    /// is set, by the aggregator's time, and not before.
+    #[test]
+    fn a_clock_that_is_hours_behind_at_boot_judges_no_reading() {
+        let behind = Timestamp::clamped(1_800_000_000_000_000);
+        let right = behind.plus(Span::from_secs(3 * 3_600));
+        let take = |agent: &mut Agent, at: Timestamp, duplicate| {
+            agent.handle_arrival(now(at), arrival(Delivery::Packet { id: 1, duplicate }));
+            agent.metrics().value(AGENT, Counter::Rejected(Reason::NoMatch))
+        };
+        let mut agent = agent_of(ClockUnset::Hold, false);
+        assert_eq!(take(&mut agent, behind, false), 0, "nobody has confirmed it");
+        agent.clock.handle_server_time(now(behind), right);
+        assert_eq!(take(&mut agent, behind, true), 0);
+        assert_eq!(agent.poll_source(SOURCE), None);
+        agent.handle_timeout(now(right));
+        let request = agent.poll_source(SOURCE);
+        assert_eq!(request, Some(SourceRequest::Reconnect), "the clock is set");
+        agent.handle_source(now(right), SOURCE, connected());
+        assert_eq!(take(&mut agent, right, true), 1);
+
+        let mut agent = agent_of(ClockUnset::Hold, false);
+        agent.confirm_clock();
+        assert_eq!(
+            take(&mut agent, behind, false),
+            1,
+            "a time service has confirmed it"
+        );
+        let mut agent = agent_of(ClockUnset::Take, false);
+        assert_eq!(take(&mut agent, behind, false), 1, "the policy says to take it");
     }
 
     #[test]

@@ -4,11 +4,11 @@ use catchment_common::metrics::Counter;
 use catchment_common::time::Now;
 use catchment_common::wire::lineage::DatabaseId;
 
-use super::clock::Clock;
 use super::greeting::{Greeting, KeptPlan};
 use super::{Agent, Out, Sources, limits};
 use crate::aggregate::intake::Limits;
 use crate::ancestry::Ancestry;
+use crate::clock::WallClock;
 use crate::log::batcher::Batcher;
 use crate::log::commit::{Commits, Marks};
 use crate::log::disk::{Disk, DiskFault, File, Job, Step};
@@ -90,7 +90,7 @@ impl Agent {
             intake: recovery.intake,
             sources: Sources::new(recovery.sessions, now),
             commits: Commits::new(settings.commit_delay),
-            wall: now.wall,
+            clock: WallClock::new(settings.clock_known),
             trim: true,
             spooled: spool.ordinal(),
             out: Out {
@@ -103,7 +103,6 @@ impl Agent {
             greeting: Greeting::default(),
             close_now: true,
             close_late_at: None,
-            clock: Clock::default(),
             idle_check_at: now.monotonic + IDLE_CHECK,
             close_passed_at: now.monotonic + AWAY_SEAL_DELAY,
             link_bytes_noted: 0,

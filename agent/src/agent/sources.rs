@@ -152,9 +152,10 @@ impl Agent {
         }
     }
 
-    /// Lets watermarks follow the time, if that is known, and if silence means that there is nothing.
+    /// Lets watermarks follow the time, if that is known, and if silence means that there is nothing: every source is there,
+    /// and nothing waits at a broker for a clock that is right.
     pub(super) fn follow_clock(&mut self, now: Now, time: Option<Now>) {
-        if let Some(time) = time.filter(|_| self.sources.are_live()) {
+        if let Some(time) = time.filter(|_| self.sources.are_live() && self.is_timed()) {
             self.close_now |= self.intake.follow_clock(time);
             self.close_passed_at = now.monotonic + AWAY_SEAL_DELAY;
             return;

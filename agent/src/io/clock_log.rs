@@ -26,12 +26,12 @@ impl ClockLog {
             (true, true) => warn!(
                 ahead = %off,
                 "the gateway's clock is ahead of the aggregator's; set it (NTP). Until then no watermark follows it, and \
-                 readings without a time of their own have a wrong one"
+                 readings are treated as `clock.unset` says, or have a wrong arrival time if the clock was right before"
             ),
             (true, false) => warn!(
                 behind = %off,
                 "the gateway's clock is behind the aggregator's; set it (NTP). Until then no watermark follows it, and \
-                 readings without a time of their own have a wrong one"
+                 readings are treated as `clock.unset` says, or have a wrong arrival time if the clock was right before"
             ),
         }
     }

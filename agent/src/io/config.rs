@@ -325,6 +325,8 @@ impl Config {
             }],
             payload_bytes_max: self.limits.payload.as_u64() as usize,
             clock_unset: self.clock.unset,
+            // Who starts the machine looks at the clock.
+            clock_known: !self.clock.confirm,
         }
     }
 
@@ -388,6 +390,7 @@ impl Config {
             Mode::Memory => "memory",
         };
         line("clock.unset", &quoted(clock.name()));
+        line("clock.confirm", &clock.confirm.to_string());
         line("durability.mode", &quoted(mode));
         line("durability.commit_delay", &duration(durability.commit_delay));
         line("durability.retain_acked", &duration(durability.retain_acked));

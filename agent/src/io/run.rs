@@ -13,7 +13,9 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
+use super::clock_file::ClockFile;
 use super::clock_log::ClockLog;
+use super::clock_watch::ClockWatch;
 use super::config::{Config, Mode};
 use super::disk::{DiskEvent, Storage};
 use super::disk_log::DiskLog;
@@ -26,7 +28,6 @@ use super::random;
 use super::reject_log::RejectLog;
 use crate::agent::{Agent, Outcome};
 use crate::log::disk::{Job, MemoryDisk};
-use crate::settings::CLOCK_SET_FROM;
 use crate::source::SourceId;
 
 /// How long a stopping agent waits for its last batches to be acknowledged.
@@ -46,22 +47,21 @@ enum Event {
 /// Runs an agent until it is told to stop. Fails on a configuration that cannot work.
 pub async fn run(config: Config) -> Result<()> {
     let clock = Clock::start();
-    if clock.now().wall < CLOCK_SET_FROM {
-        warn!(policy = ?config.clock.unset, "the clock is not set; see `clock` in the configuration");
-    }
     let epoch = random()?;
     let (storage, disk) = open_storage(&config)?;
+    let clock_file = ClockFile::new(&config.state);
+    let mut settings = config.settings();
+    settings.clock_known |= ClockWatch::is_known(&clock_file, clock.now());
+    let watch = ClockWatch::start(
+        clock_file,
+        settings.clock_unset,
+        settings.clock_known,
+        clock.now(),
+    );
     let plan_file = PlanFile::new(&config.state);
     let kept = plan_file.load()?;
-    let (agent, started) = Agent::start(
-        config.settings(),
-        epoch,
-        random()?,
-        kept.as_ref(),
-        clock.now(),
-        &storage,
-    )
-    .with_context(|| format!("{}: cannot read what was kept", config.state.display()))?;
+    let (agent, started) = Agent::start(settings, epoch, random()?, kept.as_ref(), clock.now(), &storage)
+        .with_context(|| format!("{}: cannot read what was kept", config.state.display()))?;
     info!(
         agent = %config.name, epoch = %format_args!("{epoch:016x}"), plan = agent.plan().version,
         readings = started.readings, partials = started.partials, batches = started.batches,
@@ -104,6 +104,7 @@ pub async fn run(config: Config) -> Result<()> {
         clock_log: ClockLog::default(),
         disk_log: DiskLog::default(),
         loss_log,
+        watch,
     };
     let ended = shell.run(events, &mut tasks).await;
     // What was acknowledged is still on its way to the brokers.
@@ -144,6 +145,7 @@ struct Shell {
     clock_log: ClockLog,
     disk_log: DiskLog,
     loss_log: LossLog,
+    watch: ClockWatch,
 }
 
 /// One source of the agent's.
@@ -210,8 +212,10 @@ impl Shell {
                 Event::Timeout => {}
                 Event::Shutdown => return self.shut_down(told).await,
             }
-            self.agent.handle_timeout(self.clock.now());
-            self.clock_log.look(self.agent.clock(self.clock.now()));
+            let now = self.clock.now();
+            self.watch.look(&mut self.agent, now);
+            self.agent.handle_timeout(now);
+            self.clock_log.look(self.agent.clock_state(now));
         }
     }
 

@@ -14,8 +14,8 @@
 //!
 //! A segment is dropped once nothing in it is needed: all its readings are in batches, and no message in it can be
 //! delivered again. When the journal nears its budget, the partials that hold its oldest segment leave early; and no
-//! message is taken while its readings might not fit. So the files stay within the budget at every step, as long as the
-//! readings of one message, a plan and the tables that are carried on fit one segment.
+//! message is taken while its readings might not fit. So the files stay within the budget at every step, as long as a plan
+//! and the tables that are carried on fit one segment, and no message needs more than a segment and more than any before it.
 
 mod context;
 
@@ -110,6 +110,8 @@ pub struct Journal {
     /// that went.
     snapshot_bytes: u64,
     carried_bytes: u64,
+    /// Bytes of the message that has taken most of them.
+    message_bytes: u64,
 }
 
 impl Journal {
@@ -133,6 +135,7 @@ impl Journal {
             names: PipelineNames::default(),
             snapshot_bytes: 0,
             carried_bytes: 0,
+            message_bytes: 0,
         }
     }
 
@@ -173,10 +176,11 @@ impl Journal {
     /// Room that is kept for the readings of a message, and for what a segment begins with or carries on.
     #[inline]
     fn reserve(&self) -> u64 {
-        self.segment_bytes + self.snapshot_bytes + self.carried_bytes
+        self.segment_bytes.max(self.message_bytes) + self.snapshot_bytes + self.carried_bytes
     }
 
-    /// Whether the next message may be taken: its readings have a segment of room beside all that is there. In the only
+    /// Whether the next message may be taken: its readings have a segment of room beside all that is there, or as much as
+    /// the largest message before, with what left the open panes for it, needed. In the only
     /// segment there always is some, so that a plan or tables that are too large for the budget stop nothing.
     #[inline]
     pub fn has_room(&self) -> bool {

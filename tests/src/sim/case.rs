@@ -45,6 +45,9 @@ pub struct Case {
     pub disk_us: u32,
     /// Longest way of a frame over the link, in microseconds.
     pub link_us: u32,
+    /// Seconds that the gateways' clocks are behind when the run begins, until a [`Fault::Clock`] sets them; 0 for
+    /// clocks that are right.
+    pub behind: i64,
     /// The plan at the start.
     pub plan: plans::Variant,
     /// When publishing and faults end.
@@ -215,6 +218,7 @@ impl Case {
             commit_delay_ms: [0, 1, 20, 500][dice.below(4) as usize],
             window,
             // From dice of their own, so that seeds keep the rest of their meaning.
+            behind: 0,
             due_rows: [1, 30, 1_000_000][Dice::new(seed, 4).below(3) as usize],
             windows: [1, 1, 1, 5][Dice::new(seed, 3).below(4) as usize],
             habits: Habits::KIND,
@@ -246,23 +250,10 @@ impl Case {
         } else if seed >= KINDS_FROM {
             case.mix_kinds();
         }
+        if seed >= COUNTS_FROM {
+            case.boot_behind(&mut Dice::new(seed, 15));
+        }
         case
-    }
-
-    /// Brokers have habits, and topics overlap.
-    fn draw_habits(&mut self, dice: &mut Dice) {
-        self.plan = plans::Variant::overlapping(dice);
-        for (_, fault) in &mut self.faults {
-            if let Fault::Plan(variant) = fault {
-                *variant = plans::Variant::overlapping(dice);
-            }
-        }
-        self.habits = Habits::draw(dice);
-        if self.habits.are_nameless() {
-            self.faults.retain(|(_, fault)| !matches!(fault, Fault::Plan(_)));
-        }
-        let is_kept = dice.below(4) == 0 && self.habits.identifies;
-        self.earlier = is_kept.then(|| plans::Variant::overlapping(dice));
     }
 
     /// All begins with sessions, and every second change of plan is to them.

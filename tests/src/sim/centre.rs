@@ -41,7 +41,7 @@ impl Centre {
     pub(super) fn new(case: &Case) -> Self {
         let mut store = Memory::new(DatabaseId(u128::from(case.seed)));
         let at = Timestamp::clamped(START_US);
-        apply(&mut store, case.plan.queries(), at).expect("the first plan is taken");
+        apply(&mut store, case.queries(case.plan), at).expect("the first plan is taken");
         Self {
             machine: None,
             store,
@@ -174,7 +174,7 @@ impl World<'_> {
     }
 
     pub(super) fn apply_plan(&mut self, variant: Variant) {
-        let queries = variant.queries();
+        let queries = self.case.queries(variant);
         let before = catalog(&self.centre.store);
         let must_be_refused = edits::must_be_refused(self.centre.store.plans(), &queries);
         let at = self.centre_clock().wall;

@@ -49,6 +49,7 @@ impl Case {
         let end = u64::from(2 + dice.below(28)) * SECOND;
         let mut case = Self {
             seed,
+            behind: 0,
             gateways: 1 + dice.below(3) as usize,
             memory_bytes: pick(&mut dice, &[4 << 10, 16 << 10, 256 << 10]),
             journal_bytes: 1 << 20,

@@ -70,7 +70,12 @@ impl Gateway {
             journal_bytes: case.journal_bytes,
             commit_delay: Span::from_millis(case.commit_delay_ms),
             // A clock that jumps to 1970 must change no reading of these plans.
-            clock_unset: ClockUnset::Take,
+            clock_unset: if case.behind > 0 {
+                ClockUnset::Hold
+            } else {
+                ClockUnset::Take
+            },
+            clock_known: case.behind == 0,
             sources: vec![SourceSettings {
                 name: "broker".into(),
                 session: 0,
@@ -85,7 +90,7 @@ impl Gateway {
             doom: None,
             cut_until: 0,
             disk_heals_at: 0,
-            offset_us: 0,
+            offset_us: -case.behind * 1_000_000,
             asleep_until: 0,
             settings,
             plan_file,

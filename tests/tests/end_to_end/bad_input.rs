@@ -222,6 +222,7 @@ fn each_bad_message_is_counted_under_its_reason() {
             redelivery_window: 20,
         }],
         clock_unset: ClockUnset::Hold,
+        clock_known: true,
     };
     let start = || {
         let started = Agent::start(settings(), 1, 1, None, now, &MemoryDisk::default());

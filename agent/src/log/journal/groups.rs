@@ -34,6 +34,12 @@ impl Journal {
         self.carried_bytes = bytes as u64;
     }
 
+    /// A message that was taken took so many bytes, with all that followed from it.
+    #[inline]
+    pub fn note_message(&mut self, bytes: usize) {
+        self.message_bytes = self.message_bytes.max(bytes as u64);
+    }
+
     /// Ends the group in the making; what follows is another.
     pub fn end_group(&mut self, cut: Cut) {
         if !self.group.is_empty() {
