@@ -40,7 +40,7 @@ mod sources;
 use bytes::Bytes;
 use catchment_common::limits::COUNTERS_MAX;
 use catchment_common::metrics::{Counter, Reason};
-use catchment_common::time::{Instant, Now};
+use catchment_common::time::{Instant, Now, Timestamp};
 use catchment_common::wire::{AgentPlan, ClockState, CounterSample, Heartbeat, Message, Section};
 
 use crate::aggregate::intake::{Closable, Intake, Limits, Message as Incoming, Pieces};
@@ -269,14 +269,17 @@ impl Agent {
         }
         let (epoch, seq) = (self.out.batcher.epoch(), self.out.batcher.seq());
         let spool = &self.out.spool;
-        // A watermark speaks for this epoch's seqs. While anything else waits to be sent there is none to give.
+        // A watermark speaks for this epoch's seqs. While anything else waits to be sent there is none to give. That there
+        // is none is told, too: who runs a pipeline is expected to report, also before it has heard anything.
         let settled = !spool.holds_others(epoch);
+        let told = |at: Timestamp| if settled { at } else { Timestamp::MIN };
+        let watermarks = { self.intake.watermarks() }.map(|(pipeline, at)| (pipeline, told(at)));
         Some(Message::Heartbeat(Heartbeat {
             epoch,
             era: self.era,
             seq,
             oldest: spool.oldest(epoch).unwrap_or(seq + 1),
-            watermarks: self.intake.watermarks().filter(|_| settled).collect(),
+            watermarks: watermarks.collect(),
             backlog_batches: spool.len() as u64,
             backlog_bytes: spool.held_bytes(),
             counters: self.out.metrics.report(COUNTERS_MAX),

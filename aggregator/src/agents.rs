@@ -252,6 +252,21 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_without_a_watermark_is_expected_once_it_says_so() {
+        let mut agents = agents(&[("a", 50)]);
+        agents.hear("b", now(0));
+        assert_eq!(agents.coverage(&[PIPELINE], at(40), now(0)).expected, 1);
+        assert!(!agents.advance("b", PIPELINE, Timestamp::MIN));
+        let Coverage { passed, expected } = agents.coverage(&[PIPELINE], at(40), now(0));
+        assert_eq!((passed, expected), (1, 2));
+        assert_eq!(
+            agents.low(&[PIPELINE], at(10), now(0)),
+            Some(at(50)),
+            "nothing waits for it"
+        );
+    }
+
+    #[test]
     fn an_agent_behind_what_is_shown_does_not_hold_the_others() {
         let agents = agents(&[("a", 50), ("b", 60), ("c", 10)]);
         assert_eq!(agents.low(&[PIPELINE], at(0), now(0)), Some(at(10)));

@@ -163,7 +163,8 @@ fn is_up(process: &mut Process, address: SocketAddr) -> bool {
     })
 }
 
-fn free_port() -> SocketAddr {
+/// An address where nobody listens, for now.
+pub fn free_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
 }

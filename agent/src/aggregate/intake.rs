@@ -243,11 +243,10 @@ impl Intake {
         Some(self.views[index].watermark)
     }
 
-    /// The watermarks of all pipelines that have one.
+    /// The watermarks of all pipelines; [`Timestamp::MIN`] where there is none yet.
     pub fn watermarks(&self) -> impl Iterator<Item = (PipelineId, Timestamp)> {
         let all = self.pipelines.iter().zip(&self.views);
         all.map(|((id, _), view)| (*id, view.watermark.value()))
-            .filter(|(_, value)| *value > Timestamp::MIN)
     }
 
     /// Takes one message apart and lifts its readings. Sections that had to leave early go to `emit`.

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use catchment_tests::agent::AgentConfig;
 use catchment_tests::aggregator::Aggregator;
-use catchment_tests::broker::Broker;
+use catchment_tests::broker::{Broker, free_port};
+use catchment_tests::mqtt::Publisher;
 use catchment_tests::process::{Process, binary, run_ok};
 use catchment_tests::verdict::{publish_fleet, wait_until_right};
 use catchment_tests::wait::until;
@@ -247,4 +248,33 @@ fn a_stopped_agent_is_gone_at_once_and_the_next_of_its_name_is_let_in() {
     let mut next = config.start_subscribed(&world);
     next.wait_for("linked to the aggregator");
     assert!(!next.log().contains("no link"), "{}", next.log());
+}
+
+/// An agent that has never heard its broker knows nothing of how far event time has come there: it is expected, and rows
+/// are not final without it.
+#[test]
+fn an_agent_that_never_heard_its_broker_is_waited_for() {
+    let world = World::new();
+    let broker = Broker::mosquitto(&world, "broker");
+    let plan = "[[query]]\nname = \"heat\"\ntopic = \"heat/{device}\"\nkey = [\"device\"]\nfields = { value = \"v\" }\n\
+                aggregates = [\"count\"]\nwindow = { size = \"1s\" }\nwatermark_delay = \"100ms\"\nidle = \"200ms\"\npatience = \"500ms\"\n";
+    let aggregator = Aggregator::start(&world, plan);
+    let _heard = AgentConfig::new("gw-a", &broker.url(), &aggregator).start_subscribed(&world);
+    let nowhere = format!("mqtt://{}", free_port());
+    let mut deaf = AgentConfig::new("gw-b", &nowhere, &aggregator).start(&world);
+    deaf.wait_for("no connection to the broker");
+    let sql = aggregator.sql();
+    until("both agents to have said how they are", || {
+        let told = "SELECT count(DISTINCT agent) FROM catchment_counter WHERE name = 'connects'";
+        let told: i64 = sql.query_row(told, [], |row| row.get(0)).unwrap();
+        (told == 2).then_some(())
+    });
+    let mut device = Publisher::connect(broker.address(), "device");
+    device.publish("heat/d1", b"{\"v\":1}");
+    let (status, coverage) = until("a row", || {
+        let row = "SELECT status, coverage FROM heat";
+        let columns = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, f64>(1)?));
+        sql.query_row(row, [], columns).ok()
+    });
+    assert_eq!((status.as_str(), coverage), ("provisional", 0.5));
 }

@@ -29,7 +29,7 @@ impl World<'_> {
         };
         let is_later = |&(id, at): &(PipelineId, Timestamp)| {
             let then = frozen.iter().find(|(held, _)| *held == id);
-            then.is_none_or(|(_, then)| at > *then)
+            at > then.map_or(Timestamp::MIN, |(_, then)| *then)
         };
         let later = agent.intake().watermarks().find(is_later);
         if let Some((id, at)) = later {
