@@ -53,6 +53,12 @@ impl Broker {
         Self::start(world, name, None, &lines)
     }
 
+    /// The same with so many messages sent ahead of their acknowledgement.
+    pub fn mosquitto_that_sends_ahead(world: &World, name: &str, messages: u16) -> Self {
+        let lines = format!("persistence false\nmax_inflight_messages {messages}\n");
+        Self::start(world, name, None, &lines)
+    }
+
     /// Starts a Mosquitto again on its port, after it has ended.
     pub fn restart(&mut self, world: &World, name: &str) {
         assert!(!self.process.is_running(), "kill it first");
