@@ -278,3 +278,34 @@ fn an_agent_that_never_heard_its_broker_is_waited_for() {
     });
     assert_eq!((status.as_str(), coverage), ("provisional", 0.5));
 }
+
+/// An operator sets the watermarks of an agent back whose clock had been ahead, while the aggregator runs and after a
+/// restart of it.
+#[test]
+fn watermarks_that_an_operator_sets_back_stay_back() {
+    let world = World::new();
+    let broker = Broker::mosquitto(&world, "broker");
+    let mut aggregator = Aggregator::start(&world, FLEET_PLAN);
+    let mut agent = AgentConfig::new("gw-1", &broker.url(), &aggregator).start_subscribed(&world);
+    let database = aggregator.database().to_owned();
+    let watermark = || {
+        let said = run_ok("catchment-aggregator", &["status", "--database", text(&database)]);
+        let line = said.lines().find(|line| line.contains("gw-1")).map(String::from);
+        line.unwrap_or_default()
+    };
+    until("a watermark that follows the clock", || {
+        watermark().contains("T").then_some(())
+    });
+    agent.kill();
+    let to = "2001-02-03T04:05:06Z";
+    run_ok(
+        "catchment-aggregator",
+        &["set-back", "gw-1", "--to", to, "--database", text(&database)],
+    );
+    until("the watermark to be back", || {
+        watermark().contains("2001-02-03T04:05:06").then_some(())
+    });
+    aggregator.process().kill();
+    aggregator.restart(&world);
+    assert!(watermark().contains("2001-02-03T04:05:06"), "{}", watermark());
+}
