@@ -113,6 +113,7 @@ mod tests {
 
     use super::*;
     use crate::log::disk::MemoryDisk;
+    use crate::log::spool::Lane;
     use crate::metrics::AGENT;
     use crate::settings::{CLOCK_SET_FROM, Settings};
     use crate::source::{SourceEvent, SourceRequest, SourceSettings};
@@ -236,6 +237,30 @@ mod tests {
         );
         let mut agent = agent_of(ClockUnset::Take, false);
         assert_eq!(take(&mut agent, behind, false), 1, "the policy says to take it");
+    }
+
+    /// What leaves a spool that is used up is counted, whoever asks first: operators, or the centre through a record of
+    /// the loss.
+    #[test]
+    fn readings_that_a_full_spool_drops_are_counted() {
+        const KEYS: u32 = 2_000;
+        let (mut agent, mut disk) = (agent(ClockUnset::Take), MemoryDisk::default());
+        let panes = 1_000;
+        for pane in 0..panes {
+            let frame = crate::log::spool::tests::frame(pane, KEYS);
+            agent.out.spool.push(frame, None, Lane::Backlog);
+        }
+        while let Some(job) = agent.poll_job(now(CLOCK_SET_FROM), &disk) {
+            job.steps.iter().for_each(|step| disk.take(step));
+            agent.handle_job_done(now(CLOCK_SET_FROM), job.id);
+        }
+        let held = agent.out.spool.len() as u64;
+        let dropped = agent.metrics().sum(Counter::Dropped);
+        assert!(dropped > 0 && dropped % u64::from(KEYS) == 0, "{dropped}");
+        assert!(
+            dropped / u64::from(KEYS) + held >= panes.unsigned_abs(),
+            "{dropped} readings, {held} batches"
+        );
     }
 
     #[test]

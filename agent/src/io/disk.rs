@@ -151,6 +151,7 @@ impl Files {
             folder: self.folder.clone(),
             handles: BTreeMap::new(),
             folder_changed: false,
+            syncs: Syncs::REAL,
         };
         thread::Builder::new()
             .name("disk".into())
@@ -187,6 +188,22 @@ struct Writer {
     handles: BTreeMap<File, fs::File>,
     /// Files have come or gone since the folder was last synced.
     folder_changed: bool,
+    syncs: Syncs,
+}
+
+/// What makes a file's bytes last, and a folder's list of files: a killed process loses nothing without them, so tests
+/// look at the calls.
+#[derive(Clone, Copy)]
+struct Syncs {
+    file: fn(&fs::File) -> io::Result<()>,
+    folder: fn(&fs::File) -> io::Result<()>,
+}
+
+impl Syncs {
+    const REAL: Self = Self {
+        file: fs::File::sync_data,
+        folder: fs::File::sync_all,
+    };
 }
 
 impl Writer {
@@ -212,7 +229,8 @@ impl Writer {
                 Step::Write { file, at, bytes } => self.handle(*file)?.write_all_at(bytes, *at)?,
                 Step::Truncate { file, length } => self.handle(*file)?.set_len(*length)?,
                 Step::Sync(file) => {
-                    self.handle(*file)?.sync_data()?;
+                    let sync = self.syncs.file;
+                    sync(self.handle(*file)?)?;
                     self.sync_folder()?;
                 }
                 Step::Remove(file) => {
@@ -262,7 +280,7 @@ impl Writer {
 
     fn sync_folder(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.folder_changed) {
-            fs::File::open(&self.folder)?.sync_all()?;
+            (self.syncs.folder)(&fs::File::open(&self.folder)?)?;
         }
         Ok(())
     }
@@ -335,6 +353,56 @@ mod tests {
         assert_eq!(fs::read(copy(2)).unwrap(), b"2");
         // They are no part of the agent's state.
         assert_eq!(storage.list().unwrap().len(), SET_ASIDE_MAX + 1);
+    }
+
+    thread_local! {
+        /// Syncs of this thread: of files, and of folders.
+        static SYNCED: std::cell::Cell<(u32, u32)> = const { std::cell::Cell::new((0, 0)) };
+    }
+
+    #[test]
+    fn what_a_job_syncs_is_synced_and_the_folder_when_its_list_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = Writer {
+            folder: folder.path().into(),
+            handles: BTreeMap::new(),
+            folder_changed: false,
+            syncs: Syncs {
+                file: |_| {
+                    SYNCED.set((SYNCED.get().0 + 1, SYNCED.get().1));
+                    Ok(())
+                },
+                folder: |_| {
+                    SYNCED.set((SYNCED.get().0, SYNCED.get().1 + 1));
+                    Ok(())
+                },
+            },
+        };
+        let (file, bytes) = (File::Journal(1), Bytes::from_static(b"x"));
+        let write = Step::Write { file, at: 0, bytes };
+        let mut synced_by = |steps: &[Step]| {
+            SYNCED.set((0, 0));
+            let steps = steps.to_vec();
+            writer.execute(&Job { id: 1, steps }).unwrap();
+            SYNCED.get()
+        };
+        assert_eq!(
+            synced_by(&[write.clone(), Step::Sync(file)]),
+            (1, 1),
+            "a new file"
+        );
+        assert_eq!(synced_by(&[write.clone(), Step::Sync(file)]), (1, 0));
+        assert_eq!(synced_by(&[Step::Remove(file)]), (0, 1));
+        assert_eq!(synced_by(&[Step::Remove(file)]), (0, 0), "it was gone");
+        assert_eq!(synced_by(&[write, Step::SetAside(file)]), (0, 1));
+    }
+
+    /// A device cannot be synced, and says so: the calls reach the system.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn syncs_are_real() {
+        let device = OpenOptions::new().write(true).open("/dev/null").unwrap();
+        assert!((Syncs::REAL.file)(&device).is_err() && (Syncs::REAL.folder)(&device).is_err());
     }
 
     #[test]

@@ -306,4 +306,4 @@ impl Spool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

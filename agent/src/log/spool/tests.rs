@@ -46,7 +46,7 @@ fn plan() -> AgentPlan {
 }
 
 /// A batch of one pane: `keys` keys with one reading each of their own value.
-fn frame(pane: i64, keys: u32) -> Bytes {
+pub(crate) fn frame(pane: i64, keys: u32) -> Bytes {
     let start = Timestamp::clamped(pane * 10_000_000);
     let mut section = Section::default();
     section.reset(BASE, start, [Components::STATS].into_iter());
@@ -512,6 +512,29 @@ fn names_stay_what_they_were_when_the_files_of_earlier_ones_are_gone() {
     let mut left = drain(&mut again, &disk);
     left.retain(|frame| names(std::slice::from_ref(frame))[0] > 16);
     assert_eq!(left, sent[16..], "the same bytes under the same names");
+}
+
+/// Nothing but a seal is in its file, which a later one follows: without it the batches would get other names.
+#[test]
+fn a_seal_stays_as_long_as_the_batches_that_it_names() {
+    let (mut spool, mut disk) = (new_spool(), MemoryDisk::default());
+    for pane in 0..3 {
+        spool.push(frame(pane, 2), None, Lane::Backlog);
+    }
+    commit(&mut spool, &mut disk);
+    spool.log.begin_segment();
+    assert_eq!(spool.seal(FIRST), 3);
+    commit(&mut spool, &mut disk);
+    spool.log.begin_segment();
+    spool.push(frame(3, 2), Some(Name { seq: 4, ..FIRST }), Lane::Backlog);
+    commit(&mut spool, &mut disk);
+    assert_eq!(disk.list().unwrap().len(), 3);
+    let sent = drain(&mut spool, &disk);
+    let mut again = restart(&spool, &disk);
+    again.resume(&[], |_| true, now(1));
+    let sent_again = drain(&mut again, &disk);
+    assert_eq!(names(&sent_again), [1, 2, 3, 4]);
+    assert_eq!(sent_again, sent);
 }
 
 #[test]
