@@ -5,3 +5,6 @@ pub mod query;
 pub mod explain;
 
 pub mod agents;
+
+#[cfg(test)]
+mod tests;

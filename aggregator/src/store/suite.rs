@@ -4,6 +4,8 @@
 
 pub(crate) mod comparison;
 
+pub(crate) mod story;
+
 use std::path::Path;
 
 use catchment_common::wire::{EpochRange, VERSION};
