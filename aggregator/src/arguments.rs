@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytesize::ByteSize;
-use catchment_aggregator::io::command::query::{OutputFormat, Selection};
+use catchment_aggregator::io::command::query::Selection;
+use catchment_aggregator::io::command::show::OutputFormat;
 use catchment_aggregator::io::config::Config;
 use clap::{Args, Parser, Subcommand};
 

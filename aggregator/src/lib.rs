@@ -1,7 +1,7 @@
 //! The centre: partials in over QUIC, exact windows out of SQLite.
 //!
 //! ```text
-//! frame ─▶ session ─▶ committed ─▶ merge ─▶ agents ─▶ window ─▶ commit ─▶ store ─▶ query
+//! frame ─▶ session ─▶ committed ─▶ merge ─▶ agents ─▶ window ─▶ commit ─▶ store ─▶ serve
 //!          who, what  seen      by pane  how far     due rows  one trans-
 //!          to run     before?   and key  everybody             action, then
 //!                                        has come              the acks
@@ -36,6 +36,8 @@ pub mod commit;
 pub mod aggregator;
 
 pub mod store;
+
+pub mod serve;
 
 pub mod plan_file;
 

@@ -66,6 +66,8 @@ pub const FRONT_MOMENTS_MAX: usize = 1_024;
 /// Agents that are connected run a new plan by so long after it was put into force: the server looks for one each second,
 /// and the rest is for links that are slow.
 pub const PLAN_ROLLOUT: Span = Span::from_secs(5);
+/// Most rows of one page of an answer: a few megabytes of the widest rows. Whoever wants more asks for the next page.
+pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Bytes of panes that stay in memory, unless the configuration says otherwise.
 pub const MEMORY_DEFAULT: usize = 1 << 30;
 /// The least that the configuration may say: the panes of one commit, and those of the windows that it shows.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use catchment_aggregator::io::clock::Clock;
-use catchment_aggregator::io::command::{agents, explain, query};
+use catchment_aggregator::io::command::{agents, explain, plan, query, status};
 use catchment_aggregator::io::config::Config;
 use catchment_aggregator::io::store::backup;
 use catchment_aggregator::io::store::sqlite::Sqlite;
@@ -48,7 +48,7 @@ fn execute(command: Command) -> Result<()> {
                 .context("cannot start the runtime")?
                 .block_on(run::serve(config))
         }
-        Command::Plan { command } => plan(command, &clock),
+        Command::Plan { command } => change_plan(command, &clock),
         Command::Query {
             name,
             place,
@@ -68,7 +68,7 @@ fn execute(command: Command) -> Result<()> {
             at,
             place,
         } => explain::explain(&place.database()?, &query, &key, &at, &mut stdout()),
-        Command::Status { place } => query::status(&place.database()?, clock.now(), &mut stdout()),
+        Command::Status { place } => status::status(&place.database()?, clock.now(), &mut stdout()),
         Command::Agents { place, format } => {
             agents::agents(&place.database()?, clock.now(), format, &mut stdout())
         }
@@ -135,14 +135,14 @@ fn execute(command: Command) -> Result<()> {
     }
 }
 
-fn plan(command: PlanCommand, clock: &Clock) -> Result<()> {
+fn change_plan(command: PlanCommand, clock: &Clock) -> Result<()> {
     match command {
         PlanCommand::Check { file, memory, keys } => {
             let budget = Budget {
                 memory_bytes: memory.as_u64(),
                 keys,
             };
-            query::check_plan(&file, budget, &mut stdout()).map(|_| ())
+            plan::check_plan(&file, budget, &mut stdout())
         }
         PlanCommand::Apply { file, place } => {
             let text = std::fs::read_to_string(&file)

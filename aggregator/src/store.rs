@@ -5,7 +5,11 @@
 //! process. Two stores keep to it, and one suite of tests says what that means: one on SQLite, at the rim, and
 //! [`memory::Memory`], which the simulator and tests use.
 
+pub mod lookup;
+
 pub mod memory;
+
+pub mod text;
 
 mod restore;
 

@@ -310,7 +310,7 @@ fn latency() -> Result<()> {
 
 fn time_text(ms: i64) -> Result<String> {
     let at = catchment_common::time::Timestamp::from_micros(ms * 1_000).context("time")?;
-    Ok(catchment_aggregator::io::store::tables::time_text(at))
+    Ok(catchment_aggregator::store::text::time_text(at))
 }
 
 /// The median time that this disk takes to make 4 KiB durable.

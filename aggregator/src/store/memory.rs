@@ -1,5 +1,7 @@
 //! A store in memory: for simulations and tests, and as the plain statement of what a store does.
 
+mod lookup;
+
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,7 +134,8 @@ impl Memory {
             let name = query.name.clone();
             let standing = standing(&name, id, before.as_ref(), now);
             self.own.insert(name.clone(), standing);
-            self.tables.entry(name).or_insert_with(|| Table::of(query));
+            let table = self.tables.entry(name).or_insert_with(|| Table::of(query));
+            table.widen(query);
         }
         self.plans.push(plan.clone());
         self.plan = plan;

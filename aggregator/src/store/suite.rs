@@ -4,12 +4,17 @@
 
 pub(crate) mod comparison;
 
+pub(crate) mod questions;
+
 pub(crate) mod story;
 
 use std::path::Path;
 
 use catchment_common::wire::{EpochRange, VERSION};
 
+use self::questions::answers;
+pub(crate) use self::questions::questions_have_the_answers_of_the_store_in_memory;
+use super::lookup::Lookup;
 use super::memory::Memory;
 use super::*;
 use crate::aggregator::{ConnectionId, Transmit};
@@ -18,7 +23,7 @@ use crate::plan_toml;
 use crate::testing::{at, batch_of, heartbeat_of, hello, now};
 
 /// A store that can be made and opened again.
-pub(crate) trait Reopen: Store + Sized {
+pub(crate) trait Reopen: Store + Lookup + Sized {
     /// A new store in an empty folder.
     fn fresh(folder: &Path) -> Self;
 
@@ -48,7 +53,8 @@ macro_rules! store_suite {
             a_retired_agent_is_back_with_its_hello,
             epochs_are_forgotten_when_an_operator_says_so,
             what_is_set_aside_is_read_no_more,
-            retention_lets_rows_and_panes_go
+            retention_lets_rows_and_panes_go,
+            questions_have_the_answers_of_the_store_in_memory
         }
     };
     ($store:ty: $($test:ident),*) => {
@@ -170,7 +176,7 @@ impl<S: Reopen> Machine<S> {
 }
 
 /// Everything that can be read of a store, as text: for comparison.
-pub(crate) fn all(store: &impl Reads) -> String {
+pub(crate) fn all(store: &impl Lookup) -> String {
     let catalog = store.catalog().unwrap();
     let mut committed = Vec::new();
     store
@@ -208,7 +214,8 @@ pub(crate) fn all(store: &impl Reads) -> String {
     let queries = catalog.asked.iter();
     let shown: Vec<_> = queries.map(|query| store.shown_through(query).unwrap()).collect();
     format!(
-        "plan {} {:?} {:?}\ncurrent {:?} ladders {:?}\nretired {:?} forget {:?}\n{:#?}\n{committed:#?}\n{batches:?}\n{panes:?}\n{shown:#?}",
+        "{}plan {} {:?} {:?}\ncurrent {:?} ladders {:?}\nretired {:?} forget {:?}\n{:#?}\n{committed:#?}\n{batches:?}\n{panes:?}\n{shown:#?}",
+        answers(store),
         store.plan_version().unwrap(),
         store.plan_source().unwrap(),
         catalog.asked,

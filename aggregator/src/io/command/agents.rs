@@ -5,14 +5,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use catchment_common::time::{Now, Timestamp};
+use catchment_common::time::{Now, Span};
 use serde_json::Value;
 
-use crate::io::command::query::{OutputFormat, show};
+use super::show::{OutputFormat, ago, show};
 use crate::io::store::sources;
 use crate::io::store::sqlite::Sqlite;
-use crate::io::store::tables::{parse_time_text, time_text};
+use crate::serve::Question;
+use crate::serve::agents::{AgentAnswer, Agents};
+use crate::serve::losses::Losses;
 use crate::store::Store;
+use crate::store::lookup::LossRow;
+use crate::store::text::{parse_time_text, time_text};
 
 /// Writes a row for each agent to `out`.
 pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Write) -> Result<()> {
@@ -31,36 +35,29 @@ pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Wr
         "clock",
     ];
     let store = Sqlite::open_to_read(database)?;
-    let mut statement = store.connection().prepare(
-        "SELECT name, last_heard_us, plan_version, backlog_batches, backlog_bytes, software, sources, retired,
-                (SELECT coalesce(sum(readings), 0) FROM catchment_loss WHERE agent = name), conflicts, forks,
-                clock_offset_us
-         FROM catchment_agent ORDER BY name",
-    )?;
-    let rows = statement.query_map([], |row| {
-        let number = |index| row.get::<_, i64>(index).map(Value::from);
-        let heard = Timestamp::clamped(row.get(1)?);
+    let _moment = store.moment()?;
+    let row = |agent: AgentAnswer| {
         let heard = match format {
-            OutputFormat::Table => ago(now, heard),
-            OutputFormat::Json | OutputFormat::Csv => time_text(heard),
+            OutputFormat::Table => ago(now, agent.heard),
+            OutputFormat::Json | OutputFormat::Csv => time_text(agent.heard),
         };
-        let retired: bool = row.get(7)?;
-        Ok(vec![
-            Value::from(row.get::<_, String>(0)?),
+        let about = agent.about;
+        vec![
+            Value::from(agent.name),
             heard.into(),
-            number(2)?,
-            number(3)?,
-            number(4)?,
-            Value::from(row.get::<_, String>(5)?),
-            sources::shown(&row.get::<_, String>(6)?).into(),
-            retired.into(),
-            number(8)?,
-            number(9)?,
-            number(10)?,
-            clock_text(row.get(11)?).into(),
-        ])
-    })?;
-    let rows = rows.collect::<rusqlite::Result<_>>()?;
+            about.plan_version.into(),
+            about.backlog_batches.into(),
+            about.backlog_bytes.into(),
+            about.software.into(),
+            sources::shown(&about.sources).into(),
+            agent.retired.into(),
+            agent.lost.into(),
+            about.conflicts.into(),
+            about.forks.into(),
+            clock_text(about.clock_offset).into(),
+        ]
+    };
+    let rows = Agents.ask(&store)?.into_iter().map(row).collect();
     show(&columns.map(String::from), rows, format, out)
 }
 
@@ -73,28 +70,26 @@ pub fn losses(
 ) -> Result<()> {
     let columns = ["agent", "queries", "from", "to", "readings", "epoch", "seq"];
     let store = Sqlite::open_to_read(database)?;
-    // A loss names the pipeline that it was gathered for; a coarser one stands for the one that it is a rung of.
-    let mut statement = store.connection().prepare(
-        "SELECT CASE agent WHEN '' THEN '(centre)' ELSE agent END,
-                coalesce((SELECT group_concat(query, ' ') FROM catchment_reader r WHERE r.pipeline IN (l.pipeline, s.coarser_of)),
-                         ''),
-                from_us, to_us, readings, epoch, seq
-         FROM catchment_loss l LEFT JOIN catchment_pipeline s ON s.id = l.pipeline
-         WHERE ?1 IS NULL OR agent = ?1 ORDER BY from_us DESC, agent, epoch, seq",
-    )?;
-    let rows = statement.query_map([agent], |row| {
-        let time = |index| Ok::<_, rusqlite::Error>(time_text(Timestamp::clamped(row.get(index)?)).into());
-        Ok(vec![
-            Value::from(row.get::<_, String>(0)?),
-            Value::from(row.get::<_, String>(1)?),
-            time(2)?,
-            time(3)?,
-            row.get::<_, i64>(4)?.into(),
-            format!("{:016x}", row.get::<_, i64>(5)?.cast_unsigned()).into(),
-            row.get::<_, i64>(6)?.cast_unsigned().into(),
-        ])
-    })?;
-    let rows = rows.collect::<rusqlite::Result<_>>()?;
+    let question = Losses {
+        agent: agent.map(str::to_owned),
+    };
+    let row = |loss: LossRow| {
+        let agent = if loss.agent.is_empty() {
+            "(centre)".into()
+        } else {
+            loss.agent
+        };
+        vec![
+            Value::from(agent),
+            loss.queries.join(" ").into(),
+            time_text(loss.from).into(),
+            time_text(loss.to).into(),
+            loss.readings.into(),
+            format!("{:016x}", loss.epoch).into(),
+            loss.seq.into(),
+        ]
+    };
+    let rows = question.ask(&store)?.into_iter().map(row).collect();
     show(&columns.map(String::from), rows, format, out)
 }
 
@@ -123,8 +118,8 @@ pub fn set_back(database: &Path, agent: &str, to: Option<&str>, now: Now) -> Res
 }
 
 /// How an agent's clock is, compared with the aggregator's.
-fn clock_text(offset_us: Option<i64>) -> String {
-    let Some(offset) = offset_us else {
+fn clock_text(offset: Option<Span>) -> String {
+    let Some(offset) = offset.map(Span::as_micros) else {
         return String::new();
     };
     let seconds = Duration::from_secs(offset.unsigned_abs() / 1_000_000);
@@ -133,9 +128,4 @@ fn clock_text(offset_us: Option<i64>) -> String {
         (false, true) => format!("{} ahead", humantime::format_duration(seconds)),
         (false, false) => format!("{} behind", humantime::format_duration(seconds)),
     }
-}
-
-fn ago(now: Now, then: Timestamp) -> String {
-    let seconds = now.wall.since(then).as_micros().max(0).unsigned_abs() / 1_000_000;
-    format!("{} ago", humantime::format_duration(Duration::from_secs(seconds)))
 }

@@ -11,7 +11,10 @@ use catchment_common::time::Now;
 
 use super::agents::{agents, losses};
 use super::explain::explain;
-use super::query::{OutputFormat, Selection, check_plan, query, status};
+use super::plan::check_plan;
+use super::query::{Selection, query};
+use super::show::OutputFormat;
+use super::status::status;
 use crate::io::store::sqlite::Sqlite;
 use crate::plan_toml::Budget;
 use crate::store::suite::{Reopen, story};
@@ -137,7 +140,7 @@ fn ask_explanations(transcript: &mut Transcript) {
 }
 
 fn ask_agents(transcript: &mut Transcript) {
-    transcript.run("status", |database, now, out| status(database, now, out));
+    transcript.run("status", status);
     for (text, format) in FORMATS {
         let command = format!("agents --format {text}");
         transcript.run(&command, |database, now, out| agents(database, now, format, out));

@@ -4,7 +4,7 @@ use catchment_common::time::Timestamp;
 use catchment_common::wire::SourceState;
 use serde_json::{Value, json};
 
-use super::tables::time_text;
+use crate::store::text::time_text;
 
 /// As it is stored.
 pub(super) fn to_text(sources: &[SourceState]) -> String {
@@ -36,13 +36,13 @@ pub(super) fn from_text(text: &str) -> Vec<SourceState> {
 }
 
 /// For people. Names are texts of somebody else: control characters do not reach a terminal.
-pub(in crate::io) fn shown(text: &str) -> String {
+pub(in crate::io) fn shown(sources: &[SourceState]) -> String {
     let one = |source: &SourceState| {
         let state = if source.is_connected { "connected" } else { "away" };
         let name = source.name.escape_debug();
         format!("{name} {state} since {}", time_text(source.since))
     };
-    let all: Vec<String> = from_text(text).iter().map(one).collect();
+    let all: Vec<String> = sources.iter().map(one).collect();
     all.join(", ")
 }
 
@@ -61,9 +61,10 @@ mod tests {
         assert_eq!(from_text(&to_text(&sources)), sources);
         let since = time_text(Timestamp::clamped(1_800_000_000_000_000));
         assert_eq!(
-            shown(&to_text(&sources)),
+            shown(&sources),
             format!("broker away since {since}, a\\u{{1b}}\\\"b connected since {since}")
         );
-        assert_eq!((from_text(""), shown("{")), (Vec::new(), String::new()));
+        assert_eq!((from_text(""), from_text("{")), (Vec::new(), Vec::new()));
+        assert_eq!(shown(&[]), "");
     }
 }

@@ -9,6 +9,8 @@ mod given_out;
 
 mod inputs;
 
+mod lookup;
+
 mod migrate;
 
 pub(in crate::io) mod pipelines;
@@ -102,11 +104,6 @@ impl Sqlite {
         Err(StoreFault::Moved {
             path: self.path.clone(),
         })
-    }
-
-    /// What an error of the connection means for the operator.
-    pub fn explain(&self, error: rusqlite::Error) -> StoreFault {
-        at(&self.path)(error)
     }
 
     /// Where the database file is.

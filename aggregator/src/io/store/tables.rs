@@ -9,6 +9,8 @@ use catchment_common::plan::{Column, ColumnType, Query, Window};
 use catchment_common::time::Timestamp;
 use rusqlite::types::Value;
 
+use crate::store::text::{number_of, time_text};
+
 /// The primary key's columns before and after the query's tags. A coarser pane may begin and end as a window does and
 /// is not the same thing: `coarse` tells their rows apart.
 const KEY_BEFORE_TAGS: [&str; 2] = ["window_start", "window_end"];
@@ -177,11 +179,6 @@ impl TableSql {
     }
 }
 
-/// The number of a count window, as tables show it: milliseconds since the Unix epoch.
-pub fn number_of(number: Timestamp) -> i64 {
-    number.as_micros().div_euclid(1_000)
-}
-
 /// Value columns: those of the plan with their types, and those of earlier plans.
 type Values<'v> = (&'v [(String, &'static str)], &'v [String]);
 
@@ -241,35 +238,4 @@ fn upsert(name: &str, tags: &[String], conflict: &str, (values, former): Values<
         let _ = write!(places, ", ?{index}");
     }
     format!("INSERT INTO \"{name}\" ({columns}) VALUES ({places}) ON CONFLICT {conflict} {updates}")
-}
-
-/// An instant as result tables show it: RFC 3339 in UTC with milliseconds, which sorts as text.
-pub fn time_text(at: Timestamp) -> String {
-    // Within the years 1900 to 2200, which jiff covers.
-    jiff::Timestamp::from_microsecond(at.as_micros())
-        .map_or_else(|_| at.as_micros().to_string(), |at| format!("{at:.3}"))
-}
-
-/// The inverse of [`time_text`].
-pub fn parse_time_text(text: &str) -> Option<Timestamp> {
-    let time: jiff::Timestamp = text.parse().ok()?;
-    Timestamp::from_micros(time.as_microsecond())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_sort_as_text_and_read_back() {
-        let at = |micros| Timestamp::clamped(micros);
-        assert_eq!(time_text(at(0)), "1970-01-01T00:00:00.000Z");
-        assert_eq!(time_text(at(1_700_000_000_500_000)), "2023-11-14T22:13:20.500Z");
-        assert_eq!(time_text(Timestamp::MIN), "1900-01-01T00:00:00.000Z");
-        assert_eq!(
-            parse_time_text("2023-11-14T22:13:20.500Z"),
-            Some(at(1_700_000_000_500_000))
-        );
-        assert!(time_text(at(-1_000)) < time_text(at(0)));
-    }
 }

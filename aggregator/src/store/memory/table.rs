@@ -67,6 +67,8 @@ pub struct Table {
     pub written: Vec<Written>,
     /// The names of the row's tags, and whether it has count windows: what its rows are known by.
     pub(super) key: (Vec<String>, bool),
+    /// The value columns of all plans, in the order in which they came.
+    pub(super) columns: Vec<String>,
 }
 
 /// Rows of a window were written.
@@ -85,6 +87,15 @@ pub struct Written {
 }
 
 impl Table {
+    /// Adds the columns that the table lacks.
+    pub(super) fn widen(&mut self, query: &Query) {
+        for column in query.value_columns() {
+            if !self.columns.contains(&column) {
+                self.columns.push(column);
+            }
+        }
+    }
+
     /// An empty table for a query.
     pub(super) fn of(query: &Query) -> Self {
         let tags = query.row_tags().into_iter().map(str::to_owned).collect();

@@ -182,3 +182,14 @@ pub(crate) fn play<S: Reopen>(store: S) -> S {
     machine.settle(1);
     machine.store
 }
+
+/// A window of many keys.
+pub(crate) fn many<S: Reopen>(store: S, keys: usize) -> S {
+    let mut machine = Machine::new(store, super::PLAN);
+    let keys: Vec<String> = (0..keys).map(|key| format!("k{key:06}")).collect();
+    let rows: Vec<(&str, &[i64])> = keys.iter().map(|key| (key.as_str(), &[1_i64][..])).collect();
+    machine.frame(super::batch(1, 100, &rows));
+    machine.frame(super::heartbeat(1, 1, 110));
+    machine.settle(10);
+    machine.store
+}

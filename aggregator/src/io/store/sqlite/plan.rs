@@ -11,8 +11,9 @@ use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use super::pipelines::{self, bits, id_at};
 use super::{Sqlite, at, statements};
 use crate::catalog::since::{Standing, standing};
-use crate::io::store::tables::{TableSql, time_text};
+use crate::io::store::tables::TableSql;
 use crate::plan_toml;
+use crate::store::text::time_text;
 use crate::store::{Result, check_changes, plan_fault};
 
 impl Sqlite {

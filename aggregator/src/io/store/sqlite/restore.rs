@@ -15,10 +15,11 @@ use crate::agents::{About, Standing};
 use crate::catalog::Catalog;
 use crate::commit::{AppendedBatch, PaneSource, SourceFault, StoredChunk, Unrevised};
 use crate::io::store::sources;
-use crate::io::store::tables::{TableSql, parse_time_text};
+use crate::io::store::tables::TableSql;
 use crate::lineages::Newest;
 use crate::pipelines::Pipelines;
 use crate::plan_toml;
+use crate::store::text::parse_time_text;
 use crate::store::{PlanFile, Reads, Result, ShownThrough, StoreFault, TakeBatch, TakeChunk, TakeRange};
 use crate::window::Aligned;
 
@@ -68,7 +69,7 @@ impl Sqlite {
     }
 
     /// Hands each row of a statement to `take`, without keeping them.
-    fn each(
+    pub(super) fn each(
         &self,
         sql: &str,
         parameters: impl rusqlite::Params,
@@ -85,7 +86,7 @@ impl Sqlite {
         visit().map_err(at(&self.path))
     }
 
-    fn content(&self, what: &'static str, problem: String) -> StoreFault {
+    pub(super) fn content(&self, what: &'static str, problem: String) -> StoreFault {
         StoreFault::Content {
             path: self.path.clone(),
             what,

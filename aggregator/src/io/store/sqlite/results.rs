@@ -8,7 +8,8 @@ use rusqlite::{ToSql, Transaction, params};
 
 use super::pipelines::bits;
 use crate::commit::{Commit, CountedRow, QueryResults, Unrevised, Why, WindowRows, WindowStatus};
-use crate::io::store::tables::{TableSql, number_of, time_text};
+use crate::io::store::tables::TableSql;
+use crate::store::text::{number_of, status_text, time_text, whole};
 
 pub(super) fn append_batches(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
     let mut append = transaction
@@ -32,7 +33,7 @@ pub(super) fn write(
 ) -> rusqlite::Result<()> {
     for window in &results.windows {
         write_window(transaction, window, table)?;
-        let (status, rows) = (shown_status(window), window.rows.len());
+        let (status, rows) = (status_text(&window.status, window.is_coarse), window.rows.len());
         note(
             transaction,
             table,
@@ -42,7 +43,7 @@ pub(super) fn write(
         )?;
     }
     for status in &results.statuses {
-        let text = status_text(status);
+        let text = status_text(status, false);
         note(transaction, table, status, (false, Why::Coverage, text, 0), at)?;
         transaction.prepare_cached(&table.set_status)?.execute(params![
             text,
@@ -101,7 +102,7 @@ fn write_window(
         .transpose()?;
     let start = time_text(window.status.start);
     let end = time_text(window.status.end);
-    let status = shown_status(window);
+    let status = status_text(&window.status, window.is_coarse);
     for row in &window.rows {
         upsert.raw_bind_parameter(1, start.as_str())?;
         upsert.raw_bind_parameter(2, end.as_str())?;
@@ -146,7 +147,7 @@ fn write_counted(
         is_whole: true,
         coverage: 1.0,
     };
-    let status = status_text(&name);
+    let status = status_text(&name, false);
     let mut upsert = transaction.prepare_cached(&table.upsert)?;
     upsert.raw_bind_parameter(1, time_text(counted.start))?;
     upsert.raw_bind_parameter(2, time_text(counted.end))?;
@@ -166,14 +167,6 @@ fn write_counted(
     upsert.raw_execute()?;
     let why = if counted.is_final { Why::Full } else { Why::Part };
     note(transaction, table, &name, (false, why, status, 1), at)
-}
-
-fn shown_status(window: &WindowRows) -> &'static str {
-    if window.is_coarse {
-        "coarse"
-    } else {
-        status_text(&window.status)
-    }
 }
 
 /// Notes that rows of a window were written, and why.
@@ -221,19 +214,6 @@ pub(super) fn write_contributions(transaction: &Transaction<'_>, commit: &Commit
         ])?;
     }
     Ok(())
-}
-
-fn status_text(window: &WindowStatus) -> &'static str {
-    match (window.is_final, window.is_whole) {
-        (false, _) => "provisional",
-        (true, true) => "final",
-        (true, false) => "partial",
-    }
-}
-
-/// A count as SQLite holds numbers. Windows of honest agents stay far below its largest.
-fn whole(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 struct Column<'v>(Option<&'v Lowered>);

@@ -30,7 +30,7 @@ use catchment_common::wire::{EpochRange, Heartbeat, Loss, LossEntry, Message, Re
 use self::centre::Centre;
 use super::*;
 use crate::io::command::agents;
-use crate::io::command::query::OutputFormat;
+use crate::io::command::show::OutputFormat;
 use crate::io::store::backup;
 use crate::limits::COMMIT_BYTES_MAX;
 use crate::store::Reads;
