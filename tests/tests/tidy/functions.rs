@@ -7,13 +7,12 @@ use super::{files, report};
 /// Most lines of a function, from its signature to its end.
 const LINES_MAX: usize = 70;
 /// Functions that were longer when the rule came, as file and name. An entry that is short enough must be taken out.
-const LONGER: [&str; 10] = [
+const LONGER: [&str; 9] = [
     "agent/src/agent/durable.rs: start",
     "agent/src/aggregate/intake.rs: handle_message",
     "agent/src/aggregate/intake.rs: new",
     "agent/src/log/journal/record.rs: next",
     "agent/src/recovery.rs: take",
-    "aggregator/src/io/command/query.rs: show_query",
     "aggregator/src/io/store/tables.rs: with_former",
     "aggregator/src/main.rs: execute",
     "common/src/wire/sketch.rs: put_sketch",

@@ -97,6 +97,46 @@ fn the_world_is_touched_in_io_alone() {
     report(&faults, "sockets, files, clocks, threads and async live in io/");
 }
 
+/// Whoever asks a store something asks through its traits: a second place with statements would be a second schema.
+#[test]
+fn sql_is_spoken_by_the_stores_alone() {
+    const STATEMENTS: [&str; 8] = [
+        "SELECT ",
+        "INSERT ",
+        "UPDATE ",
+        "DELETE FROM ",
+        "CREATE TABLE ",
+        "ALTER TABLE ",
+        "PRAGMA ",
+        "rusqlite",
+    ];
+    // The store, and the fleet's view of a table from outside, which shares nothing with it.
+    const SPEAKERS: [&str; 3] = [
+        "aggregator/src/io/store/",
+        "firmware-sim/src/io/database.rs",
+        "firmware-sim/src/io/check.rs",
+    ];
+    const CRATES: [&str; 4] = [
+        "common/src/",
+        "agent/src/",
+        "aggregator/src/",
+        "firmware-sim/src/",
+    ];
+    let mut faults = Vec::new();
+    for (path, text) in files(&["rs"]) {
+        let is_ours = CRATES.iter().any(|krate| path.starts_with(krate)) && !path.ends_with("tests.rs");
+        if !is_ours || SPEAKERS.iter().any(|speaker| path.starts_with(speaker)) {
+            continue;
+        }
+        for (number, line) in code_lines(&text) {
+            for word in STATEMENTS.iter().filter(|word| line.contains(**word)) {
+                faults.push(format!("{path}:{number}: {word}"));
+            }
+        }
+    }
+    report(&faults, "ask through store::Reads or store::lookup::Lookup");
+}
+
 #[test]
 fn the_language_has_no_std_and_no_io() {
     let mut faults = Vec::new();
