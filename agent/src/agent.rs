@@ -464,3 +464,6 @@ fn limits(settings: &Settings, seed: u64) -> Limits<'_> {
         seed,
     }
 }
+
+#[cfg(test)]
+mod tests;
