@@ -118,6 +118,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Follow the rows that commits write: cursors of the change feed.
+    Changes {
+        #[command(subcommand)]
+        command: ChangesCommand,
+    },
     /// Make certificates.
     Pki {
         #[command(subcommand)]
@@ -142,6 +147,45 @@ pub(crate) enum PlanCommand {
     Apply {
         /// The plan, in TOML.
         file: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ChangesCommand {
+    /// Show the cursors: how much waits for each, and how often its reader fell behind.
+    List {
+        #[command(flatten)]
+        place: Place,
+        /// How to show them.
+        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+        format: OutputFormat,
+    },
+    /// Make a cursor. From now on changes are kept for it.
+    Open {
+        /// Its name.
+        cursor: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show what comes next for a cursor, a line of JSON for each change, and advance it.
+    Read {
+        /// Its name.
+        cursor: String,
+        /// Most changes.
+        #[arg(long, default_value_t = 1_000)]
+        limit: usize,
+        /// Do not advance it.
+        #[arg(long)]
+        look: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Drop a cursor. What it alone needed is kept no longer.
+    Drop {
+        /// Its name.
+        cursor: String,
         #[command(flatten)]
         place: Place,
     },

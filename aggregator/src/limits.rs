@@ -68,6 +68,17 @@ pub const FRONT_MOMENTS_MAX: usize = 1_024;
 pub const PLAN_ROLLOUT: Span = Span::from_secs(5);
 /// Most rows of one page of an answer: a few megabytes of the widest rows. Whoever wants more asks for the next page.
 pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Most changes that are kept for a reader of the feed; one that falls farther behind must read the tables anew, which is
+/// less than that to read. About 100 bytes each, and at most a key's length more.
+pub const CHANGES_MAX: u64 = 1 << 20;
+/// Changes that a commit removes besides as many as it adds: some 10 ms.
+pub const CHANGES_REMOVED_MAX: u64 = 1 << 14;
+/// Most changes that are read at once.
+pub const CHANGES_READ_MAX: usize = 1 << 12;
+/// Most readers of the feed: each commit looks for the one that is farthest behind.
+pub const CURSORS_MAX: usize = 64;
+/// Most bytes of a cursor's name.
+pub const CURSOR_NAME_MAX: usize = 64;
 /// Bytes of panes that stay in memory, unless the configuration says otherwise.
 pub const MEMORY_DEFAULT: usize = 1 << 30;
 /// The least that the configuration may say: the panes of one commit, and those of the windows that it shows.

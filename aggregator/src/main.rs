@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use catchment_aggregator::io::clock::Clock;
-use catchment_aggregator::io::command::{agents, explain, plan, query, status};
+use catchment_aggregator::io::command::{agents, changes, explain, plan, query, status};
 use catchment_aggregator::io::config::Config;
 use catchment_aggregator::io::store::backup;
 use catchment_aggregator::io::store::sqlite::Sqlite;
@@ -18,7 +18,7 @@ use catchment_aggregator::plan_toml::Budget;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use self::arguments::{Arguments, Command, PkiCommand, PlanCommand};
+use self::arguments::{Arguments, ChangesCommand, Command, PkiCommand, PlanCommand};
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("CATCHMENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
@@ -106,6 +106,7 @@ fn execute(command: Command) -> Result<()> {
             println!("agents send again what it lacks, as far as they retain it");
             Ok(())
         }
+        Command::Changes { command } => follow_changes(command),
         Command::Pki {
             command: PkiCommand::Init {
                 directory,
@@ -130,6 +131,28 @@ fn execute(command: Command) -> Result<()> {
             let out = out.unwrap_or_else(|| directory.clone());
             pki::issue(&directory, &agent, &out)?;
             println!("certificate and key of {agent} are in {}", out.display());
+            Ok(())
+        }
+    }
+}
+
+fn follow_changes(command: ChangesCommand) -> Result<()> {
+    match command {
+        ChangesCommand::List { place, format } => changes::list(&place.database()?, format, &mut stdout()),
+        ChangesCommand::Open { cursor, place } => {
+            changes::open(&place.database()?, &cursor)?;
+            println!("changes are kept for {cursor}; its reader begins with the tables");
+            Ok(())
+        }
+        ChangesCommand::Read {
+            cursor,
+            limit,
+            look,
+            place,
+        } => changes::read(&place.database()?, &cursor, limit, look, &mut stdout()),
+        ChangesCommand::Drop { cursor, place } => {
+            changes::drop(&place.database()?, &cursor)?;
+            println!("{cursor} is dropped");
             Ok(())
         }
     }

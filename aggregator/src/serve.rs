@@ -6,6 +6,8 @@
 
 pub mod agents;
 
+pub mod changes;
+
 pub mod explain;
 
 pub mod losses;
@@ -47,6 +49,11 @@ pub enum AskFault {
     /// There is no such row.
     #[error("{0}")]
     NoRow(String),
+    /// There is no cursor of this name.
+    #[error(
+        "there is no cursor `{0}`; `changes list` shows those that there are, and `changes open` makes one"
+    )]
+    NoCursor(String),
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreFault),

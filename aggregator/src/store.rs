@@ -5,6 +5,8 @@
 //! process. Two stores keep to it, and one suite of tests says what that means: one on SQLite, at the rim, and
 //! [`memory::Memory`], which the simulator and tests use.
 
+pub mod changes;
+
 pub mod lookup;
 
 pub mod memory;

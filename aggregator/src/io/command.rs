@@ -8,6 +8,8 @@ pub mod explain;
 
 pub mod agents;
 
+pub mod changes;
+
 pub mod status;
 
 pub mod plan;

@@ -9,6 +9,7 @@ use catchment_common::plan::{PipelineId, Plan, Query};
 use catchment_common::time::Timestamp;
 use serde_json::Value;
 
+use super::changes::ChangedRow;
 use super::{Reads, Result};
 
 /// A value in a result table.
@@ -153,6 +154,9 @@ impl Page {
     }
 }
 
+/// The columns and cells of one row.
+pub type NamedCells = Vec<(String, Cell)>;
+
 /// How a query's table stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TableState {
@@ -237,6 +241,9 @@ pub trait Lookup: Reads {
         after: Option<&RowCursor>,
         rows_max: usize,
     ) -> Result<Page>;
+
+    /// The row of a query's table that a change names, as it is now; none if it is gone.
+    fn row(&self, query: &Query, row: &ChangedRow) -> Result<Option<NamedCells>>;
 
     /// When the last window of a key starts that does so at or before an instant, and the first after it.
     fn nearest(&self, query: &Query, tags: &[String], at: Timestamp) -> Result<[Option<Timestamp>; 2]>;

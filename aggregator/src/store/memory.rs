@@ -1,5 +1,7 @@
 //! A store in memory: for simulations and tests, and as the plain statement of what a store does.
 
+mod changes;
+
 mod lookup;
 
 mod table;
@@ -14,6 +16,7 @@ use catchment_common::wire::SeqRange;
 use catchment_common::wire::lineage::DatabaseId;
 
 pub use self::table::{CountedName, Defined, RowName, Stored, Table, Written};
+use super::changes::What;
 use super::{PlanFile, Reads, Result, ShownThrough, Store, TakeBatch, TakeChunk, TakeRange, check_changes};
 use crate::agents::{About, Standing};
 use crate::catalog::Catalog;
@@ -30,6 +33,9 @@ pub type LossName = (String, u64, u64, PipelineId, Timestamp);
 
 /// Names what an agent has shipped of a pane: pipeline, pane and agent.
 pub type ContributionName = (PipelineId, Timestamp, String);
+
+/// What a commit has done to result tables, by query.
+type Changed = Vec<(String, What)>;
 
 /// All that is durable at the centre.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +76,7 @@ pub struct Memory {
     pub set_aside: Vec<(SetAside, Vec<u8>)>,
     /// Result tables by query.
     pub tables: BTreeMap<String, Table>,
+    feed: changes::Kept,
 }
 
 impl Memory {
@@ -103,6 +110,7 @@ impl Memory {
         self.pipelines = replaced.pipelines;
         self.nonces = replaced.nonces;
         self.plan_floor = replaced.plan_floor.max(replaced.plan.version);
+        self.feed.break_off(replaced.feed.next());
         if replaced.plan.version > self.plan.version {
             let source = replaced.sources.last().cloned().unwrap_or_default();
             self.put_into_force(replaced.plan, &source, now);
@@ -234,7 +242,7 @@ impl Memory {
         }
     }
 
-    fn take_checkpoint(&mut self, commit: &Commit, checkpoint: &Checkpoint) {
+    fn take_checkpoint(&mut self, commit: &Commit, checkpoint: &Checkpoint, changed: &mut Changed) {
         self.batches.clear();
         for pane in &checkpoint.panes {
             let (pipeline, start) = (pane.pipeline, pane.start);
@@ -249,8 +257,9 @@ impl Memory {
         }
         for &(query, before) in &checkpoint.expired.rows {
             let query = &commit.queries[query];
-            if let Some(table) = self.tables.get_mut(&query.name) {
-                table.expire(query, before);
+            let table = self.tables.get_mut(&query.name);
+            if table.is_some_and(|table| table.expire(query, before)) {
+                changed.push((query.name.clone(), What::Expired(before)));
             }
         }
         for &(of, before) in &checkpoint.expired.panes {
@@ -279,16 +288,20 @@ impl Store for Memory {
             self.set_aside(aside);
         }
         self.take_inputs(commit);
+        let mut changed = Changed::new();
         for results in &commit.results {
             let name = &commit.queries[results.query].name;
             if let Some(table) = self.tables.get_mut(name) {
-                table.write(results, &commit.queries, commit.at);
+                table.write(results, &commit.queries, commit.at, &mut |row, revision| {
+                    changed.push((name.clone(), What::Written(row, revision)));
+                });
             }
         }
         match &commit.checkpoint {
             None => self.batches.extend(commit.batches.iter().cloned()),
-            Some(checkpoint) => self.take_checkpoint(commit, checkpoint),
+            Some(checkpoint) => self.take_checkpoint(commit, checkpoint, &mut changed),
         }
+        self.feed.take(changed);
         Ok(())
     }
 

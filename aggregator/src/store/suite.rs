@@ -2,6 +2,8 @@
 //!
 //! A store runs the suite with [`store_suite!`]; the machine is the production one, driven as the rim drives it.
 
+pub(crate) mod changes;
+
 pub(crate) mod comparison;
 
 pub(crate) mod questions;
@@ -12,8 +14,14 @@ use std::path::Path;
 
 use catchment_common::wire::{EpochRange, VERSION};
 
+pub(crate) use self::changes::{
+    a_change_comes_with_its_row, a_reader_that_falls_behind_is_told, a_reader_that_follows_has_the_tables,
+    a_row_has_the_columns_of_the_newest_plan, cursors_are_few_and_have_names,
+    what_is_not_advanced_over_comes_again, without_a_cursor_nothing_is_kept,
+};
 use self::questions::answers;
 pub(crate) use self::questions::questions_have_the_answers_of_the_store_in_memory;
+use super::changes::Changes;
 use super::lookup::Lookup;
 use super::memory::Memory;
 use super::*;
@@ -23,7 +31,7 @@ use crate::plan_toml;
 use crate::testing::{at, batch_of, heartbeat_of, hello, now};
 
 /// A store that can be made and opened again.
-pub(crate) trait Reopen: Store + Lookup + Sized {
+pub(crate) trait Reopen: Store + Lookup + Changes + Sized {
     /// A new store in an empty folder.
     fn fresh(folder: &Path) -> Self;
 
@@ -54,7 +62,14 @@ macro_rules! store_suite {
             epochs_are_forgotten_when_an_operator_says_so,
             what_is_set_aside_is_read_no_more,
             retention_lets_rows_and_panes_go,
-            questions_have_the_answers_of_the_store_in_memory
+            questions_have_the_answers_of_the_store_in_memory,
+            a_reader_that_follows_has_the_tables,
+            a_change_comes_with_its_row,
+            a_row_has_the_columns_of_the_newest_plan,
+            what_is_not_advanced_over_comes_again,
+            without_a_cursor_nothing_is_kept,
+            a_reader_that_falls_behind_is_told,
+            cursors_are_few_and_have_names
         }
     };
     ($store:ty: $($test:ident),*) => {

@@ -8,6 +8,8 @@ mod bad_input;
 
 mod bounded;
 
+mod changes;
+
 mod count_windows;
 
 mod fleet;

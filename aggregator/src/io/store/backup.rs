@@ -27,6 +27,9 @@ use crate::plan_toml;
 /// between two backups.
 const PLAN_GAP: u64 = 1_000;
 
+/// How far positions of the change feed go on then: more rows than are written between two backups.
+const FEED_GAP: u64 = 1 << 40;
+
 /// A copy waits so long, and so often, for a database that is locked: by one that is being recovered, say.
 const COPY_RETRY: Duration = Duration::from_millis(50);
 const COPY_ATTEMPTS_MAX: u32 = 100;
@@ -174,6 +177,11 @@ fn replaced(database: &Path) -> Replaced {
 fn carry_over(file: &Path, replaced: &Replaced, now: Timestamp) -> Result<()> {
     let mut store = Sqlite::open(file)?;
     let own = store.given_out()?;
+    let feed_next = match replaced {
+        Replaced::Known(known) if known.database == own.database => known.feed_next,
+        _ => own.feed_next.saturating_add(FEED_GAP),
+    };
+    store.break_feed(feed_next)?;
     match replaced {
         Replaced::Nothing => {}
         Replaced::Unreadable => {

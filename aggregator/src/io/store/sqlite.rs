@@ -3,6 +3,8 @@
 //! WAL with `synchronous=FULL`: a transaction that returned survives power loss on a disk that honours fsync. `NORMAL`
 //! would lose the last ones. Each [`Commit`] is one transaction, whole or not at all.
 
+mod changes;
+
 mod commit;
 
 mod given_out;
@@ -38,6 +40,7 @@ pub use self::given_out::GivenOut;
 use self::migrate::{SCHEMA_FIRST, SCHEMA_VERSION};
 use crate::commit::Commit;
 use crate::io::store::tables::TableSql;
+use crate::limits::CHANGES_MAX;
 use crate::store::{PlanFile, Result, Store, StoreFault};
 
 /// How long to wait for another process that holds the write lock.
@@ -54,6 +57,8 @@ pub struct Sqlite {
     /// Which file it is: device and inode.
     file: (u64, u64),
     connection: Connection,
+    /// Most changes that are kept.
+    changes_max: u64,
     /// The queries that results were last written for, and the statements of their tables.
     tables: (Arc<[Query]>, Arc<[TableSql]>),
 }
@@ -66,6 +71,7 @@ impl Sqlite {
             path: path.to_owned(),
             file: file_at(path)?,
             connection,
+            changes_max: CHANGES_MAX,
             tables: Default::default(),
         };
         store.check()?;
@@ -85,6 +91,7 @@ impl Sqlite {
             path: path.to_owned(),
             file: file_at(path)?,
             connection,
+            changes_max: CHANGES_MAX,
             tables: Default::default(),
         };
         let found = version_of(&store.connection, path)?;

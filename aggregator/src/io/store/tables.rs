@@ -169,6 +169,16 @@ impl TableSql {
         FIXED.contains(&column) || self.key.iter().any(|name| name == column)
     }
 
+    /// The columns of its tags, each with a comma behind it.
+    pub fn tag_columns(&self) -> String {
+        let first = if self.is_counted { 1 } else { KEY_BEFORE_TAGS.len() };
+        let mut columns = String::new();
+        for tag in self.key.iter().skip(first).take(self.tags) {
+            let _ = write!(columns, "\"{tag}\", ");
+        }
+        columns
+    }
+
     /// An instant as [`Self::expire`] takes it.
     pub fn horizon(&self, before: Timestamp) -> Value {
         if self.is_counted {

@@ -12,8 +12,9 @@ use super::Memory;
 use super::table::{CountedName, Defined, RowName, Stored, Table};
 use crate::commit::{CountedRow, Row, WindowStatus};
 use crate::store::Result;
+use crate::store::changes::ChangedRow;
 use crate::store::lookup::{
-    Account, Cell, Lookup, LossRow, Page, RowCursor, Selection, Shipped, TableState, WrittenAt,
+    Account, Cell, Lookup, LossRow, NamedCells, Page, RowCursor, Selection, Shipped, TableState, WrittenAt,
     compare_names, page_order,
 };
 use crate::store::text::{number_of, status_text, time_text, whole};
@@ -172,6 +173,23 @@ impl Lookup for Memory {
             next: None,
         };
         Ok(page.ended(query, rows_max))
+    }
+
+    fn row(&self, query: &Query, row: &ChangedRow) -> Result<Option<NamedCells>> {
+        let table = &self.tables[&query.name];
+        let name = row.name(&query.window);
+        let rows = table.rows.iter().map(|(own, stored)| {
+            let named = ChangedRow::new((own.0, own.1), None, own.2, &own.3);
+            (named, table.row((own, stored)))
+        });
+        let counted = table.counted.iter().map(|(own, held)| {
+            let window = (held.0.start, held.0.end);
+            let named = ChangedRow::new(window, Some(own.1), false, &own.0);
+            (named, table.counted((own, held)))
+        });
+        let mut all = rows.chain(counted);
+        let found = all.find(|(own, _)| own.name(&query.window) == name);
+        Ok(found.map(|(_, cells)| table.all_columns().into_iter().zip(cells).collect()))
     }
 
     fn nearest(&self, query: &Query, tags: &[String], at: Timestamp) -> Result<[Option<Timestamp>; 2]> {

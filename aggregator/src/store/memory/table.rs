@@ -6,7 +6,8 @@ use std::sync::Arc;
 use catchment_common::plan::{Query, Window};
 use catchment_common::time::Timestamp;
 
-use crate::commit::{CountedRow, QueryResults, Row, Unrevised, Why, WindowStatus};
+use crate::commit::{CountedRow, QueryResults, Row, Unrevised, Why, WindowRows, WindowStatus};
+use crate::store::changes::ChangedRow;
 
 /// Names a row: start, end, whether coarse, key.
 pub type RowName = (Timestamp, Timestamp, bool, Box<[u8]>);
@@ -49,6 +50,13 @@ impl std::ops::Deref for Defined {
     fn deref(&self) -> &Query {
         &self.all[self.index]
     }
+}
+
+/// Takes a row that was written, and its revision.
+type Note<'n> = &'n mut dyn FnMut(ChangedRow, u64);
+
+fn changed(name: &RowName) -> ChangedRow {
+    ChangedRow::new((name.0, name.1), None, name.2, &name.3)
 }
 
 /// A query's table.
@@ -117,8 +125,9 @@ impl Table {
             .collect()
     }
 
-    /// Lets go of what retention says.
-    pub(super) fn expire(&mut self, query: &Query, before: Timestamp) {
+    /// Lets go of what retention says; returns whether there was any.
+    pub(super) fn expire(&mut self, query: &Query, before: Timestamp) -> bool {
+        let count = self.rows.len() + self.counted.len();
         let is_session = matches!(query.window, Window::Session { .. });
         self.rows.retain(|&(start, end, coarse, _), _| {
             start >= before || ((is_session || coarse) && end > before)
@@ -128,9 +137,16 @@ impl Table {
         self.counted.retain(|(_, at), _| number(*at) >= number(before));
         self.written
             .retain(|written| written.window.start >= before || written.window.end > before);
+        self.rows.len() + self.counted.len() < count
     }
 
-    fn note(&mut self, window: WindowStatus, (is_coarse, rows): (bool, usize), why: Why, at: Timestamp) {
+    fn write_down(
+        &mut self,
+        window: WindowStatus,
+        (is_coarse, rows): (bool, usize),
+        why: Why,
+        at: Timestamp,
+    ) {
         self.written.push(Written {
             window,
             is_coarse,
@@ -140,12 +156,13 @@ impl Table {
         });
     }
 
-    /// Takes a session's row out, whatever its end was, and marks those of its key that start within it as merged.
-    fn take_session(&mut self, name: &RowName) -> Option<Stored> {
+    /// Takes a session's row out, whatever its end was, and marks those of its key that start within it as merged, which
+    /// are noted.
+    fn take_session(&mut self, name: &RowName, merged: &mut Vec<(ChangedRow, u64)>) -> Option<Stored> {
         let (start, end, _, key) = name;
         let same_key = |(_, _, coarse, of): &RowName| !coarse && of == key;
         let within = |at: &Timestamp| start < at && at < end;
-        for (_, stored) in self
+        for (name, stored) in self
             .rows
             .iter_mut()
             .filter(|(name, _)| same_key(name) && within(&name.0))
@@ -156,6 +173,7 @@ impl Table {
                 stored.writes += 1;
                 stored.row.readings = 0;
                 stored.row.values.fill(None);
+                merged.push((changed(name), stored.revision));
             }
         }
         let old = self.rows.keys().find(|name| same_key(name) && name.0 == *start);
@@ -164,8 +182,9 @@ impl Table {
     }
 
     /// Gives a window's rows another status.
-    fn settle(&mut self, status: WindowStatus) {
-        for ((start, end, coarse, _), stored) in &mut self.rows {
+    fn settle(&mut self, status: WindowStatus, note: Note<'_>) {
+        for (name, stored) in &mut self.rows {
+            let (start, end, coarse, _) = name;
             let differs = (stored.is_final, stored.coverage) != (status.is_final, status.coverage);
             let is_of_it = (*start, *end) == (status.start, status.end) && !coarse && !stored.is_merged;
             if is_of_it && differs {
@@ -173,65 +192,91 @@ impl Table {
                 stored.is_whole = status.is_whole;
                 stored.coverage = status.coverage;
                 stored.revision += 1;
+                note(changed(name), stored.revision);
             }
         }
     }
 
+    /// Writes a row of a window.
+    fn write_row(&mut self, window: &WindowRows, row: &Row, query: &Defined, note: Note<'_>) {
+        let WindowStatus {
+            start,
+            end,
+            is_final,
+            is_whole,
+            coverage,
+        } = window.status;
+        let name = (start, end, window.is_coarse, row.key.clone());
+        let mut merged = Vec::new();
+        let before = if window.is_session {
+            self.take_session(&name, &mut merged)
+        } else {
+            self.rows.remove(&name)
+        };
+        let (revision, writes) = before.map_or((1, 1), |stored| (stored.revision + 1, stored.writes + 1));
+        let stored = Stored {
+            row: row.clone(),
+            is_final,
+            is_whole,
+            coverage,
+            revision,
+            writes,
+            is_merged: false,
+            query: query.clone(),
+        };
+        note(changed(&name), revision);
+        for (row, revision) in merged {
+            note(row, revision);
+        }
+        self.rows.insert(name, stored);
+    }
+
+    /// Writes the row of a count window.
+    fn write_counted(&mut self, row: &CountedRow, query: &Defined, at: Timestamp, note: Note<'_>) {
+        let number = WindowStatus {
+            start: row.number,
+            end: row.number,
+            is_final: row.is_final,
+            is_whole: true,
+            coverage: 1.0,
+        };
+        let why = if row.is_final { Why::Full } else { Why::Part };
+        self.write_down(number, (false, 1), why, at);
+        let held = self.counted.entry((row.row.key.clone(), row.number));
+        let held = held.or_insert_with(|| (row.clone(), 0, query.clone()));
+        *held = (row.clone(), held.1 + 1, query.clone());
+        let window = (row.start, row.end);
+        note(
+            ChangedRow::new(window, Some(row.number), false, &row.row.key),
+            held.1,
+        );
+    }
+
     /// Writes what a commit says of this query, which is one of these.
-    pub(super) fn write(&mut self, results: &QueryResults, queries: &Arc<[Query]>, at: Timestamp) {
+    pub(super) fn write(
+        &mut self,
+        results: &QueryResults,
+        queries: &Arc<[Query]>,
+        at: Timestamp,
+        note: Note<'_>,
+    ) {
         let query = Defined {
             all: Arc::clone(queries),
             index: results.query,
         };
         for window in &results.windows {
             let (is_coarse, rows) = (window.is_coarse, window.rows.len());
-            self.note(window.status, (is_coarse, rows), window.why, at);
-            let WindowStatus {
-                start,
-                end,
-                is_final,
-                is_whole,
-                coverage,
-            } = window.status;
+            self.write_down(window.status, (is_coarse, rows), window.why, at);
             for row in &window.rows {
-                let name = (start, end, window.is_coarse, row.key.clone());
-                let before = if window.is_session {
-                    self.take_session(&name)
-                } else {
-                    self.rows.remove(&name)
-                };
-                let (revision, writes) =
-                    before.map_or((1, 1), |stored| (stored.revision + 1, stored.writes + 1));
-                let stored = Stored {
-                    row: row.clone(),
-                    is_final,
-                    is_whole,
-                    coverage,
-                    revision,
-                    writes,
-                    is_merged: false,
-                    query: query.clone(),
-                };
-                self.rows.insert(name, stored);
+                self.write_row(window, row, &query, note);
             }
         }
-        for row in &results.counted {
-            let number = WindowStatus {
-                start: row.number,
-                end: row.number,
-                is_final: row.is_final,
-                is_whole: true,
-                coverage: 1.0,
-            };
-            let why = if row.is_final { Why::Full } else { Why::Part };
-            self.note(number, (false, 1), why, at);
-            let held = self.counted.entry((row.row.key.clone(), row.number));
-            let held = held.or_insert_with(|| (row.clone(), 0, query.clone()));
-            *held = (row.clone(), held.1 + 1, query.clone());
-        }
         for &status in &results.statuses {
-            self.note(status, (false, 0), Why::Coverage, at);
-            self.settle(status);
+            self.write_down(status, (false, 0), Why::Coverage, at);
+            self.settle(status, note);
+        }
+        for row in &results.counted {
+            self.write_counted(row, &query, at, note);
         }
         for unrevised in &results.unrevised {
             self.unrevised.remove(&unrevised.key);

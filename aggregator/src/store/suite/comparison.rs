@@ -4,10 +4,15 @@ use catchment_common::plan::PipelineId;
 use catchment_common::wire::{Loss, LossEntry};
 use proptest::prelude::*;
 
+use super::changes::{Reader, all as feed, pass};
 use super::{Machine, Reopen, all, apply, settings};
+use crate::store::changes::Changes;
 use crate::store::memory::Memory;
 use crate::store::{Reads, Store};
 use crate::testing::{at, batch_of, counted, heartbeat, now};
+
+/// Changes that are kept: so few that the slow reader falls behind.
+const KEPT: u64 = 30;
 
 /// The rung of the first query's pipeline.
 const MINUTE: PipelineId = PipelineId(2);
@@ -111,10 +116,26 @@ pub(crate) fn agrees_with_memory<S: Reopen>(
         machine: Machine::new(Memory::default(), PLANS[0]),
         seq: 0,
     };
-    for step in steps {
+    pair.store.keep_changes(KEPT);
+    pair.machine.store.keep_changes(KEPT);
+    for cursor in ["quick", "slow"] {
+        prop_assert!(pair.store.open_cursor(cursor).unwrap());
+        prop_assert!(pair.machine.store.open_cursor(cursor).unwrap());
+    }
+    let mut readers = [Reader::default(), Reader::default()];
+    for (number, step) in steps.into_iter().enumerate() {
         pair = pair.take(step)?;
         prop_assert_eq!(all(&pair.store), all(&pair.machine.store));
+        prop_assert_eq!(feed(&pair.store), feed(&pair.machine.store));
         check(&pair.store, &pair.machine.store)?;
+        for (reader, cursor, every) in [(0, "quick", 1), (1, "slow", 9)] {
+            if number % every == 0 {
+                readers[reader].follow(&mut pair.store, cursor);
+                readers[reader].check(&pair.store);
+                // The other store has the same feed, so its reader would have the same.
+                pass(&mut pair.machine.store, cursor);
+            }
+        }
     }
     Ok(())
 }
@@ -159,6 +180,7 @@ impl<S: Reopen> Pair<S> {
             }
             Step::Crash => {
                 self.store = self.store.reopen();
+                self.store.keep_changes(KEPT);
                 self.machine = self.machine.crash();
                 let other = self.store.restore(settings(), now(self.machine.seconds)).unwrap();
                 let partials = self.machine.aggregator.panes().partials();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use catchment_common::wire;
 use rusqlite::{Transaction, TransactionBehavior, params};
 
+use super::changes::Added;
 use super::pipelines::bits;
 use super::{Sqlite, at, inputs, results, set_aside, statements};
 use crate::commit::{Checkpoint, Commit, Expired};
@@ -21,7 +22,7 @@ impl Sqlite {
             self.tables = (commit.queries.clone(), statements);
         }
         let transaction = self.begin().map_err(&failed)?;
-        write_all(&transaction, commit, &self.tables.1).map_err(&failed)?;
+        write_all(&transaction, commit, &self.tables.1, self.changes_max).map_err(&failed)?;
         self.check_place()?;
         transaction.commit().map_err(failed)
     }
@@ -33,11 +34,23 @@ impl Sqlite {
     }
 }
 
-fn write_all(transaction: &Transaction<'_>, commit: &Commit, tables: &[TableSql]) -> rusqlite::Result<()> {
+fn write_all(
+    transaction: &Transaction<'_>,
+    commit: &Commit,
+    tables: &[TableSql],
+    changes_max: u64,
+) -> rusqlite::Result<()> {
     set_aside::write(transaction, commit)?;
     inputs::write(transaction, commit)?;
+    let mut added = Added::begin(transaction)?;
     for changes in &commit.results {
-        results::write(transaction, changes, &tables[changes.query], commit.at)?;
+        results::write(
+            transaction,
+            changes,
+            &tables[changes.query],
+            commit.at,
+            &mut added,
+        )?;
     }
     results::write_contributions(transaction, commit)?;
     match &commit.checkpoint {
@@ -45,10 +58,10 @@ fn write_all(transaction: &Transaction<'_>, commit: &Commit, tables: &[TableSql]
         Some(checkpoint) => {
             transaction.execute("DELETE FROM catchment_batch", [])?;
             write_panes(transaction, checkpoint)?;
-            expire(transaction, &checkpoint.expired, tables)?;
+            expire(transaction, &checkpoint.expired, tables, &mut added)?;
         }
     }
-    Ok(())
+    added.end(changes_max)
 }
 
 fn write_panes(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
@@ -69,11 +82,19 @@ fn write_panes(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqli
     Ok(())
 }
 
-fn expire(transaction: &Transaction<'_>, expired: &Expired, tables: &[TableSql]) -> rusqlite::Result<()> {
+fn expire(
+    transaction: &Transaction<'_>,
+    expired: &Expired,
+    tables: &[TableSql],
+    added: &mut Added<'_>,
+) -> rusqlite::Result<()> {
     for &(query, before) in &expired.rows {
-        transaction
+        let gone = transaction
             .prepare_cached(&tables[query].expire)?
             .execute([tables[query].horizon(before)])?;
+        if gone > 0 {
+            added.expired(&tables[query].name, before)?;
+        }
         transaction
             .prepare_cached(
                 "DELETE FROM catchment_shown WHERE query = ?1 AND start_us < ?2 AND end_us <= ?2",

@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::pipelines::{PipelineRow, bits, readers};
 use super::{Sqlite, at};
+use crate::store::changes::{Changes, Position};
 use crate::store::{Reads, Result};
 
 /// What was given out, and the plan in force.
@@ -22,6 +23,8 @@ pub struct GivenOut {
     pub plan_floor: u64,
     /// The newest plan's text.
     pub plan: Option<String>,
+    /// Where the next change of the feed goes.
+    pub feed_next: Position,
 }
 
 impl Sqlite {
@@ -37,6 +40,7 @@ impl Sqlite {
             plan_version,
             plan_floor: plan_version.max(self.plan_floor()?),
             plan: self.plan_source()?,
+            feed_next: self.extent()?.next,
         })
     }
 

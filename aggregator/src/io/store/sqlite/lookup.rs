@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use catchment_common::plan::{PipelineId, Plan, Query};
+use catchment_common::key::tags_of;
+use catchment_common::plan::{PipelineId, Plan, Query, Window};
 use catchment_common::time::Timestamp;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Row, Transaction, params, params_from_iter};
@@ -11,10 +12,12 @@ use rusqlite::{Row, Transaction, params, params_from_iter};
 use super::pipelines::bits;
 use super::{Sqlite, at};
 use crate::store::Result;
+use crate::store::changes::ChangedRow;
 use crate::store::lookup::{
-    Account, Cell, Lookup, LossRow, Page, RowCursor, Selection, Shipped, TableState, WrittenAt, page_order,
+    Account, Cell, Lookup, LossRow, NamedCells, Page, RowCursor, Selection, Shipped, TableState, WrittenAt,
+    page_order,
 };
-use crate::store::text::{parse_time_text, time_text};
+use crate::store::text::{number_of, parse_time_text, time_text};
 
 impl Sqlite {
     /// Everything that is read until this is dropped is of one moment.
@@ -73,9 +76,10 @@ impl Select {
             );
             select.parameters.extend(name.iter().map(value));
         }
+        let most = i64::try_from(rows_max).unwrap_or(i64::MAX);
         let _ = write!(
             select.sql,
-            " ORDER BY {} DESC LIMIT {rows_max}",
+            " ORDER BY {} DESC LIMIT {most}",
             order.join(" DESC, ")
         );
         select
@@ -145,6 +149,39 @@ impl Lookup for Sqlite {
         };
         let page: Page = read().map_err(at(&self.path))?;
         Ok(page.ended(query, rows_max))
+    }
+
+    fn row(&self, query: &Query, row: &ChangedRow) -> Result<Option<NamedCells>> {
+        let mut select = Select {
+            sql: format!("SELECT * FROM \"{}\" WHERE 1", query.name),
+            parameters: Vec::new(),
+        };
+        if let Some(number) = row.number {
+            select.and("window_number =", Some(Value::Integer(number_of(number))));
+        } else {
+            select.and("window_start =", Some(Value::Text(time_text(row.start))));
+            select.and("coarse =", Some(Value::Integer(row.is_coarse.into())));
+            let is_session = matches!(query.window, Window::Session { .. });
+            let end = Value::Text(time_text(row.end));
+            select.and("window_end =", (!is_session || row.is_coarse).then_some(end));
+        }
+        let tags = tags_of(&row.key, query.row_tags().len()).into_iter().flatten();
+        for (tag, value) in query.row_tags().into_iter().zip(tags) {
+            select.and(&format!("\"{tag}\" ="), Some(Value::Text(value.to_owned())));
+        }
+        let read = || {
+            // Not one of before: its columns would be those of before, if a plan has added some.
+            let mut statement = self.connection.prepare(&select.sql)?;
+            let columns: Vec<String> = statement.column_names().map(String::from).collect();
+            let mut rows = statement.query(params_from_iter(&select.parameters))?;
+            let Some(row) = rows.next()? else {
+                return Ok(None);
+            };
+            let cells = columns.into_iter().enumerate();
+            let cells = cells.map(|(index, column)| Ok((column, cell(row.get_ref(index)?))));
+            cells.collect::<rusqlite::Result<NamedCells>>().map(Some)
+        };
+        read().map_err(at(&self.path))
     }
 
     fn nearest(&self, query: &Query, tags: &[String], instant: Timestamp) -> Result<[Option<Timestamp>; 2]> {

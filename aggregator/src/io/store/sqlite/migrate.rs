@@ -23,7 +23,7 @@ enum Step {
 }
 
 /// The steps that lead to the schema that this software writes; the first makes [`SCHEMA_FIRST`].
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step::Sql(include_str!("../../../../migrations/0001_initial.sql")),
     Step::Sql(include_str!("../../../../migrations/0002_slices_renumbered.sql")),
     Step::Sql(include_str!("../../../../migrations/0003_lineage.sql")),
@@ -39,6 +39,7 @@ const STEPS: [Step; 12] = [
     Step::Sql(include_str!("../../../../migrations/0010_unrevised.sql")),
     Step::Sql(include_str!("../../../../migrations/0011_sources.sql")),
     Step::Sql(include_str!("../../../../migrations/0012_clocks.sql")),
+    Step::Sql(include_str!("../../../../migrations/0013_changes.sql")),
 ];
 /// The oldest schema version that can be read. Version 1 was never released.
 pub(super) const SCHEMA_FIRST: i64 = 2;

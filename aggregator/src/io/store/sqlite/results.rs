@@ -6,9 +6,11 @@ use catchment_common::time::Timestamp;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue};
 use rusqlite::{ToSql, Transaction, params};
 
+use super::changes::{Added, key_of};
 use super::pipelines::bits;
 use crate::commit::{Commit, CountedRow, QueryResults, Unrevised, Why, WindowRows, WindowStatus};
 use crate::io::store::tables::TableSql;
+use crate::store::changes::ChangedRow;
 use crate::store::text::{number_of, status_text, time_text, whole};
 
 pub(super) fn append_batches(transaction: &Transaction<'_>, commit: &Commit) -> rusqlite::Result<()> {
@@ -30,9 +32,10 @@ pub(super) fn write(
     results: &QueryResults,
     table: &TableSql,
     at: Timestamp,
+    added: &mut Added<'_>,
 ) -> rusqlite::Result<()> {
     for window in &results.windows {
-        write_window(transaction, window, table)?;
+        write_window(transaction, window, table, added)?;
         let (status, rows) = (status_text(&window.status, window.is_coarse), window.rows.len());
         note(
             transaction,
@@ -45,15 +48,10 @@ pub(super) fn write(
     for status in &results.statuses {
         let text = status_text(status, false);
         note(transaction, table, status, (false, Why::Coverage, text, 0), at)?;
-        transaction.prepare_cached(&table.set_status)?.execute(params![
-            text,
-            status.coverage,
-            time_text(status.start),
-            time_text(status.end)
-        ])?;
+        set_status(transaction, status, text, table, added)?;
     }
     for row in &results.counted {
-        write_counted(transaction, row, table, at)?;
+        write_counted(transaction, row, table, at, added)?;
     }
     for unrevised in &results.unrevised {
         write_unrevised(transaction, unrevised, &table.name)?;
@@ -62,6 +60,34 @@ pub(super) fn write(
         transaction
             .prepare_cached("UPDATE catchment_query SET emitted_through_us = ?2 WHERE name = ?1")?
             .execute(params![table.name, through.as_micros()])?;
+    }
+    Ok(())
+}
+
+/// Changes the status of a window's rows.
+fn set_status(
+    transaction: &Transaction<'_>,
+    status: &WindowStatus,
+    text: &str,
+    table: &TableSql,
+    added: &mut Added<'_>,
+) -> rusqlite::Result<()> {
+    let (start, end) = (time_text(status.start), time_text(status.end));
+    let parameters = params![text, status.coverage, start, end];
+    let mut columns = table.tag_columns();
+    columns.push_str("revision");
+    let mut update = transaction.prepare_cached(&added.asking(&table.set_status, &columns))?;
+    if !added.is_read() {
+        return update.execute(parameters).map(|_| ());
+    }
+    let rows = update.query_map(parameters, |row| {
+        Ok((key_of(row, 0, table.tags)?, row.get::<_, i64>(table.tags)?))
+    })?;
+    let mut rows: Vec<(Box<[u8]>, i64)> = rows.collect::<rusqlite::Result<_>>()?;
+    rows.sort_unstable();
+    for (key, revision) in rows {
+        let row = ChangedRow::new((status.start, status.end), None, false, &key);
+        added.written(&table.name, &row, revision.cast_unsigned())?;
     }
     Ok(())
 }
@@ -93,13 +119,16 @@ fn write_window(
     transaction: &Transaction<'_>,
     window: &WindowRows,
     table: &TableSql,
+    added: &mut Added<'_>,
 ) -> rusqlite::Result<()> {
     let session = table.session.as_ref().filter(|_| window.is_session);
     let upsert = session.map_or(&table.upsert, |session| &session.upsert);
-    let mut upsert = transaction.prepare_cached(upsert)?;
+    let mut upsert = transaction.prepare_cached(&added.asking(upsert, "revision"))?;
+    let merged = "window_start, window_end, revision";
     let mut absorb = session
-        .map(|session| transaction.prepare_cached(&session.absorb))
+        .map(|session| transaction.prepare_cached(&added.asking(&session.absorb, merged)))
         .transpose()?;
+    let of_window = (window.status.start, window.status.end);
     let start = time_text(window.status.start);
     let end = time_text(window.status.end);
     let status = status_text(&window.status, window.is_coarse);
@@ -119,14 +148,16 @@ fn write_window(
         for (index, value) in row.values.iter().enumerate() {
             upsert.raw_bind_parameter(next + 4 + index, Column(value.as_ref()))?;
         }
-        upsert.raw_execute()?;
+        added.write(&mut upsert, &table.name, || {
+            ChangedRow::new(of_window, None, window.is_coarse, &row.key)
+        })?;
         if let Some(absorb) = &mut absorb {
             absorb.raw_bind_parameter(1, start.as_str())?;
             absorb.raw_bind_parameter(2, end.as_str())?;
             for (index, tag) in tags_of(&row.key, table.tags).into_iter().flatten().enumerate() {
                 absorb.raw_bind_parameter(index + 3, tag)?;
             }
-            absorb.raw_execute()?;
+            added.merge(absorb, &table.name, &row.key)?;
         }
     }
     Ok(())
@@ -138,6 +169,7 @@ fn write_counted(
     counted: &CountedRow,
     table: &TableSql,
     at: Timestamp,
+    added: &mut Added<'_>,
 ) -> rusqlite::Result<()> {
     let name = WindowStatus {
         start: counted.number,
@@ -148,7 +180,7 @@ fn write_counted(
         coverage: 1.0,
     };
     let status = status_text(&name, false);
-    let mut upsert = transaction.prepare_cached(&table.upsert)?;
+    let mut upsert = transaction.prepare_cached(&added.asking(&table.upsert, "revision"))?;
     upsert.raw_bind_parameter(1, time_text(counted.start))?;
     upsert.raw_bind_parameter(2, time_text(counted.end))?;
     let mut next = 3;
@@ -164,7 +196,10 @@ fn write_counted(
     for (index, value) in counted.row.values.iter().enumerate() {
         upsert.raw_bind_parameter(next + 5 + index, Column(value.as_ref()))?;
     }
-    upsert.raw_execute()?;
+    added.write(&mut upsert, &table.name, || {
+        let window = (counted.start, counted.end);
+        ChangedRow::new(window, Some(counted.number), false, &counted.row.key)
+    })?;
     let why = if counted.is_final { Why::Full } else { Why::Part };
     note(transaction, table, &name, (false, why, status, 1), at)
 }

@@ -10,6 +10,8 @@ mod count_windows;
 
 mod durable;
 
+mod feed;
+
 mod lineage;
 
 mod place;
