@@ -26,6 +26,7 @@ use catchment_common::plan::{Compression, Format, Path};
 use catchment_common::time::Now;
 
 use crate::settings::READINGS_PER_MESSAGE_MAX;
+use crate::source::SourceId;
 
 pub use sparkplug::{Births, Command};
 pub(crate) use text::Short;
@@ -161,6 +162,8 @@ pub enum Body<'p> {
 /// What decoding a message needs to know besides its payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'m> {
+    /// Which source it came from: two brokers may have edge nodes of one name.
+    pub source: SourceId,
     /// Where it was published.
     pub topic: &'m str,
     /// When it came.

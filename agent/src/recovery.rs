@@ -63,7 +63,7 @@ impl<'a> Recovery<'a> {
         now: Now,
     ) -> Result<Self, DiskFault> {
         let segments = Segments::find(disk)?;
-        let room = in_flight::room(settings.journal_bytes);
+        let room = in_flight::share(settings.journal_bytes, settings.sources.len());
         let session = |(source, number): (&SourceSettings, u16)| {
             let random = limits.seed.rotate_left(7 + u32::from(number));
             Session::new(SourceId(number), source, room, random)
@@ -318,7 +318,9 @@ impl Names {
     }
 
     fn enter_source(&mut self, source: u32, kept: Kept, sessions: &mut [Session]) {
-        let place = sessions.iter().position(|session| session.is(&kept));
+        let named = |session: &Session| session.is(&kept) && session.name() == kept.name;
+        let place = sessions.iter().position(named);
+        let place = place.or_else(|| sessions.iter().position(|session| session.is(&kept)));
         self.sources.insert(source, place);
         if let Some(place) = place {
             sessions[place].restore(kept);

@@ -228,6 +228,7 @@ fn convert(raw: &RawQuery, file: &str, faults: &mut Faults) -> Query {
             every: duration(&cap.get_ref().every, faults),
         }),
         memory: raw.memory.as_ref().and_then(|text| size(text, faults)),
+        source: raw.source.as_ref().map(|name| name.get_ref().clone()),
         format,
     }
 }
@@ -326,6 +327,7 @@ fn place_of(query: &RawQuery, part: Part) -> usize {
         Part::Dedupe => start(&query.dedupe),
         Part::NewKeys => query.new_keys.as_ref().map(|cap| cap.span().start),
         Part::Memory => query.memory.as_ref().map(|size| size.span().start),
+        Part::Source => start(&query.source),
     };
     place.unwrap_or_else(|| query.name.span().start)
 }
@@ -462,6 +464,19 @@ retention = "30d"
         );
     }
 
+    #[test]
+    fn a_source_is_read_and_its_faults_have_their_place() {
+        let read = |line: &str| parse(&format!("{GOOD}{line}\n"), "p");
+        let plan = read("source = \"line-1\"").unwrap();
+        assert_eq!(plan.queries[0].source.as_deref(), Some("line-1"));
+        assert_eq!(parse(GOOD, "p").unwrap().queries[0].source, None);
+        assert_eq!(
+            read("source = \"line 1\"").unwrap_err().to_string(),
+            "p:13:10: `line 1` is not the name of a source; write the `name` of a `[[source]]` of agents: 1 to 64 letters, \
+            digits, `_`, `-` and `.`"
+        );
+    }
+
     fn check(from: &str, to: &str, expected: &str) {
         assert!(GOOD.contains(from), "{from}");
         let errors = parse(&GOOD.replacen(from, to, 1), "plan.toml").unwrap_err();
@@ -475,7 +490,7 @@ retention = "30d"
             "watermark_dely =",
             "plan.toml:10:1: unknown field `watermark_dely`, expected one of `name`, `topic`, \
             `format`, `compression`, `time`, `tags`, `key`, `fields`, `where`, `window`, `aggregates`, `watermark_delay`, `allowed_lateness`, `max_ahead`, \
-            `idle`, `patience`, `retention`, `coarsen`, `dedupe`, `new_keys`, `memory`; did you mean `watermark_delay`?",
+            `idle`, `patience`, `retention`, `coarsen`, `dedupe`, `new_keys`, `memory`, `source`; did you mean `watermark_delay`?",
         );
         check(
             "\"site\", \"device\"",

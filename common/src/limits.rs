@@ -120,6 +120,8 @@ pub const ANCESTORS_MAX: usize = 32;
 pub const NUMBERS_MAX: usize = 1 << 15;
 /// Most sources of messages of one agent.
 pub const SOURCES_MAX: usize = 64;
+/// Longest name of a source: it stands in plans, in journals and in heartbeats.
+pub const SOURCE_NAME_BYTES_MAX: usize = 64;
 /// Longest agent name.
 pub const AGENT_NAME_BYTES_MAX: usize = 64;
 

@@ -21,6 +21,8 @@ mod kit;
 
 mod series;
 
+mod source;
+
 mod pipeline;
 
 mod check;
@@ -43,6 +45,7 @@ pub use format::{Compression, Csv, Format};
 pub use new_keys::NewKeys;
 pub use pipeline::{Pipeline, PipelineField, PipelineId, PlannedPipelines};
 pub use sketch::{Column, ColumnType, PipelineSketch, Shown};
+pub use source::is_source_name;
 pub use window::{Hopping, Period, Window};
 
 /// A versioned set of queries.
@@ -102,6 +105,9 @@ pub struct Query {
     /// `None` leaves them all that there is. With more, the query's own coldest leave early. Queries that share a
     /// pipeline share the largest of their budgets.
     pub memory: Option<u64>,
+    /// The name of the agents' source whose messages count; `None` takes those of all. An agent without a source of
+    /// this name reads nothing for the query.
+    pub source: Option<String>,
 }
 
 /// Where a reading's event time comes from.

@@ -72,7 +72,7 @@ fn compare(version: &str, name: &str, bytes: &[u8]) {
     );
 }
 
-fn pipeline() -> Pipeline {
+fn pipeline(version: u8) -> Pipeline {
     Pipeline {
         topic: TopicTemplate::parse("sensors/{site}/{device}/+/#").unwrap(),
         format: Format::Json,
@@ -122,6 +122,7 @@ fn pipeline() -> Pipeline {
             PipelineSketch::Top(1),
             PipelineSketch::Series(0),
         ],
+        source: (version > 1).then(|| "plant".into()),
     }
 }
 
@@ -150,7 +151,7 @@ fn agent_plan(version: u8) -> AgentPlan {
     };
     AgentPlan {
         version: 3,
-        pipelines: vec![(id(version, 1), pipeline())],
+        pipelines: vec![(id(version, 1), pipeline(version))],
         coarser: vec![rung(2, 60), rung(3, 600)],
     }
 }
@@ -554,12 +555,12 @@ fn stored_forms_have_these_bytes_and_read_back() {
         view.read(&mut section, &mut StatsScratch::default()).unwrap();
         assert_eq!(section, small(version)[0]);
     }
-    check("stored-plan.bin", &wire::emit_plan(&plan()));
-    check("stored-pipeline.bin", &wire::emit_pipeline(&pipeline()));
-    assert_eq!(wire::parse_plan(&golden("v2", "stored-plan.bin")), Ok(plan()));
+    check("stored-plan.bin", &wire::emit_plan(&plan(2)));
+    check("stored-pipeline.bin", &wire::emit_pipeline(&pipeline(2)));
+    assert_eq!(wire::parse_plan(&golden("v2", "stored-plan.bin")), Ok(plan(2)));
     assert_eq!(
         wire::parse_pipeline(&golden("v2", "stored-pipeline.bin")),
-        Ok(pipeline())
+        Ok(pipeline(2))
     );
     let newer = [&[3], &golden("v2", "stored-plan.bin")[1..]].concat();
     assert_eq!(wire::parse_plan(&newer), Err(WireFault::Version(3)));
@@ -568,14 +569,14 @@ fn stored_forms_have_these_bytes_and_read_back() {
 /// A pipeline's id is for ever, in every database.
 #[test]
 fn a_pipeline_has_this_fingerprint() {
-    let first = wire::fingerprint(&pipeline(), None, 0);
+    let first = wire::fingerprint(&pipeline(2), None, 0);
     let rung = Pipeline {
         pane: Span::from_secs(60),
-        ..pipeline()
+        ..pipeline(2)
     };
     let all = [
         first,
-        wire::fingerprint(&pipeline(), None, 1),
+        wire::fingerprint(&pipeline(2), None, 1),
         wire::fingerprint(&rung, Some(first), 0),
     ];
     let text: Vec<String> = all.iter().map(PipelineId::to_string).collect();
@@ -584,19 +585,19 @@ fn a_pipeline_has_this_fingerprint() {
 
 #[test]
 fn stored_forms_of_version_1_are_read() {
-    assert_eq!(v1::parse_plan(&golden("v1", "stored-plan.bin")), Ok(plan()));
+    assert_eq!(v1::parse_plan(&golden("v1", "stored-plan.bin")), Ok(plan(1)));
     compare(
         "v1",
         "stored-pipeline.bin",
-        &v1::emit_pipeline(&pipeline()).unwrap(),
+        &v1::emit_pipeline(&pipeline(1)).unwrap(),
     );
     assert_eq!(
         v1::parse_pipeline(&golden("v1", "stored-pipeline.bin")),
-        Ok(pipeline())
+        Ok(pipeline(1))
     );
 }
 
-fn plan() -> Plan {
+fn plan(version: u8) -> Plan {
     Plan {
         version: 3,
         queries: vec![Query {
@@ -636,6 +637,7 @@ fn plan() -> Plan {
                 every: Span::from_secs(60),
             }),
             memory: Some(256 << 10),
+            source: (version > 1).then(|| "plant".into()),
         }],
     }
 }

@@ -199,12 +199,14 @@ impl Intake {
     fn add_view(&mut self, pipeline: &Pipeline, agent: &str, watermark: Watermark, place: Place) {
         let shape = pipeline.topic.shape();
         let alike = |route: &Route| {
-            (&route.format, route.compression) == (&pipeline.format, pipeline.compression)
+            (&route.format, route.compression, &route.source)
+                == (&pipeline.format, pipeline.compression, &pipeline.source)
                 && route.topic.shape() == shape
         };
         let home = self.routes.iter().position(alike).unwrap_or_else(|| {
             self.routes.push(Route {
                 topic: pipeline.topic.clone(),
+                source: pipeline.source.clone(),
                 format: pipeline.format.clone(),
                 compression: pipeline.compression,
                 decoder: Decoder::new(pipeline.format.clone()),
@@ -262,7 +264,7 @@ impl Intake {
         let now = self.begin(now, message.payload.len(), metrics);
         let (mut closable, mut matched, mut is_read) = (Closable::default(), false, false);
         let Message { source, topic, .. } = message;
-        let context = self.context(topic, now);
+        let context = self.context(source, topic, now);
         let Self {
             routes,
             views,

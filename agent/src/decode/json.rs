@@ -360,6 +360,7 @@ mod tests {
     use super::super::{Births, Context, Decoder, Raw};
     use super::*;
     use crate::settings::READINGS_PER_MESSAGE_MAX;
+    use crate::source::SourceId;
 
     fn decode_json<'p>(
         decoder: &mut Decoder,
@@ -371,6 +372,7 @@ mod tests {
             wall: Timestamp::clamped(0),
         };
         let context = Context {
+            source: SourceId(0),
             topic: "t",
             now,
             payload_bytes_max: 64 << 10,

@@ -20,6 +20,7 @@ use self::births::{Metrics, Source};
 use self::message::{DataType, Metric, Payload, Value};
 use super::unpack::{inflate, unpack};
 use super::{Context, Decoded, PathTree, text};
+use crate::source::SourceId;
 
 /// The first level of every topic.
 const NAMESPACE: &str = "spBv1.0";
@@ -55,8 +56,9 @@ impl<'t> Topic<'t> {
         })
     }
 
-    fn source(self) -> Source<'t> {
+    fn source(self, behind: SourceId) -> Source<'t> {
         Source {
+            behind,
             group: self.group,
             edge: self.edge,
             device: self.device,
@@ -81,7 +83,7 @@ pub(super) fn decode(
     }
     let payload = Payload::decode(payload).map_err(|_| Reason::MalformedPayload)?;
     let mut payload = unpacked(payload, context.payload_bytes_max)?;
-    let source = topic.source();
+    let source = topic.source(context.source);
     match topic.kind {
         "NDEATH" => births.end(source, session(&payload)),
         "DDEATH" => births.end(source, None),

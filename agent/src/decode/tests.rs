@@ -12,11 +12,13 @@ use minicbor::data::{IanaTag, Tag};
 use proptest::prelude::*;
 
 use super::*;
+use crate::source::SourceId;
 
 const TOPIC: &str = "spBv1.0/plant/DDATA/edge/pump";
 
 pub(super) fn context(topic: &str) -> Context<'_> {
     Context {
+        source: SourceId(0),
         topic,
         now: Now {
             monotonic: Instant::from_micros(0),

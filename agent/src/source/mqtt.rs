@@ -320,6 +320,16 @@ impl Session {
 
     // How it is.
 
+    /// What it is called.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a plan reads anything that comes through it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.subscriptions.is_wanted()
+    }
+
     /// Whether there is anything to be connected for.
     pub fn wants_connection(&self) -> bool {
         self.subscriptions.wants_connection()
@@ -361,9 +371,10 @@ impl Session {
 
     // What a journal says.
 
-    /// Whether this is what a journal knows by a name; what it keeps of another session is of no use.
+    /// Whether this is the session that a journal keeps something of, under whatever name; what it keeps of another one
+    /// is of no use.
     pub(crate) fn is(&self, kept: &Kept) -> bool {
-        (self.name.as_str(), self.identity) == (kept.name.as_str(), kept.session)
+        self.identity == kept.session
     }
 
     pub(crate) fn restore(&mut self, kept: Kept) {

@@ -3,7 +3,7 @@
 //! A result table outlives the definition that filled it, and so do the panes that its rows are made of. Another
 //! function, field, resolution or time of waiting leaves old rows what they were. Another window or key would give
 //! rows other names: that is always another query. Another *meaning* (topic, format, time, condition, or where a tag
-//! of the key comes from) lets other readings count. An operator who revises a topic wants just that, and rows that
+//! of the key comes from, or which source is read) lets other readings count. An operator who revises a topic wants just that, and rows that
 //! hold readings of both meanings say so. But a query that was taken out of the plan and comes back with another
 //! meaning is a new one under an old name: nobody expects its table to hold rows of the former, and late data of the
 //! former to come in.
@@ -22,6 +22,8 @@ fn turned(last: &Pipeline, next: &Pipeline) -> Option<&'static str> {
         Some("condition (`where`)")
     } else if last.key != next.key {
         Some("source of a tag of its key")
+    } else if last.source != next.source {
+        Some("source")
     } else {
         None
     }

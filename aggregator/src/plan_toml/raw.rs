@@ -47,6 +47,7 @@ pub(super) struct RawQuery {
     pub(super) dedupe: Option<Spanned<String>>,
     pub(super) new_keys: Option<Spanned<RawNewKeys>>,
     pub(super) memory: Option<Spanned<String>>,
+    pub(super) source: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -36,6 +36,7 @@ impl Query {
             dedupe: None,
             new_keys: None,
             memory: None,
+            source: None,
         }
     }
 }
@@ -62,6 +63,7 @@ impl Pipeline {
             memory: None,
             watched: Vec::new(),
             sketches: Vec::new(),
+            source: None,
         }
     }
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{
     Components, Compression, FieldSource, Format, KeyPart, NewKeys, Path, PipelineSketch, Plan, Query,
-    TimeSource,
+    TimeSource, is_source_name,
 };
 use crate::expression::{Expression, Kind, captures_exist};
 use crate::limits::{
@@ -97,6 +97,8 @@ pub struct Pipeline {
     pub watched: Vec<KeyPart>,
     /// What is kept beside the components of the fields.
     pub sketches: Vec<PipelineSketch>,
+    /// See [`Query::source`].
+    pub source: Option<String>,
 }
 
 /// A field as an agent keeps it. It has no name here: queries may call the same path differently.
@@ -177,6 +179,8 @@ impl Pipeline {
             Err("components")
         } else if !self.format_fits() {
             Err("format")
+        } else if self.source.as_deref().is_some_and(|name| !is_source_name(name)) {
+            Err("name of a source")
         } else {
             self.check_sketches()
         }
@@ -340,6 +344,7 @@ fn pipeline_of(query: &Query) -> Pipeline {
         memory: query.memory,
         watched,
         sketches,
+        source: query.source.clone(),
     }
 }
 
@@ -368,6 +373,7 @@ fn can_share(pipeline: &Pipeline, wanted: &Pipeline) -> bool {
         && pipeline.fields.len() <= FIELDS_MAX
         && (pipeline.fields.is_empty() && pipeline.sketches.is_empty() || has_room(pipeline, wanted))
         && pipeline.topic.shape() == wanted.topic.shape()
+        && pipeline.source == wanted.source
         && (
             &pipeline.format,
             pipeline.compression,

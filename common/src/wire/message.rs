@@ -9,7 +9,7 @@ use super::WireFault;
 use super::lineage::{DatabaseId, Forked, Lineage};
 use crate::limits::{
     AGENT_NAME_BYTES_MAX, ANCESTORS_MAX, COUNTERS_MAX, LADDER_MAX, NUMBERS_MAX, PIPELINES_MAX, RANGES_MAX,
-    SOURCES_MAX, WINDOW_SIZE_MAX,
+    SOURCE_NAME_BYTES_MAX, SOURCES_MAX, WINDOW_SIZE_MAX,
 };
 use crate::plan::{Pipeline, PipelineId};
 use crate::time::{Span, Timestamp};
@@ -255,7 +255,11 @@ impl Message {
                 within(heartbeat.counters.len(), COUNTERS_MAX, "counters")?;
                 within(heartbeat.sources.len(), SOURCES_MAX, "sources")?;
                 let names = heartbeat.sources.iter().map(|source| source.name.len());
-                within(names.max().unwrap_or(0), AGENT_NAME_BYTES_MAX, "name of a source")
+                within(
+                    names.max().unwrap_or(0),
+                    SOURCE_NAME_BYTES_MAX,
+                    "name of a source",
+                )
             }
             Self::Reject(_) | Self::Drain | Self::Forked(_) => Ok(()),
         }

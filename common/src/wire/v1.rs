@@ -92,7 +92,6 @@ fn number(id: PipelineId) -> Result<u32, Inexpressible> {
 }
 
 /// Requires that something which version 1 does not have is not there either.
-#[allow(dead_code, reason = "for fields to come")]
 fn absent(is_absent: bool, what: &'static str) -> Result<(), Inexpressible> {
     if is_absent {
         Ok(())

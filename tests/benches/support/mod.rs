@@ -116,7 +116,7 @@ pub fn intake(plan: &AgentPlan, memory_bytes: usize, metrics: &mut Metrics) -> I
         seed: 7,
     };
     let mut intake = Intake::new(plan, None, limits, at(0), metrics);
-    intake.set_providers(SourceId(0), |_| Some(0));
+    intake.set_providers(SourceId(0), "plant", |_| Some(0));
     intake
 }
 

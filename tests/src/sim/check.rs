@@ -20,6 +20,7 @@ use catchment_firmware_sim::oracle::window::Contents;
 
 use super::case::START_US;
 use super::centre::catalog;
+use super::gateway::SOURCE_NAME;
 use super::rows::{differences, key_text, seconds, show};
 use super::world::{Read, World};
 
@@ -54,7 +55,10 @@ impl World<'_> {
     /// When all is quiet, every gateway is subscribed to what its plan wants.
     fn check_subscriptions(&self) -> Result<(), String> {
         for gateway in &self.gateways {
-            let wanted = gateway.agent.iter().flat_map(|agent| agent.intake().filters());
+            let wanted = gateway
+                .agent
+                .iter()
+                .flat_map(|agent| agent.intake().filters(SOURCE_NAME));
             if let Some(filter) = { wanted }.find(|filter| !gateway.broker.has(filter)) {
                 return Err(format!("{} is not subscribed to {filter}", gateway.name()));
             }

@@ -24,6 +24,8 @@ use super::world::{Event, World};
 
 /// A gateway's broker, its only source.
 const SOURCE: SourceId = SourceId(0);
+/// Its name.
+pub(super) const SOURCE_NAME: &str = "broker";
 
 /// One gateway.
 pub(super) struct Gateway {
@@ -77,7 +79,7 @@ impl Gateway {
             },
             clock_known: case.behind == 0,
             sources: vec![SourceSettings {
-                name: "broker".into(),
+                name: SOURCE_NAME.into(),
                 session: 0,
                 redelivery_window: case.window,
             }],
@@ -159,7 +161,7 @@ impl World<'_> {
         );
         let (agent, started) = started.expect("a simulated disk can be listed");
         if !gateway.broker.habits.subscribes {
-            gateway.broker.set_filters(agent.intake().filters());
+            gateway.broker.set_filters(agent.intake().filters(SOURCE_NAME));
         }
         gateway.agent = Some(agent);
         gateway.wake = u64::MAX;
@@ -294,7 +296,7 @@ impl World<'_> {
         let Some(agent) = &mut gateway.agent else { return };
         if let Some(kept) = agent.poll_plan() {
             if !gateway.broker.habits.subscribes {
-                gateway.broker.set_filters(agent.intake().filters());
+                gateway.broker.set_filters(agent.intake().filters(SOURCE_NAME));
             }
             gateway.plan_file = kept;
         }

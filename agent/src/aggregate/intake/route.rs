@@ -17,6 +17,8 @@ use crate::source::{Payload, SourceId};
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) topic: TopicTemplate,
+    /// The name of the source that is read; all of them if none is named.
+    pub(super) source: Option<String>,
     pub(super) format: Format,
     pub(super) compression: Compression,
     pub(super) decoder: Decoder,
@@ -28,6 +30,11 @@ pub(super) struct Route {
 }
 
 impl Route {
+    /// Whether the source with this name is read.
+    fn reads(&self, source: &str) -> bool {
+        self.source.as_deref().is_none_or(|name| name == source)
+    }
+
     /// What a topic's levels are, and the subscription that brings messages on it; none if they are not read.
     #[inline]
     pub(super) fn matches<'t>(&self, source: SourceId, topic: &'t str) -> Option<(Captures<'t>, u32)> {
@@ -81,30 +88,29 @@ impl<'m> Message<'m, '_> {
 impl Intake {
     /// What decoding a message needs to know.
     #[inline]
-    pub(super) fn context<'t>(&self, topic: &'t str, now: Now) -> Context<'t> {
+    pub(super) fn context<'t>(&self, source: SourceId, topic: &'t str, now: Now) -> Context<'t> {
         Context {
+            source,
             topic,
             now,
             payload_bytes_max: self.payload_bytes_max,
         }
     }
 
-    /// What the plan reads, as topic filters.
-    pub fn filters(&self) -> Vec<Filter> {
-        let filters = self
-            .routes
-            .iter()
-            .map(|route| Filter::parse(&route.topic.filter()));
+    /// What the plan reads of the source with this name, as topic filters.
+    pub fn filters(&self, source: &str) -> Vec<Filter> {
+        let routes = self.routes.iter().filter(|route| route.reads(source));
+        let filters = routes.map(|route| Filter::parse(&route.topic.filter()));
         let all: BTreeSet<Filter> = filters.flatten().collect();
         all.into_iter().collect()
     }
 
-    /// Says for each of these filters which subscription of a source brings what it asks for.
-    pub fn set_providers(&mut self, source: SourceId, provider: impl Fn(&Filter) -> Option<u32>) {
+    /// Says for each of these filters which subscription of a source, with this name, brings what it asks for.
+    pub fn set_providers(&mut self, source: SourceId, name: &str, provider: impl Fn(&Filter) -> Option<u32>) {
         for route in &mut self.routes {
             let count = route.providers.len().max(source.index() + 1);
             route.providers.resize(count, None);
-            let filter = Filter::parse(&route.topic.filter());
+            let filter = Filter::parse(&route.topic.filter()).filter(|_| route.reads(name));
             route.providers[source.index()] = filter.and_then(|filter| provider(&filter));
         }
     }

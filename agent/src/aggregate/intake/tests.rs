@@ -88,7 +88,7 @@ impl Bench {
         };
         let mut metrics = Metrics::default();
         let mut intake = Intake::new(&plan, None, limits, now(), &mut metrics);
-        intake.set_providers(SourceId(0), |_| Some(0));
+        intake.set_providers(SourceId(0), "plant", |_| Some(0));
         let keys = intake.panes().capacity();
         Self {
             intake,

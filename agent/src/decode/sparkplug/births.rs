@@ -10,6 +10,7 @@ use catchment_common::time::{Instant, Now, Span};
 use prost::Message;
 
 use super::message::{DataType, Metric, Payload, Value};
+use crate::source::SourceId;
 
 /// Most edge nodes and devices that are known at once.
 const SOURCES_MAX: usize = 4_096;
@@ -25,6 +26,8 @@ const ASKED_MAX: usize = 1_024;
 /// An edge node, or one of its devices.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'t> {
+    /// Of which source of the agent's: edge nodes behind two brokers may have one name.
+    pub(super) behind: SourceId,
     pub(super) group: &'t str,
     pub(super) edge: &'t str,
     pub(super) device: Option<&'t str>,
@@ -32,11 +35,11 @@ pub(super) struct Source<'t> {
 
 impl Source<'_> {
     fn key(self) -> String {
-        [self.group, "/", self.edge, "/", self.device.unwrap_or_default()].concat()
+        self.node() + self.device.unwrap_or_default()
     }
 
     fn node(self) -> String {
-        [self.group, "/", self.edge, "/"].concat()
+        format!("{}/{}/{}/", self.behind.0, self.group, self.edge)
     }
 }
 
@@ -88,7 +91,7 @@ pub struct Command {
 /// Everyone that was born.
 #[derive(Clone, Debug, Default)]
 pub struct Births {
-    /// By group, edge node and device.
+    /// By source, group, edge node and device.
     known: BTreeMap<String, Birth>,
     bytes: usize,
     asked: BTreeMap<String, Instant>,

@@ -153,6 +153,7 @@ fn data_without_its_birth_is_refused_and_asked_for_once_in_a_while() {
     let data = payload(vec![metric(None, Some(1), None, Value::Float(1.0))]);
     let ask = |births: &mut Births, seconds| {
         let source = Source {
+            behind: SourceId(0),
             group: "g",
             edge: "e",
             device: Some("d"),

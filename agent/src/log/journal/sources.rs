@@ -15,7 +15,7 @@
 //! broker's session holds nothing else. `seen` has bit 0 if a copy at QoS 0 has come through the subscription, bit 1 for
 //! QoS 1.
 
-use catchment_common::limits::{SOURCES_MAX, TOPIC_BYTES_MAX};
+use catchment_common::limits::{SOURCE_NAME_BYTES_MAX, SOURCES_MAX, TOPIC_BYTES_MAX};
 use catchment_common::topic::filter::Filter;
 use catchment_common::wire::WireFault;
 use catchment_common::wire::cursor::{Cursor, put_varint};
@@ -29,8 +29,6 @@ pub(super) const SOURCE: u8 = 19;
 pub(super) const SETTLED: u8 = 20;
 pub(super) const CARRIED: u8 = 21;
 
-/// Longest name of a source.
-pub const SOURCE_NAME_BYTES_MAX: usize = 64;
 /// Filters that a session is remembered to hold: those of the largest plan, and of several before it whose answers the
 /// broker still owes.
 pub const HELD_MAX: usize = 4 * catchment_common::limits::QUERIES_MAX;

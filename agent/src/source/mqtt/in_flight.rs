@@ -70,6 +70,12 @@ pub const fn room(journal_bytes: u64) -> usize {
     }) as usize
 }
 
+/// How many messages each of so many sources can have remembered, so that all of them together keep to [`room`].
+pub const fn share(journal_bytes: u64, sources: usize) -> usize {
+    let share = room(journal_bytes) / if sources > 0 { sources } else { 1 };
+    if share > 0 { share } else { 1 }
+}
+
 /// A message as it is remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Seen {

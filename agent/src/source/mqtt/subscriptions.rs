@@ -320,6 +320,11 @@ impl Subscriptions {
         self.is_known = is_known;
     }
 
+    /// Whether a plan wants anything.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| !wanted.is_empty())
+    }
+
     /// Whether there is anything to connect for: a plan that wants something, or something to take back.
     pub(super) fn wants_connection(&self) -> bool {
         let wanted = self.wanted.as_ref();

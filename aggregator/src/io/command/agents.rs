@@ -49,7 +49,7 @@ pub fn agents(database: &Path, now: Now, format: OutputFormat, out: &mut impl Wr
             about.backlog_batches.into(),
             about.backlog_bytes.into(),
             about.software.into(),
-            sources::shown(&about.sources).into(),
+            sources::shown(&about.sources, &agent.missing).into(),
             agent.retired.into(),
             agent.lost.into(),
             about.conflicts.into(),

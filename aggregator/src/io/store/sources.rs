@@ -35,14 +35,16 @@ pub(super) fn from_text(text: &str) -> Vec<SourceState> {
         .unwrap_or_default()
 }
 
-/// For people. Names are texts of somebody else: control characters do not reach a terminal.
-pub(in crate::io) fn shown(sources: &[SourceState]) -> String {
+/// For people, with the sources that are missing. Names are texts of somebody else: control characters do not reach a
+/// terminal.
+pub(in crate::io) fn shown(sources: &[SourceState], missing: &[String]) -> String {
     let one = |source: &SourceState| {
         let state = if source.is_connected { "connected" } else { "away" };
         let name = source.name.escape_debug();
         format!("{name} {state} since {}", time_text(source.since))
     };
-    let all: Vec<String> = sources.iter().map(one).collect();
+    let missing = { missing.iter() }.map(|name| format!("{} missing", name.escape_debug()));
+    let all: Vec<String> = sources.iter().map(one).chain(missing).collect();
     all.join(", ")
 }
 
@@ -61,10 +63,10 @@ mod tests {
         assert_eq!(from_text(&to_text(&sources)), sources);
         let since = time_text(Timestamp::clamped(1_800_000_000_000_000));
         assert_eq!(
-            shown(&sources),
-            format!("broker away since {since}, a\\u{{1b}}\\\"b connected since {since}")
+            shown(&sources, &["plant".into()]),
+            format!("broker away since {since}, a\\u{{1b}}\\\"b connected since {since}, plant missing")
         );
         assert_eq!((from_text(""), from_text("{")), (Vec::new(), Vec::new()));
-        assert_eq!(shown(&[]), "");
+        assert_eq!(shown(&[], &[]), "");
     }
 }

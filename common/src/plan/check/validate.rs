@@ -17,7 +17,9 @@ use crate::limits::{
 };
 use crate::number::decimal::Value;
 use crate::plan::pipeline::key_part;
-use crate::plan::{Aggregate, CounterRules, Field, FieldSource, NewKeys, Path, Plan, Query, TimeSource};
+use crate::plan::{
+    Aggregate, CounterRules, Field, FieldSource, NewKeys, Path, Plan, Query, TimeSource, is_source_name,
+};
 use crate::topic::is_name;
 
 /// The columns that every result table has; tags and values must not take their names.
@@ -88,6 +90,8 @@ pub enum Part {
     NewKeys,
     /// `memory`.
     Memory,
+    /// `source`.
+    Source,
 }
 
 /// What is wrong, and what to do about it.
@@ -199,8 +203,20 @@ impl Check<'_> {
                 "write \"256 KiB\", or leave it out: the query then takes what it needs",
             );
         }
+        self.source(query);
         self.columns(query);
         self.spans(query);
+    }
+
+    fn source(&mut self, query: &Query) {
+        let name = query.source.as_deref();
+        if let Some(name) = name.filter(|name| !is_source_name(name)) {
+            self.fault(
+                Part::Source,
+                format!("`{}` is not the name of a source", name.escape_debug()),
+                "write the `name` of a `[[source]]` of agents: 1 to 64 letters, digits, `_`, `-` and `.`",
+            );
+        }
     }
 
     fn new_keys(&mut self, query: &Query) {

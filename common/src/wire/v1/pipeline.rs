@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::language::{
     Compression, Expression, FieldSource, Format, KeyPart, NewKeys, Path, TimeSource, Topic,
 };
-use super::{Inexpressible, all, number, try_all};
+use super::{Inexpressible, absent, all, number, try_all};
 use crate::plan::{self as program, Components, PipelineId};
 use crate::time::Span;
 use crate::wire::{self, WireFault};
@@ -136,7 +136,9 @@ impl TryFrom<&program::Pipeline> for Pipeline {
             memory,
             watched,
             sketches,
+            source,
         } = pipeline;
+        absent(source.is_none(), "name of a source")?;
         Ok(Self {
             topic: topic.try_into()?,
             format: format.try_into()?,
@@ -183,6 +185,7 @@ impl TryFrom<Pipeline> for program::Pipeline {
             memory: pipeline.memory,
             watched: all(pipeline.watched),
             sketches: all(pipeline.sketches),
+            source: None,
         })
     }
 }

@@ -79,6 +79,7 @@ impl TryFrom<Query> for program::Query {
             dedupe: query.dedupe.map(Into::into),
             new_keys: query.new_keys.map(Into::into),
             memory: query.memory,
+            source: None,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Pipelines, alone (as the database keeps them) and as an agent's plan.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -123,6 +124,7 @@ pub(super) struct Pipeline {
     memory: Option<u64>,
     watched: Vec<KeyPart>,
     sketches: Vec<PipelineSketch>,
+    source: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -163,6 +165,7 @@ impl From<&program::Pipeline> for Pipeline {
             memory,
             watched,
             sketches,
+            source,
         } = pipeline;
         Self {
             topic: topic.into(),
@@ -183,6 +186,7 @@ impl From<&program::Pipeline> for Pipeline {
             memory: *memory,
             watched: all(watched),
             sketches: all(sketches),
+            source: source.clone(),
         }
     }
 }
@@ -210,6 +214,7 @@ impl TryFrom<Pipeline> for program::Pipeline {
             memory: pipeline.memory,
             watched: all(pipeline.watched),
             sketches: all(pipeline.sketches),
+            source: pipeline.source,
         })
     }
 }

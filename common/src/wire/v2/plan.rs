@@ -61,6 +61,7 @@ struct Query {
     dedupe: Option<Path>,
     new_keys: Option<NewKeys>,
     memory: Option<u64>,
+    source: Option<String>,
 }
 
 impl From<&program::Query> for Query {
@@ -87,6 +88,7 @@ impl From<&program::Query> for Query {
             dedupe,
             new_keys,
             memory,
+            source,
         } = query;
         Self {
             name: name.clone(),
@@ -110,6 +112,7 @@ impl From<&program::Query> for Query {
             dedupe: dedupe.as_ref().map(Into::into),
             new_keys: new_keys.map(Into::into),
             memory: *memory,
+            source: source.clone(),
         }
     }
 }
@@ -140,6 +143,7 @@ impl TryFrom<Query> for program::Query {
             dedupe: query.dedupe.map(Into::into),
             new_keys: query.new_keys.map(Into::into),
             memory: query.memory,
+            source: query.source,
         })
     }
 }

@@ -54,6 +54,7 @@ fn pipeline(topic: &str, filter: Option<Expression>) -> Pipeline {
         memory: None,
         watched: Vec::new(),
         sketches: Vec::new(),
+        source: None,
     }
 }
 
@@ -101,4 +102,33 @@ fn an_unsound_topic_is_refused() {
     assert_eq!(out[..5], [2, 0, 1, b'a', 0]);
     out[3] = b'#';
     assert_eq!(take_pipeline(&out), Err(WireFault::Invalid("topic")));
+}
+
+/// Agents of version 1 have one source without a name: a pipeline that names one is not for them.
+#[test]
+fn version_1_has_no_sources() {
+    let pipeline = Pipeline {
+        source: Some("plant".into()),
+        ..pipeline("s/{device}", None)
+    };
+    let fault = crate::wire::v1::emit_pipeline(&pipeline).map_err(|fault| alloc::format!("{fault}"));
+    assert_eq!(
+        fault.unwrap_err(),
+        "version 1 of the wire has no name of a source"
+    );
+    let bytes = crate::wire::emit_pipeline(&pipeline);
+    assert_eq!(crate::wire::parse_pipeline(&bytes).as_ref(), Ok(&pipeline));
+    let ids = [pipeline.source.clone(), Some("lab".into()), None].map(|source| {
+        let pipeline = Pipeline {
+            source,
+            ..pipeline.clone()
+        };
+        crate::wire::fingerprint(&pipeline, None, 0)
+    });
+    assert!(ids[0] != ids[1] && ids[0] != ids[2] && ids[1] != ids[2]);
+    let odd = Pipeline {
+        source: Some("a b".into()),
+        ..pipeline
+    };
+    assert!(crate::wire::parse_pipeline(&crate::wire::emit_pipeline(&odd)).is_err());
 }
