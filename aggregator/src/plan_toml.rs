@@ -477,6 +477,38 @@ retention = "30d"
         );
     }
 
+    /// With 3.1.1 nobody can tell a copy for the group from one for the agent alone.
+    #[test]
+    fn a_shared_topic_that_overlaps_another_is_warned_of() {
+        let two = |first: &str, second: &str| {
+            let query = |name: &str, lines: &str| {
+                let moved = format!("name = \"{name}\"\n{lines}");
+                GOOD.replacen(
+                    "name = \"room_climate\"\ntopic = \"sensors/{site}/{device}/env\"",
+                    &moved,
+                    1,
+                )
+            };
+            let text = query("a", first) + &query("b", second);
+            parse_within(&text, "p", None).unwrap().1
+        };
+        let shared = "topic = \"$share/g/sensors/{site}/{device}/env\"";
+        let plain = "topic = \"sensors/{site}/{device}/+\"";
+        assert_eq!(
+            two(shared, plain),
+            [
+                "p:3:9: agents that speak MQTT 3.1.1 (`protocol = 4`) cannot tell which messages come through \
+              `$share/g/sensors/+/+/env` and which through `sensors/+/+/+`, and count some of them twice; let such agents \
+              speak MQTT 5, or give the two queries topics without a message in common"
+            ]
+        );
+        assert!(two(shared, &plain.replace("/+\"", "/state\"")).is_empty());
+        assert!(two(shared, shared).is_empty(), "one subscription");
+        let of = |topic: &str, source: &str| format!("{topic}\nsource = \"{source}\"");
+        assert!(two(&of(shared, "a"), &of(plain, "b")).is_empty());
+        assert_eq!(two(&of(shared, "a"), plain).len(), 1);
+    }
+
     fn check(from: &str, to: &str, expected: &str) {
         assert!(GOOD.contains(from), "{from}");
         let errors = parse(&GOOD.replacen(from, to, 1), "plan.toml").unwrap_err();

@@ -3,3 +3,5 @@
 pub(super) mod validate;
 
 pub(super) mod cost;
+
+mod shared;

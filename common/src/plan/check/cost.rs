@@ -117,6 +117,7 @@ impl Plan {
             .filter_map(|pipeline| self.narrow_panes(&planned, pipeline))
             .chain(self.mixed_points())
             .chain(self.wide_windows(&planned))
+            .chain(super::shared::crossings(self))
             .collect()
     }
 
