@@ -31,6 +31,10 @@ mod reject_log;
 
 pub mod run;
 
+mod source_log;
+
+mod sources;
+
 pub mod tls;
 
 /// Random bits from the system.

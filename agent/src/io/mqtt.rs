@@ -20,11 +20,12 @@ mod pulse;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rumqttc::tokio_rustls::TlsConnector;
+use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant as TokioInstant, sleep, sleep_until};
 use tracing::{debug, info, warn};
@@ -33,7 +34,7 @@ use self::codec::{Client, Said};
 use self::connection::Connection;
 use self::handle::{Orders, Shared};
 use self::pulse::Pulse;
-use super::config::{Broker, Config};
+use super::config::{Config, Kind, Mqtt};
 use super::tls;
 use crate::source::{SourceEvent, SourceId};
 
@@ -65,6 +66,9 @@ const SHORT_LIVES: u32 = 2;
 /// A task is busy when its last group is less than so many gathering times old.
 const BUSY_GATHERS: u32 = 4;
 
+/// When the thread last slept for input to gather: one sleep serves all sources.
+pub type Rested = Arc<Mutex<Instant>>;
+
 /// A source's task, ready to be polled.
 pub type Subscription = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -77,36 +81,43 @@ pub fn subscribe(
     source: SourceId,
     wanted: watch::Receiver<bool>,
     told: mpsc::Sender<(SourceId, Told)>,
+    rested: Rested,
 ) -> Result<(Handle, Subscription)> {
-    let broker = config.broker.clone();
+    let configured = config
+        .sources
+        .get(source.index())
+        .context("a source that is not configured")?;
+    let Kind::Mqtt(broker) = &configured.kind;
     broker
         .address()
         .context("the broker's URL is not mqtt://host:port")?;
     let shared = Arc::new(Shared {
         orders: Mutex::default(),
         woken: Notify::new(),
-        version: codec::version(&broker),
+        version: codec::version(broker),
         at_least_once: broker.qos > 0,
     });
     let task = Task {
-        tls: connector(&broker)?,
-        login: login(&broker)?,
-        client_id: config.client_id(),
-        receive_maximum: config.receive_maximum(),
+        tls: connector(broker)?,
+        login: login(broker)?,
+        client_id: config.client_id(configured),
+        receive_maximum: config.receive_maximum(broker),
         payload_bytes_max: config.limits.payload.as_u64() as usize,
-        broker,
+        broker: broker.clone(),
+        name: configured.name.clone(),
         source,
         wanted,
         told,
         shared: Arc::clone(&shared),
         events: VecDeque::new(),
         handed_over: Instant::now(),
+        rested,
         short_lives: 0,
     };
     Ok((Handle { shared }, Box::pin(task.run())))
 }
 
-fn connector(broker: &Broker) -> Result<Option<TlsConnector>> {
+fn connector(broker: &Mqtt) -> Result<Option<TlsConnector>> {
     let (true, Some(ca)) = (broker.is_tls(), &broker.ca) else {
         return Ok(None);
     };
@@ -115,7 +126,7 @@ fn connector(broker: &Broker) -> Result<Option<TlsConnector>> {
     Ok(Some(Arc::new(config).into()))
 }
 
-fn login(broker: &Broker) -> Result<Option<(String, String)>> {
+fn login(broker: &Mqtt) -> Result<Option<(String, String)>> {
     let Some(username) = broker.username.clone() else {
         return Ok(None);
     };
@@ -156,14 +167,16 @@ impl From<String> for End {
 enum Woken {
     Written(Result<(), String>),
     Read(Result<(), String>),
-    CanTell,
+    CanTell(OwnedPermit<(SourceId, Told)>),
     Ordered,
     Closed,
     Beat,
 }
 
 struct Task {
-    broker: Broker,
+    broker: Mqtt,
+    /// The source's name, for the log.
+    name: String,
     tls: Option<TlsConnector>,
     login: Option<(String, String)>,
     client_id: String,
@@ -176,6 +189,7 @@ struct Task {
     /// What the machine does not know yet.
     events: VecDeque<SourceEvent>,
     handed_over: Instant,
+    rested: Rested,
     /// Connections in a row that a broker accepted and that were cut soon after.
     short_lives: u32,
 }
@@ -204,17 +218,18 @@ impl Task {
             if matches!(ended, End::Closed) || self.tell(event).await.is_err() {
                 return;
             }
-            let broker = &self.broker.url;
+            let Self { name, broker, .. } = &self;
+            let broker = &broker.url;
             let pause = match ended {
                 End::Lost(error) => {
-                    warn!(%broker, %error, retry_ms = retry.as_millis() as u64, "no connection to the broker");
+                    warn!(source = %name, %broker, %error, retry_ms = retry.as_millis() as u64, "no connection to the broker");
                     let pause = retry;
                     retry = (retry * 2).min(RETRY_MAX);
                     pause
                 }
                 // Nothing is wrong with the broker, so there is nothing to be patient with.
                 End::Asked => {
-                    debug!(%broker, "connecting again, to have repeated what was left to the broker");
+                    debug!(source = %name, %broker, "connecting again, to have repeated what was left to the broker");
                     RETRY_MIN
                 }
                 _ => continue,
@@ -263,7 +278,7 @@ impl Task {
                 if let Some(seconds) = keep_alive.filter(|seconds| *seconds > 0) {
                     self.broker.keep_alive = Duration::from_secs(seconds.into());
                 }
-                info!(broker = %self.broker.url, resumed, "connected to the broker");
+                info!(source = %self.name, broker = %self.broker.url, resumed, "connected to the broker");
                 self.events.clear();
                 self.events
                     .push_back(SourceEvent::Connected { resumed, identifies });
@@ -320,7 +335,7 @@ impl Task {
             biased;
             written = writing.write(), if !is_written => Woken::Written(written),
             read = reading.read(), if may_read => Woken::Read(read),
-            permit = self.told.reserve(), if has_news => if permit.is_ok() { Woken::CanTell } else { Woken::Closed },
+            permit = self.told.clone().reserve_owned(), if has_news => permit.map_or(Woken::Closed, Woken::CanTell),
             () = self.shared.woken.notified() => Woken::Ordered,
             () = self.told.closed(), if is_written => Woken::Closed,
             changed = self.wanted.changed() => if changed.is_ok() { Woken::Ordered } else { Woken::Closed },
@@ -332,12 +347,10 @@ impl Task {
                 read.map_err(End::Cut)?;
                 pulse.heard = TokioInstant::now();
             }
-            Woken::CanTell => {
+            Woken::CanTell(permit) => {
                 if let Some(told) = self.next_told(connection) {
-                    // Nothing runs between the look for room and this.
                     let is_group = matches!(told, Told::Messages(_));
-                    let sent = self.told.try_send((self.source, told));
-                    sent.map_err(|_| End::Closed)?;
+                    permit.send((self.source, told));
                     if is_group {
                         self.rest().await;
                     }
@@ -382,10 +395,10 @@ impl Task {
         match said {
             Said::Subscribed { packet, refused } => {
                 for (place, why) in &refused {
-                    warn!(broker = %self.broker.url, place, why, "the broker refused a subscription");
+                    warn!(source = %self.name, broker = %self.broker.url, place, why, "the broker refused a subscription");
                 }
                 if pulse.answered() {
-                    debug!("subscribed");
+                    debug!(source = %self.name, "subscribed");
                 }
                 let refused = refused.into_iter().map(|(place, _)| place).collect();
                 self.events.push_back(SourceEvent::Subscribed { packet, refused });
@@ -413,8 +426,11 @@ impl Task {
         let is_busy = self.handed_over.elapsed() < gather * BUSY_GATHERS;
         self.handed_over = Instant::now();
         tokio::task::yield_now().await;
-        if is_busy {
+        let mut rested = self.rested.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another source's task may have slept since this one handed over.
+        if is_busy && *rested <= self.handed_over {
             std::thread::sleep(gather);
+            *rested = Instant::now();
         }
     }
 

@@ -8,7 +8,7 @@ use catchment_common::metrics::Counter;
 use catchment_common::time::Now;
 use catchment_common::wire::AgentPlan;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
@@ -21,11 +21,13 @@ use super::disk::{DiskEvent, Storage};
 use super::disk_log::DiskLog;
 use super::hand_in::hand_in;
 use super::loss_log::LossLog;
-use super::mqtt::{self, Group, Handle, Told};
+use super::mqtt::{self, Group, Told};
 use super::plan_file::PlanFile;
 use super::quic::{self, Connector, Link, LinkEvent};
 use super::random;
 use super::reject_log::RejectLog;
+use super::source_log::SourceLog;
+use super::sources::Sources;
 use crate::agent::{Agent, Outcome};
 use crate::log::disk::{Job, MemoryDisk};
 use crate::source::SourceId;
@@ -77,17 +79,8 @@ pub async fn run(config: Config) -> Result<()> {
     let connector = Connector::new(&config)?;
     let loss_log = LossLog::new(&agent);
     let (told, events) = mpsc::channel(mqtt::EVENTS_MAX);
-    let (mut sources, mut tasks) = (Vec::new(), JoinSet::new());
-    for id in agent.sources() {
-        let wanted = watch::Sender::new(agent.wants_source(id));
-        let (handle, task) = mqtt::subscribe(&config, id, wanted.subscribe(), told.clone())?;
-        sources.push(Source {
-            handle,
-            wanted,
-            connection: 0,
-        });
-        tasks.spawn(task);
-    }
+    let mut tasks = JoinSet::new();
+    let sources = Sources::start(&config, &agent, &told, &mut tasks)?;
     drop(told);
     let mut shell = Shell {
         agent,
@@ -105,7 +98,9 @@ pub async fn run(config: Config) -> Result<()> {
         disk_log: DiskLog::default(),
         loss_log,
         watch,
+        source_log: SourceLog::default(),
     };
+    shell.source_log.look(&shell.agent);
     let ended = shell.run(events, &mut tasks).await;
     // What was acknowledged is still on its way to the brokers.
     let _ = tokio::time::timeout(SOURCES_WAIT, async { while tasks.join_next().await.is_some() {} }).await;
@@ -136,7 +131,7 @@ struct Shell {
     plan_file: PlanFile,
     storage: Storage,
     disk: Option<DiskThread>,
-    sources: Vec<Source>,
+    sources: Sources,
     /// The last group from a source, if there are messages in it that were not handed in yet.
     arrivals: Option<Arrivals>,
     link: Option<Link>,
@@ -146,15 +141,7 @@ struct Shell {
     disk_log: DiskLog,
     loss_log: LossLog,
     watch: ClockWatch,
-}
-
-/// One source of the agent's.
-struct Source {
-    handle: Handle,
-    /// Whether there is anything to be connected for.
-    wanted: watch::Sender<bool>,
-    /// The connection that packets came on.
-    connection: u64,
+    source_log: SourceLog,
 }
 
 /// Messages of a source that wait for the machine.
@@ -222,7 +209,7 @@ impl Shell {
     fn handle_source(&mut self, source: SourceId, told: Told) {
         match told {
             Told::Happened { connection, event } => {
-                self.sources[source.index()].connection = connection;
+                self.sources.handle_connection(source, connection);
                 self.agent.handle_source(self.clock.now(), source, event);
             }
             Told::Messages(group) => {
@@ -355,6 +342,7 @@ impl Shell {
             pipelines = pipelines.len(),
             "running the aggregator's plan"
         );
+        self.source_log.look(&self.agent);
         if let Err(error) = self.plan_file.save(&kept) {
             warn!(%error, "cannot keep the plan on disk; after a restart without a link there is none");
         }
@@ -409,37 +397,12 @@ impl Shell {
             }
         }
         self.loss_log.look(&self.agent);
-        self.drain_sources();
-    }
-
-    /// Tells the sources what is settled, and asks them for what is wanted.
-    fn drain_sources(&mut self) {
-        while let Some((source, settled)) = self.agent.poll_settled() {
-            let Source {
-                handle, connection, ..
-            } = &self.sources[source.index()];
-            handle.settle(*connection, settled);
-        }
-        for source in self.agent.sources() {
-            let Source {
-                handle,
-                wanted,
-                connection,
-            } = &self.sources[source.index()];
-            while let Some(request) = self.agent.poll_source(source) {
-                handle.request(*connection, request);
-            }
-            handle.flush();
-            let wants = self.agent.wants_source(source);
-            wanted.send_if_modified(|wanted| std::mem::replace(wanted, wants) != wants);
-        }
+        self.sources.drain(&mut self.agent);
     }
 
     /// Closes all panes, makes everything durable and gives the aggregator a moment to take it.
     async fn shut_down(&mut self, mut told: mpsc::Receiver<(SourceId, Told)>) -> Result<()> {
-        for source in &self.sources {
-            source.handle.stop();
-        }
+        self.sources.stop();
         loop {
             while self.arrivals.is_some() {
                 self.hand_in(|_| false);

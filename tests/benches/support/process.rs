@@ -185,7 +185,7 @@ impl Site {
             self.identity("gw-1")?;
         }
         let config = format!(
-            "name = \"gw-1\"\nstate = \"state\"\n[broker]\nurl = \"mqtt://{broker}\"\nqos = {qos}\n[aggregator]\n\
+            "name = \"gw-1\"\nstate = \"state\"\n[[source]]\ntype = \"mqtt\"\nname = \"plant\"\nurl = \"mqtt://{broker}\"\nqos = {qos}\n[aggregator]\n\
              address = \"{}\"\n[tls]\nca = \"pki/ca.pem\"\ncertificate = \"pki/gw-1.pem\"\nkey = \"pki/gw-1.key\"\n\
              {tables}",
             self.address

@@ -46,8 +46,8 @@ fn a_good_agent_configuration_is_shown_in_full_and_can_be_used_again() {
     let (good, shown) = check(&world, "catchment-agent", &arguments, "agent.toml", AGENT);
     assert!(good, "{shown}");
     for line in [
-        "broker.protocol = 5",
-        "broker.client_id = \"catchment-gw-1\"",
+        "protocol = 5",
+        "client_id = \"catchment-gw-1\"",
         "limits.payload = \"64.0 KiB\"",
     ] {
         assert!(shown.contains(line), "{line} is not in\n{shown}");
@@ -58,6 +58,50 @@ fn a_good_agent_configuration_is_shown_in_full_and_can_be_used_again() {
     let secret = AGENT.replace("qos = 1", "username = \"u\"\npassword = \"correct horse\"");
     let (good, shown) = check(&world, "catchment-agent", &arguments, "agent.toml", &secret);
     assert!(good && !shown.contains("horse"), "{shown}");
+}
+
+/// A fault of the second of two sources is shown at its line, whatever the other one has under the same key.
+#[test]
+fn a_fault_of_a_source_is_shown_in_that_source() {
+    let world = World::new();
+    let two = AGENT.replace(
+        "[broker]\n",
+        "[[source]]\ntype = \"mqtt\"\nname = \"lab\"\nurl = \"mqtt://lab\"\nqos = 0\n\
+         [[source]]\ntype = \"mqtt\"\nname = \"plant\"\n",
+    );
+    let check = |contents: &str| {
+        check(
+            &world,
+            "catchment-agent",
+            &["check", "--config"],
+            "agent.toml",
+            contents,
+        )
+    };
+    let (good, shown) = check(&two);
+    assert!(good && shown.matches("\n[[source]]\n").count() == 2, "{shown}");
+    for (from, to, expected) in [
+        ("qos = 1", "qos = 2", "agent.toml:12:1: qos: must be 0 or 1"),
+        (
+            "\"plant\"",
+            "\"lab\"",
+            "agent.toml:10:1: name: there are two sources `lab`",
+        ),
+        (
+            "type = \"mqtt\"\nname = \"plant\"",
+            "type = \"http\"\nname = \"plant\"",
+            "agent.toml:9:1: type: there is no type `http` of sources; known are `mqtt`",
+        ),
+        (
+            "[aggregator]",
+            "[broker]\nurl = \"mqtt://x\"\n[aggregator]",
+            "agent.toml:14:2: broker: ",
+        ),
+    ] {
+        assert!(two.contains(from), "{from}");
+        let (good, said) = check(&two.replace(from, to));
+        assert!(!good && said.contains(expected), "{expected} is not in\n{said}");
+    }
 }
 
 #[test]

@@ -22,6 +22,8 @@ mod restarts;
 
 mod series;
 
+mod sources;
+
 mod store;
 
 mod upgrade;

@@ -107,7 +107,7 @@ fn a_fleet_of_version_1_goes_on_with_what_it_holds() {
     let plan = copy_fleet(&world);
     let broker = Broker::mosquitto(&world, "broker");
     let aggregator = Aggregator::start(&world, &plan);
-    let config = AgentConfig::new("gw-1", &broker.url(), &aggregator);
+    let config = AgentConfig::new("gw-1", &broker.url(), &aggregator).of_before();
     let mut agent = config.start_subscribed(&world);
 
     // What the fleet of then had taken arrives, whole.

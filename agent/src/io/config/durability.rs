@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Config, duration};
+use super::{Config, Mqtt, duration};
 use crate::source::mqtt::in_flight;
 
 /// What survives the process.
@@ -44,22 +44,22 @@ impl Default for Durability {
 
 /// Most QoS 1 messages that brokers send ahead with MQTT 3.1.1, where it is theirs to say: far above any default.
 const WINDOW_OF_3_1_1: usize = 1_024;
-/// A broker is told to send ahead at most this part of the messages that can be remembered beside the journal, because
+/// A broker is told to send ahead at most this part of the messages that can be remembered of it beside the journal, because
 /// not every broker keeps to it: Mosquitto 2.0 was seen with four times as many.
 const SHARE_UNDER_WAY: usize = 8;
 
 impl Config {
-    /// How many messages the broker is told to send ahead of their acknowledgements.
-    pub(in crate::io) fn receive_maximum(&self) -> u16 {
-        let remembered = in_flight::room(self.journal_bytes());
+    /// How many messages a broker is told to send ahead of their acknowledgements.
+    pub(in crate::io) fn receive_maximum(&self, mqtt: &Mqtt) -> u16 {
+        let remembered = in_flight::share(self.journal_bytes(), self.sources.len());
         let most = u16::try_from(remembered / SHARE_UNDER_WAY).unwrap_or(u16::MAX);
-        self.broker.receive_maximum.min(most)
+        mqtt.receive_maximum.min(most.max(1))
     }
 
     /// How many messages a broker sends ahead.
-    pub(super) fn redelivery_window(&self) -> usize {
-        match self.broker.protocol {
-            5 => usize::from(self.receive_maximum()),
+    pub(super) fn redelivery_window(&self, mqtt: &Mqtt) -> usize {
+        match mqtt.protocol {
+            5 => usize::from(self.receive_maximum(mqtt)),
             _ => WINDOW_OF_3_1_1,
         }
     }

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::{QoS, v5};
 
-use crate::io::config::Broker;
+use crate::io::config::Mqtt;
 use crate::source::mqtt::packets::Version;
 use crate::source::mqtt::subscriptions::Subscription;
 
@@ -53,7 +53,7 @@ pub(super) struct Client<'c> {
 const BYTES_MAX: usize = 1 << 20;
 
 /// The version that a broker is spoken to in.
-pub(super) fn version(broker: &Broker) -> Version {
+pub(super) fn version(broker: &Mqtt) -> Version {
     if broker.protocol == 5 {
         Version::Five
     } else {
@@ -62,7 +62,7 @@ pub(super) fn version(broker: &Broker) -> Version {
 }
 
 /// A CONNECT to the session that is there, or to a new one that outlives the connection.
-pub(super) fn connect(broker: &Broker, client: &Client<'_>, out: &mut BytesMut) -> Result<(), String> {
+pub(super) fn connect(broker: &Mqtt, client: &Client<'_>, out: &mut BytesMut) -> Result<(), String> {
     let keep_alive = u16::try_from(broker.keep_alive.as_secs()).unwrap_or(u16::MAX);
     let id = client.id.to_owned();
     match version(broker) {

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::codec::{self, Client, Said};
-use crate::io::config::Broker;
+use crate::io::config::Mqtt;
 use crate::source::mqtt::packets::{self, Publish, Scan, Version};
 use crate::source::{Delivery, Payload};
 
@@ -99,7 +99,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, and gives the broker's answer. The error is for the log.
     pub(super) async fn open(
-        broker: &Broker,
+        broker: &Mqtt,
         tls: Option<&TlsConnector>,
         client: &Client<'_>,
         payload_bytes_max: usize,
@@ -113,7 +113,7 @@ impl Connection {
     }
 
     async fn connect(
-        broker: &Broker,
+        broker: &Mqtt,
         tls: Option<&TlsConnector>,
         client: &Client<'_>,
         payload_bytes_max: usize,

@@ -97,7 +97,7 @@ impl Folder {
     ) -> Result<(), DemoFault> {
         let name = agent_name(site);
         let text = format!(
-            "name = \"{name}\"\nstate = \"{name}\"\n\n[broker]\nurl = \"{broker}\"\n\n[aggregator]\naddress = \
+            "name = \"{name}\"\nstate = \"{name}\"\n\n[[source]]\ntype = \"mqtt\"\nname = \"plant\"\nurl = \"{broker}\"\n\n[aggregator]\naddress = \
              \"{aggregator}\"\n\n[tls]\nca = \"pki/ca.pem\"\ncertificate = \"pki/{name}.pem\"\nkey = \
              \"pki/{name}.key\"\n"
         );
