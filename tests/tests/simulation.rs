@@ -1,11 +1,10 @@
 //! The whole system under simulated fire. A failing seed is replayed, shrunk and shown by
 //! `cargo run --release -p catchment-tests --bin simulate -- --start SEED --seeds 1`, with `--drawn` for a drawn one.
 
-use catchment_tests::sim::case::{
-    COUNTS_FROM, Case, Fault, KINDS_FROM, PARTED_FROM, Publish, SECOND, START_US,
-};
-use catchment_tests::sim::habits::{BROKERS_FROM, Copies, Habits};
-use catchment_tests::sim::{self, Figures, plans::Variant};
+use catchment_tests::sim::case::{Case, Fault, KINDS_FROM, PARTED_FROM, Publish, SECOND, START_US};
+use catchment_tests::sim::habits::{BROKERS_FROM, Copies, Habits, SOURCES_FROM};
+use catchment_tests::sim::plans::{COUNTS_FROM, Variant};
+use catchment_tests::sim::{self, Figures};
 
 fn run(seed: u64) -> Figures {
     match sim::run(&Case::new(seed)) {
@@ -92,6 +91,26 @@ fn seeds_30000_to_30074_end_with_the_truth() {
 #[test]
 fn seeds_40000_to_40074_end_with_the_truth() {
     sweep(BROKERS_FROM, BROKERS_FROM + 75);
+}
+
+/// Gateways with two brokers each, which have habits too and are away at times, and devices at one or the other.
+#[test]
+fn seeds_60000_to_60074_with_two_sources_end_with_the_truth() {
+    sweep(SOURCES_FROM, SOURCES_FROM + 75);
+}
+
+/// Plans and streams drawn at random, with devices behind two brokers of each gateway.
+#[test]
+fn drawn_seeds_1000_to_1099_with_two_sources_equal_the_oracle() {
+    for seed in 1_000..1_100 {
+        let case = Case {
+            sources: 2,
+            ..Case::drawn(seed)
+        };
+        if let Err(fault) = sim::run(&case) {
+            panic!("drawn seed {seed} with two sources: {fault}");
+        }
+    }
 }
 
 /// Readings of one device, one in a second.

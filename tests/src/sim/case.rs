@@ -21,6 +21,8 @@ pub struct Case {
     pub seed: u64,
     /// Gateways.
     pub gateways: usize,
+    /// Brokers that each gateway reads from, 1 or 2.
+    pub sources: usize,
     /// Budget of open panes.
     pub memory_bytes: usize,
     /// Budget of the journal.
@@ -174,9 +176,6 @@ pub const PARTED_FROM: u64 = 10_000;
 /// Seeds from here on have other kinds of windows.
 pub const KINDS_FROM: u64 = 20_000;
 
-/// Seeds from here on have count windows.
-pub const COUNTS_FROM: u64 = 30_000;
-
 impl Case {
     /// The case of a seed.
     pub fn new(seed: u64) -> Self {
@@ -203,6 +202,7 @@ impl Case {
         let mut case = Self {
             seed,
             gateways,
+            sources: habits::sources(seed),
             memory_bytes: if small { 64 << 10 } else { 256 << 10 },
             journal_bytes: if small || dice.below(2) == 0 {
                 256 << 10
@@ -245,12 +245,12 @@ impl Case {
         }
         if habits::are_drawn(seed) {
             case.draw_habits(&mut Dice::new(seed, 5));
-        } else if seed >= COUNTS_FROM {
+        } else if seed >= plans::COUNTS_FROM {
             case.count_readings();
         } else if seed >= KINDS_FROM {
             case.mix_kinds();
         }
-        if seed >= COUNTS_FROM {
+        if seed >= plans::COUNTS_FROM {
             case.boot_behind(&mut Dice::new(seed, 15));
         }
         case

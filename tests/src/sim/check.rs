@@ -20,7 +20,7 @@ use catchment_firmware_sim::oracle::window::Contents;
 
 use super::case::START_US;
 use super::centre::catalog;
-use super::gateway::SOURCE_NAME;
+use super::gateway::SOURCE_NAMES;
 use super::rows::{differences, key_text, seconds, show};
 use super::world::{Read, World};
 
@@ -55,12 +55,12 @@ impl World<'_> {
     /// When all is quiet, every gateway is subscribed to what its plan wants.
     fn check_subscriptions(&self) -> Result<(), String> {
         for gateway in &self.gateways {
-            let wanted = gateway
-                .agent
-                .iter()
-                .flat_map(|agent| agent.intake().filters(SOURCE_NAME));
-            if let Some(filter) = { wanted }.find(|filter| !gateway.broker.has(filter)) {
-                return Err(format!("{} is not subscribed to {filter}", gateway.name()));
+            let Some(agent) = &gateway.agent else { continue };
+            for (side, name) in gateway.sides.iter().zip(SOURCE_NAMES) {
+                let wanted = agent.intake().filters(name);
+                if let Some(filter) = wanted.iter().find(|filter| !side.broker.has(filter)) {
+                    return Err(format!("{} is not subscribed to {filter}", gateway.name()));
+                }
             }
         }
         Ok(())

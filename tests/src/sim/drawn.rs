@@ -51,6 +51,7 @@ impl Case {
             seed,
             behind: 0,
             gateways: 1 + dice.below(3) as usize,
+            sources: 1,
             memory_bytes: pick(&mut dice, &[4 << 10, 16 << 10, 256 << 10]),
             journal_bytes: 1 << 20,
             spool_bytes: 16 << 20,

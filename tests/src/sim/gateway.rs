@@ -10,7 +10,7 @@ use catchment_agent::log::disk::Job;
 use catchment_agent::log::spool::Lane;
 use catchment_agent::metrics::AGENT;
 use catchment_agent::settings::{ClockUnset, Settings};
-use catchment_agent::source::{SourceId, SourceSettings};
+use catchment_agent::source::SourceSettings;
 use catchment_common::metrics::Counter;
 use catchment_common::plan::PipelineId;
 use catchment_common::time::{Now, Span, Timestamp};
@@ -22,16 +22,24 @@ use super::disk::SimDisk;
 use super::link::Link;
 use super::world::{Event, World};
 
-/// A gateway's broker, its only source.
-const SOURCE: SourceId = SourceId(0);
-/// Its name.
-pub(super) const SOURCE_NAME: &str = "broker";
+/// What a gateway's sources are called.
+pub(super) const SOURCE_NAMES: [&str; 2] = ["broker", "second"];
+
+/// One source of a gateway: a broker, and what the rim keeps of the session with it.
+pub(super) struct Side {
+    pub(super) broker: Broker,
+    /// Arrivals from the broker that wait because the agent is backed up.
+    held_arrivals: usize,
+    /// The broker's connection that the agent knows of.
+    connection: u32,
+    forget_session: bool,
+}
 
 /// One gateway.
 pub(super) struct Gateway {
     pub(super) agent: Option<Agent>,
     pub(super) disk: SimDisk,
-    pub(super) broker: Broker,
+    pub(super) sides: Vec<Side>,
     pub(super) link: Option<u64>,
     /// The crash that waits for so many disk steps, whether the power fails, and how long it takes.
     pub(super) doom: Option<(u32, bool, u64)>,
@@ -46,21 +54,26 @@ pub(super) struct Gateway {
     /// The job under way and its next step.
     job: Option<(Job, usize)>,
     wake: u64,
-    /// Arrivals from the broker that wait because the agent is backed up.
-    held_arrivals: usize,
-    /// The broker's connection that the agent knows of.
-    connection: u32,
-    forget_session: bool,
-    /// The watermarks when the connection to the broker was lost.
+    /// The watermarks when the last connection to a broker was lost.
     frozen: Option<Vec<(PipelineId, Timestamp)>>,
 }
 
 impl Gateway {
     pub(super) fn new(index: usize, case: &Case, plan: KeptPlan) -> Self {
-        let mut broker = Broker::new(case.window * case.windows, case.habits);
+        let side = |_| {
+            let mut broker = Broker::new(case.window * case.windows, case.habits);
+            if let Some(earlier) = case.earlier {
+                broker.remember(earlier.filters());
+            }
+            Side {
+                broker,
+                held_arrivals: 0,
+                connection: 0,
+                forget_session: false,
+            }
+        };
         let mut plan_file = plan;
-        if let Some(earlier) = case.earlier {
-            broker.remember(earlier.filters());
+        if case.earlier.is_some() {
             plan_file.plan = AgentPlan::default();
         }
         let settings = Settings {
@@ -78,16 +91,18 @@ impl Gateway {
                 ClockUnset::Take
             },
             clock_known: case.behind == 0,
-            sources: vec![SourceSettings {
-                name: SOURCE_NAME.into(),
-                session: 0,
-                redelivery_window: case.window,
-            }],
+            sources: { SOURCE_NAMES[..case.sources].iter().zip(0..) }
+                .map(|(name, session)| SourceSettings {
+                    name: (*name).into(),
+                    session,
+                    redelivery_window: case.window,
+                })
+                .collect(),
         };
         Self {
             agent: None,
             disk: SimDisk::default(),
-            broker,
+            sides: (0..case.sources).map(side).collect(),
             link: None,
             doom: None,
             cut_until: 0,
@@ -100,10 +115,17 @@ impl Gateway {
             boot: 0,
             job: None,
             wake: u64::MAX,
-            held_arrivals: 0,
-            connection: 0,
-            forget_session: false,
             frozen: None,
+        }
+    }
+
+    /// Brokers that a plan's filters are given to from outside have those that their source is read for.
+    fn set_filters(&mut self) {
+        let Some(agent) = &self.agent else { return };
+        for (side, name) in self.sides.iter_mut().zip(SOURCE_NAMES) {
+            if !side.broker.habits.subscribes {
+                side.broker.set_filters(agent.intake().filters(name));
+            }
         }
     }
 
@@ -122,7 +144,7 @@ impl Gateway {
         let Some(agent) = &self.agent else {
             return Some(format!("{name} is down"));
         };
-        if !self.broker.is_empty() {
+        if self.sides.iter().any(|side| !side.broker.is_empty()) {
             Some(format!("{name}'s broker waits for acknowledgements"))
         } else if !agent.is_durable() {
             Some(format!("{name} has something that is not durable"))
@@ -160,15 +182,15 @@ impl World<'_> {
             &gateway.disk,
         );
         let (agent, started) = started.expect("a simulated disk can be listed");
-        if !gateway.broker.habits.subscribes {
-            gateway.broker.set_filters(agent.intake().filters(SOURCE_NAME));
-        }
         gateway.agent = Some(agent);
+        gateway.set_filters();
         gateway.wake = u64::MAX;
         gateway.job = None;
-        gateway.freeze();
+        gateway.freeze(true);
         self.log(|| format!("gw-{index} starts: {started:?}"));
-        self.soon(500_000, Event::BrokerTry(index));
+        for source in 0..self.case.sources {
+            self.soon(500_000, Event::BrokerTry(index, source));
+        }
         self.drain_gateway(index);
     }
 
@@ -184,9 +206,12 @@ impl World<'_> {
             gateway.disk.kill();
         }
         gateway.job = None;
-        gateway.held_arrivals = 0;
-        gateway.broker.cut(&mut self.dice);
-        gateway.broker.down.clear();
+        for side in &mut gateway.sides {
+            side.held_arrivals = 0;
+            side.connection = 0;
+            side.broker.cut(&mut self.dice);
+            side.broker.down.clear();
+        }
         let link = gateway.link.take();
         self.log(|| format!("gw-{index} crashes, power lost: {power}"));
         if let Some(link) = link {
@@ -295,14 +320,17 @@ impl World<'_> {
         let life = gateway.life;
         let Some(agent) = &mut gateway.agent else { return };
         if let Some(kept) = agent.poll_plan() {
-            if !gateway.broker.habits.subscribes {
-                gateway.broker.set_filters(agent.intake().filters(SOURCE_NAME));
-            }
             gateway.plan_file = kept;
+            gateway.set_filters();
         }
-        if gateway.held_arrivals > 0 && !agent.is_backed_up() {
-            let held = std::mem::take(&mut gateway.held_arrivals);
-            self.come_down(index, held);
+        for source in 0..self.case.sources {
+            let gateway = &mut self.gateways[index];
+            let Some(agent) = &gateway.agent else { return };
+            let held = &mut gateway.sides[source].held_arrivals;
+            if *held > 0 && !agent.is_backed_up() {
+                let held = std::mem::take(held);
+                self.come_down(index, source, held);
+            }
         }
         let gateway = &mut self.gateways[index];
         let Some(agent) = &mut gateway.agent else { return };

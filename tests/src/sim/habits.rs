@@ -57,6 +57,17 @@ const KIND_FROM: u64 = 100_000;
 /// The seeds that sweeps begin with are drawn from the clock, in milliseconds. Those of before keep their meaning.
 const CLOCK_FROM: u64 = 1_795_850_000_000;
 
+/// Of the seeds before `KIND_FROM`, those from here to `SOURCES_END` have two brokers for each gateway.
+pub const SOURCES_FROM: u64 = 60_000;
+const SOURCES_END: u64 = 70_000;
+
+/// How many brokers a seed's gateways read from.
+pub fn sources(seed: u64) -> usize {
+    let has_two =
+        (SOURCES_FROM..SOURCES_END).contains(&seed) || (seed >= CLOCK_FROM && seed.is_multiple_of(3));
+    1 + usize::from(has_two)
+}
+
 /// Whether a seed's brokers have habits.
 pub(super) fn are_drawn(seed: u64) -> bool {
     (BROKERS_FROM..KIND_FROM).contains(&seed) || (seed >= CLOCK_FROM && seed % 2 == 1)

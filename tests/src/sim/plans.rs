@@ -5,6 +5,9 @@ use catchment_common::plan::Query;
 use catchment_common::topic::filter::Filter;
 use catchment_firmware_sim::dice::Dice;
 
+/// Seeds from here on have count windows.
+pub const COUNTS_FROM: u64 = 30_000;
+
 /// A plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Variant {

@@ -20,12 +20,12 @@ use super::link::Link;
 pub(super) enum Event {
     /// A device publishes.
     Publish(usize),
-    /// Something from its broker reaches a gateway.
-    FromBroker(usize, u32),
+    /// Something from one of its brokers reaches a gateway.
+    FromBroker(usize, usize, u32),
     /// An acknowledgement reaches the broker.
-    ToBroker(usize),
+    ToBroker(usize, usize),
     /// A gateway tries to connect to its broker.
-    BrokerTry(usize),
+    BrokerTry(usize, usize),
     /// A gateway's disk takes a step.
     DiskStep(usize, u32),
     /// A gateway's machine wants to be asked.
@@ -255,9 +255,9 @@ impl<'c> World<'c> {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Publish(index) => self.handle_publish(index),
-            Event::FromBroker(gateway, life) => self.handle_from_broker(gateway, life),
-            Event::ToBroker(gateway) => self.handle_to_broker(gateway),
-            Event::BrokerTry(gateway) => self.handle_broker_try(gateway),
+            Event::FromBroker(gateway, source, life) => self.handle_from_broker(gateway, source, life),
+            Event::ToBroker(gateway, source) => self.handle_to_broker(gateway, source),
+            Event::BrokerTry(gateway, source) => self.handle_broker_try(gateway, source),
             Event::DiskStep(gateway, life) => self.handle_disk_step(gateway, life),
             Event::Wake(gateway, life) => self.handle_wake(gateway, life),
             Event::LinkMade(gateway, life) => self.handle_link_made(gateway, life),
@@ -316,7 +316,7 @@ impl<'c> World<'c> {
                 gateway,
                 forget,
                 down,
-            } => self.cut_broker(gateway, forget, down),
+            } => self.cut_a_broker(gateway, forget, down),
             Fault::Full { gateway, room, down } => {
                 let disk = &mut self.gateways[gateway].disk;
                 disk.capacity = Some(disk.bytes() + room);
@@ -341,7 +341,9 @@ impl<'c> World<'c> {
         for gateway in &mut self.gateways {
             gateway.doom = None;
             gateway.cut_until = self.now;
-            gateway.broker.closed_until = self.now;
+            for side in &mut gateway.sides {
+                side.broker.closed_until = self.now;
+            }
             gateway.disk.kill();
             gateway.offset_us = 0;
             gateway.asleep_until = self.now;

@@ -3,7 +3,7 @@
 use catchment_agent::source::{Settled, SourceEvent, SourceRequest};
 use catchment_common::time::Now;
 
-use super::{SOURCE, show};
+use super::show;
 use crate::sim::broker::ToBroker;
 use crate::sim::world::{Event, World};
 
@@ -90,34 +90,38 @@ impl World<'_> {
         }
         let gateway = &mut self.gateways[index];
         let Some(agent) = &mut gateway.agent else { return };
-        let connection = gateway.connection;
-        let (mut sent, mut reconnect) = (0, false);
-        while let Some((_, Settled::Packet(id))) = agent.poll_settled() {
+        let mut sent = vec![0; gateway.sides.len()];
+        while let Some((source, Settled::Packet(id))) = agent.poll_settled() {
+            let side = &mut gateway.sides[source.index()];
             let answer = ToBroker::Acknowledgement(id);
-            gateway.broker.up.push_back((connection, answer));
-            sent += 1;
+            side.broker.up.push_back((side.connection, answer));
+            sent[source.index()] += 1;
         }
-        while let Some(request) = agent.poll_source(SOURCE) {
-            match request {
-                SourceRequest::Reconnect => reconnect = true,
-                SourceRequest::Subscribe { packet, .. } if !gateway.broker.habits.subscribes => {
-                    let refused = Vec::new();
-                    agent.handle_source(now, SOURCE, SourceEvent::Subscribed { packet, refused });
-                }
-                request => {
-                    gateway
-                        .broker
-                        .up
-                        .push_back((connection, ToBroker::Request(request)));
-                    sent += 1;
+        let mut reconnect = Vec::new();
+        for source in agent.sources() {
+            let side = &mut gateway.sides[source.index()];
+            while let Some(request) = agent.poll_source(source) {
+                match request {
+                    SourceRequest::Reconnect => reconnect.push(source.index()),
+                    SourceRequest::Subscribe { packet, .. } if !side.broker.habits.subscribes => {
+                        let refused = Vec::new();
+                        agent.handle_source(now, source, SourceEvent::Subscribed { packet, refused });
+                    }
+                    request => {
+                        let request = ToBroker::Request(request);
+                        side.broker.up.push_back((side.connection, request));
+                        sent[source.index()] += 1;
+                    }
                 }
             }
         }
-        for _ in 0..sent {
-            self.soon(self.case.habits.lag_us, Event::ToBroker(index));
+        for (source, sent) in sent.into_iter().enumerate() {
+            for _ in 0..sent {
+                self.soon(self.case.habits.lag_us, Event::ToBroker(index, source));
+            }
         }
-        if reconnect {
-            self.cut_broker(index, false, 0);
+        for source in reconnect {
+            self.cut_broker(index, source, false, 0);
         }
     }
 }

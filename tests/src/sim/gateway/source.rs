@@ -1,22 +1,28 @@
-//! A gateway and its broker: what comes from it and what goes to it.
+//! A gateway and its brokers: what comes from them and what goes to them.
 
 use catchment_agent::agent::Agent;
 use catchment_agent::metrics::AGENT;
-use catchment_agent::source::{Arrival, Delivery, Payload, SourceEvent};
+use catchment_agent::source::{Arrival, Delivery, Payload, SourceEvent, SourceId};
 use catchment_common::metrics::Counter;
 use catchment_common::plan::PipelineId;
 use catchment_common::time::{Now, Timestamp};
+use catchment_common::wire::checksum;
 
-use super::{Gateway, SOURCE};
+use super::Gateway;
 use crate::sim::broker::{Copy, FromBroker};
-use crate::sim::case::SECOND;
+use crate::sim::case::{MS, SECOND};
 use crate::sim::world::{Event, Read, World};
 
 impl Gateway {
-    /// The connection to the broker is gone: what watermarks say now is all that can be known.
-    pub(super) fn freeze(&mut self) {
-        let agent = self.agent.as_ref();
+    /// A connection to a broker is gone. If it was the last one, what watermarks say now is all that can be known.
+    pub(super) fn freeze(&mut self, is_last: bool) {
+        let agent = self.agent.as_ref().filter(|_| is_last);
         self.frozen = agent.map(|agent| agent.intake().watermarks().collect());
+    }
+
+    /// Which of its brokers the devices of a topic publish to.
+    fn source_of(&self, topic: &str) -> usize {
+        checksum(topic.as_bytes()) as usize % self.sides.len()
     }
 }
 
@@ -42,92 +48,116 @@ impl World<'_> {
     pub(in crate::sim) fn handle_publish(&mut self, index: usize) {
         let publish = &self.case.publishes[index];
         let gateway = publish.gateway;
-        let broker = &mut self.gateways[gateway].broker;
+        let source = self.gateways[gateway].source_of(&publish.topic);
+        let broker = &mut self.gateways[gateway].sides[source].broker;
         self.accepted[index] = broker.accept(&publish.topic, index);
         let sent = broker.send();
-        self.come_down(gateway, sent);
+        self.come_down(gateway, source, sent);
     }
 
-    pub(in crate::sim) fn come_down(&mut self, index: usize, count: usize) {
+    pub(in crate::sim) fn come_down(&mut self, index: usize, source: usize, count: usize) {
         let life = self.gateways[index].life;
         for _ in 0..count {
-            self.soon(2_000, Event::FromBroker(index, life));
+            self.soon(2_000, Event::FromBroker(index, source, life));
         }
     }
 
-    pub(in crate::sim) fn handle_broker_try(&mut self, index: usize) {
+    pub(in crate::sim) fn handle_broker_try(&mut self, index: usize, source: usize) {
         let gateway = &mut self.gateways[index];
-        let wants = gateway.agent.as_ref().map(|agent| agent.wants_source(SOURCE));
-        if wants.is_none() || gateway.broker.is_connected() {
+        let id = SourceId(source as u16);
+        let wants = gateway.agent.as_ref().map(|agent| agent.wants_source(id));
+        let side = &mut gateway.sides[source];
+        if wants.is_none() || side.broker.is_connected() {
             return;
         }
         if wants == Some(false) {
             // Not before there is a plan.
-            return self.at(self.now + SECOND / 10, Event::BrokerTry(index));
+            return self.at(self.now + SECOND / 10, Event::BrokerTry(index, source));
         }
-        if gateway.broker.closed_until > self.now {
-            let until = gateway.broker.closed_until;
-            return self.at(until, Event::BrokerTry(index));
+        if side.broker.closed_until > self.now {
+            let until = side.broker.closed_until;
+            return self.at(until, Event::BrokerTry(index, source));
         }
-        let forget = std::mem::take(&mut gateway.forget_session);
-        let sent = gateway.broker.connect(forget);
-        self.come_down(index, sent);
+        let forget = std::mem::take(&mut side.forget_session);
+        let sent = side.broker.connect(forget);
+        self.come_down(index, source, sent);
     }
 
-    pub(in crate::sim) fn cut_broker(&mut self, index: usize, forget: bool, down: u64) {
-        let gateway = &mut self.gateways[index];
-        gateway.broker.closed_until = self.now + down;
-        gateway.forget_session |= forget;
-        if gateway.broker.cut(&mut self.dice) {
-            self.come_down(index, 1);
-        }
-        self.at(self.now + down + 1, Event::BrokerTry(index));
+    /// The connection to one of its brokers breaks: another one each time.
+    pub(in crate::sim) fn cut_a_broker(&mut self, index: usize, forget: bool, down: u64) {
+        let source = (self.now / MS) as usize % self.case.sources;
+        self.cut_broker(index, source, forget, down);
     }
 
-    pub(in crate::sim) fn handle_from_broker(&mut self, index: usize, life: u32) {
+    pub(in crate::sim) fn cut_broker(&mut self, index: usize, source: usize, forget: bool, down: u64) {
+        let side = &mut self.gateways[index].sides[source];
+        side.broker.closed_until = self.now + down;
+        side.forget_session |= forget;
+        if side.broker.cut(&mut self.dice) {
+            self.come_down(index, source, 1);
+        }
+        self.at(self.now + down + 1, Event::BrokerTry(index, source));
+    }
+
+    pub(in crate::sim) fn handle_from_broker(&mut self, index: usize, source: usize, life: u32) {
         if self.gateways[index].life != life || self.gateways[index].agent.is_none() {
             return;
         }
         if let Some(until) = self.gateways[index].sleeps(self.now) {
-            return self.at(until, Event::FromBroker(index, life));
+            return self.at(until, Event::FromBroker(index, source, life));
         }
         let now = self.gateway_clock(index);
         let gateway = &mut self.gateways[index];
         let Some(agent) = &mut gateway.agent else { return };
         if agent.is_backed_up() {
             // As in the rim's loop: nothing is read from the broker until the disk has caught up.
-            gateway.held_arrivals += 1;
+            gateway.sides[source].held_arrivals += 1;
             return;
         }
-        let Some(from) = gateway.broker.down.pop_front() else {
+        let Some(from) = gateway.sides[source].broker.down.pop_front() else {
             return;
         };
+        let id = SourceId(source as u16);
         match from {
             FromBroker::Connected { connection, resumed } => {
-                gateway.connection = connection;
-                let identifies = gateway.broker.habits.identifies;
-                agent.handle_source(now, SOURCE, SourceEvent::Connected { resumed, identifies });
+                gateway.sides[source].connection = connection;
+                let identifies = gateway.sides[source].broker.habits.identifies;
+                agent.handle_source(now, id, SourceEvent::Connected { resumed, identifies });
                 gateway.frozen = None;
-                self.log(|| format!("gw-{index} broker connection {connection}, resumed: {resumed}"));
+                self.log(|| {
+                    format!("gw-{index} source {source} connection {connection}, resumed: {resumed}")
+                });
             }
             FromBroker::Subscribed(packet) => {
                 let refused = Vec::new();
-                agent.handle_source(now, SOURCE, SourceEvent::Subscribed { packet, refused });
+                agent.handle_source(now, id, SourceEvent::Subscribed { packet, refused });
             }
             FromBroker::Unsubscribed(packet) => {
-                agent.handle_source(now, SOURCE, SourceEvent::Unsubscribed { packet });
+                agent.handle_source(now, id, SourceEvent::Unsubscribed { packet });
             }
             FromBroker::Lost => {
-                agent.handle_source(now, SOURCE, SourceEvent::Lost);
-                gateway.freeze();
-                self.soon(1_000_000, Event::BrokerTry(index));
+                agent.handle_source(now, id, SourceEvent::Lost);
+                gateway.sides[source].connection = 0;
+                let is_last = gateway.sides.iter().all(|side| side.connection == 0);
+                gateway.freeze(is_last);
+                self.soon(1_000_000, Event::BrokerTry(index, source));
             }
-            FromBroker::Message { id, duplicate, copy } => self.take_copy(index, now, (id, duplicate), copy),
+            FromBroker::Message {
+                id: packet,
+                duplicate,
+                copy,
+            } => self.take_copy((index, id), now, (packet, duplicate), copy),
         }
         self.after(index);
     }
 
-    fn take_copy(&mut self, index: usize, now: Now, (id, duplicate): (u16, bool), copy: Copy) {
+    fn take_copy(
+        &mut self,
+        (index, source): (usize, SourceId),
+        now: Now,
+        (id, duplicate): (u16, bool),
+        copy: Copy,
+    ) {
         let Some(agent) = &mut self.gateways[index].agent else {
             return;
         };
@@ -143,7 +173,7 @@ impl World<'_> {
         };
         let before = (passed(agent), received(agent));
         let arrival = Arrival {
-            source: SOURCE,
+            source,
             subject: &message.topic,
             payload: Payload::Whole(message.payload.as_bytes()),
             delivery: Delivery::Packet { id, duplicate },
@@ -174,10 +204,10 @@ impl World<'_> {
         }
     }
 
-    pub(in crate::sim) fn handle_to_broker(&mut self, index: usize) {
-        let broker = &mut self.gateways[index].broker;
+    pub(in crate::sim) fn handle_to_broker(&mut self, index: usize, source: usize) {
+        let broker = &mut self.gateways[index].sides[source].broker;
         let answers = broker.handle_next();
         let sent = broker.send();
-        self.come_down(index, answers + sent);
+        self.come_down(index, source, answers + sent);
     }
 }
