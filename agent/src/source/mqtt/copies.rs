@@ -50,8 +50,10 @@ pub(super) struct Copies {
     read: VecDeque<Read>,
     /// The readers that were asked about in this message, and whether they read it.
     asked: Vec<(u32, bool)>,
-    /// Contents of messages that were taken before a crash.
+    /// Contents of messages that were taken before a crash, and since when the connection is up on which copies of them
+    /// come.
     before: VecDeque<u32>,
+    connected: Option<Instant>,
     /// The content of the last message, where copies name nothing.
     previous: Option<u32>,
 }
@@ -60,11 +62,13 @@ impl Copies {
     /// The broker has a new session: no copy of before comes any more.
     pub(super) fn clear(&mut self) {
         self.read.clear();
+        self.before.clear();
     }
 
     /// A connection is up, on which the copies come that the last one was too short for.
     pub(super) fn handle_connected(&mut self, at: Instant) {
         self.previous = None;
+        self.connected = Some(at);
         self.read.iter_mut().for_each(|read| read.at = at);
     }
 
@@ -113,7 +117,8 @@ impl Copies {
         if copy.through.contains(&provider.id) {
             let place = self.read.iter().rposition(|read| read.has_copy && is_alike(read));
             let is_known = place.and_then(|place| self.read.remove(place)).is_some();
-            let was_taken = copy.is_first && self.before.contains(&copy.hash);
+            let is_soon = self.connected.is_none_or(|at| copy.at.since(at) <= READ_SPAN);
+            let was_taken = copy.is_first && is_soon && self.before.contains(&copy.hash);
             let is_read = !is_known && !was_taken;
             if is_read && copy.is_crossing {
                 self.note(copy, reader, false);
@@ -346,6 +351,20 @@ mod tests {
         reader.copies.restore(7);
         assert!(!reader.read(7, &[2]), "a stray of it was");
         assert!(reader.read(7, &[2]));
+    }
+
+    /// The first message of a new session was dropped if its content was that of one before the crash.
+    #[test]
+    fn a_new_session_has_no_copies_of_what_was_taken_before_a_crash() {
+        let mut reader = Reader::new();
+        reader.copies.restore(7);
+        reader.copies.clear();
+        assert!(reader.read(7, &[2]), "a device that repeats itself");
+        let mut reader = Reader::new();
+        reader.copies.restore(7);
+        reader.copies.handle_connected(reader.now);
+        reader.now = Instant::from_micros(61_000_000);
+        assert!(reader.read(7, &[2]), "nor has one that has stood for a while");
     }
 
     /// Subscriptions 2 and 3 cross; then the plan changes to 4, and 2 and 3 are strays.
