@@ -294,7 +294,7 @@ fn watermarks_that_an_operator_sets_back_stay_back() {
         line.unwrap_or_default()
     };
     until("a watermark that follows the clock", || {
-        watermark().contains("T").then_some(())
+        watermark().contains('T').then_some(())
     });
     agent.kill();
     let to = "2001-02-03T04:05:06Z";
