@@ -16,8 +16,8 @@ use std::fmt;
 use bytesize::ByteSize;
 use catchment_common::limits::PLAN_BYTES_MAX;
 use catchment_common::plan::{
-    Aggregate, AggregateFault, Format, NewKeys, Part, PayloadTag, Plan, PlanFault, Query, TimeSource,
-    TimeUnit,
+    Aggregate, AggregateFault, Dedupe, Format, NewKeys, Part, Path, PayloadTag, Plan, PlanFault, Query,
+    TimeSource, TimeUnit,
 };
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
@@ -26,7 +26,7 @@ use toml::Spanned;
 
 use self::duration::{duration, of_window};
 use self::path::path;
-use self::raw::{RawPlan, RawQuery};
+use self::raw::{RawDedupe, RawPlan, RawQuery};
 use crate::catalog::Catalog;
 use crate::io::config::{nearest, position, unknown_key_hint};
 
@@ -222,7 +222,7 @@ fn convert(raw: &RawQuery, file: &str, faults: &mut Faults) -> Query {
         patience: span(&raw.patience, PATIENCE_DEFAULT, faults),
         retention: raw.retention.as_ref().map(|text| duration(text, faults)),
         coarsen,
-        dedupe: raw.dedupe.as_ref().map(|text| path(text, &format, faults)),
+        dedupe: raw.dedupe.as_ref().map(|raw| dedupe(raw, &format, faults)),
         new_keys: raw.new_keys.as_ref().map(|cap| NewKeys {
             max: cap.get_ref().max,
             every: duration(&cap.get_ref().every, faults),
@@ -244,6 +244,20 @@ fn size(text: &Spanned<String>, faults: &mut Faults) -> Option<u64> {
         faults.push((text.span().start, message));
     }
     size.ok().map(|size| size.as_u64())
+}
+
+fn dedupe(raw: &Spanned<RawDedupe>, format: &Format, faults: &mut Faults) -> Dedupe {
+    let RawDedupe {
+        path,
+        wraps_at,
+        restart,
+    } = raw.get_ref();
+    path::check(path, raw.span().start, format, faults);
+    Dedupe {
+        path: Path::parse(path),
+        wraps_at: *wraps_at,
+        restart: *restart,
+    }
 }
 
 fn time(raw: &RawQuery, format: &Format, faults: &mut Faults) -> TimeSource {
@@ -324,7 +338,7 @@ fn place_of(query: &RawQuery, part: Part) -> usize {
             let place = rung.and_then(|index| rungs.get_ref().get(index));
             place.map_or(rungs.span().start, |rung| rung.span().start)
         }),
-        Part::Dedupe => start(&query.dedupe),
+        Part::Dedupe => query.dedupe.as_ref().map(|dedupe| dedupe.span().start),
         Part::NewKeys => query.new_keys.as_ref().map(|cap| cap.span().start),
         Part::Memory => query.memory.as_ref().map(|size| size.span().start),
         Part::Source => start(&query.source),
@@ -334,7 +348,7 @@ fn place_of(query: &RawQuery, part: Part) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use catchment_common::plan::{Path, Period, Window};
+    use catchment_common::plan::{Period, Window};
 
     use super::*;
 
@@ -393,7 +407,14 @@ retention = "30d"
         let text = format!("{GOOD}coarsen = [\"1m\", \"10m\"]\ndedupe = \"meta.seq\"\n");
         let query = &parse(&text, "plan.toml").unwrap().queries[0];
         assert_eq!(query.coarsen, [Span::from_secs(60), Span::from_secs(600)]);
-        assert_eq!(query.dedupe, Some(Path::parse("meta.seq")));
+        assert_eq!(query.dedupe, Some(Dedupe::rising(Path::parse("meta.seq"))));
+        let text = format!("{GOOD}dedupe = {{ path = \"fCnt\", wraps_at = 65536, restart = true }}\n");
+        let dedupe = Dedupe {
+            path: Path::parse("fCnt"),
+            wraps_at: Some(65_536),
+            restart: true,
+        };
+        assert_eq!(parse(&text, "p").unwrap().queries[0].dedupe, Some(dedupe));
         let text = format!("{GOOD}coarsen = []\n");
         assert!(parse(&text, "plan.toml").unwrap().queries[0].coarsen.is_empty());
     }
@@ -416,6 +437,11 @@ retention = "30d"
         assert_eq!(
             faults("coarsen = [\"soon\"]"),
             "p:13:12: `soon` is not a duration: expected number at 0; write 10s, 5m or 1h"
+        );
+        assert_eq!(
+            faults("dedupe = { path = \"seq\", wraps_at = 100 }"),
+            "p:13:10: `wraps_at` of `dedupe` must be at least 256; give the number that is never reached, such as 65536 for \
+             16 bits"
         );
         assert_eq!(
             faults("dedupe = \"a..b\""),

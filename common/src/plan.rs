@@ -8,6 +8,8 @@
 
 mod aggregate;
 
+mod dedupe;
+
 mod field;
 
 mod format;
@@ -40,6 +42,7 @@ pub use crate::path::{KeyPart, Path};
 pub use aggregate::{Aggregate, AggregateFault, Components, Quantile};
 pub use check::cost::{PipelineCost, PlanCost, SERIES_POINT_BYTES};
 pub use check::validate::{Part, PlanFault, Problem};
+pub use dedupe::Dedupe;
 pub use field::{CounterRules, Field, FieldKind, FieldSource};
 pub use format::{Compression, Csv, Format};
 pub use new_keys::NewKeys;
@@ -98,7 +101,7 @@ pub struct Query {
     /// before and of the windows' pane. Empty forbids it: then the oldest batches are given up instead.
     pub coarsen: Vec<Span>,
     /// Where a device's sequence number is in the payload: readings that repeat one are dropped by the agent.
-    pub dedupe: Option<Path>,
+    pub dedupe: Option<Dedupe>,
     /// How many keys that it has never seen an agent takes in; `None` takes all.
     pub new_keys: Option<NewKeys>,
     /// Bytes of each agent's memory for this query's open partials, at least [`crate::limits::QUERY_MEMORY_MIN`];

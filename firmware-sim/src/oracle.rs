@@ -30,6 +30,8 @@ pub mod xxh64;
 
 pub mod nearest;
 
+mod numbers;
+
 use std::collections::{BTreeMap, HashMap};
 
 use catchment_common::metrics::Reason;
@@ -37,6 +39,7 @@ use catchment_common::plan::{self, Plan, Query, TimeSource};
 
 use crate::truth::Entry;
 
+use numbers::Numbers;
 use reading::{Message, Reader, Reading, quoted};
 use window::Contents;
 
@@ -60,7 +63,7 @@ pub struct Expected {
     keeps_windows: bool,
     /// Of count windows: by agent and key (`""` stands for any agent) the readings in their order.
     sequences: BTreeMap<(String, String), Vec<Reading>>,
-    /// Of each device (topic and key) that numbers its readings: the numbers so far.
+    /// Of each device (agent, topic and key) that numbers its readings: the numbers so far.
     numbers: HashMap<Box<str>, Numbers>,
 }
 
@@ -237,13 +240,16 @@ impl Expected {
         })
     }
 
-    /// Whether the reading's device has published it before, by its number.
-    fn is_repeated(&mut self, topic: &str, reading: &Reading) -> bool {
+    /// Whether an agent has taken the reading before, by its device's number.
+    fn is_repeated(&mut self, agent: &str, topic: &str, reading: &Reading) -> bool {
         let Some(number) = reading.number else {
             return false;
         };
-        let device = format!("{topic}\0{}", reading.key);
-        !self.numbers.entry(device.into()).or_default().insert(number)
+        let device = format!("{agent}\0{topic}\0{}", reading.key);
+        let numbers = self.numbers.entry(device.into());
+        !numbers
+            .or_insert_with(|| Numbers::new(self.query.dedupe.as_ref()))
+            .insert(number)
     }
 
     fn handle(&mut self, agent: &str, message: &Result<Message<'_>, Reason>) {
@@ -258,7 +264,7 @@ impl Expected {
             };
             match self.reader.read(message.topic, object) {
                 Err(reason) => self.metrics.reject(short_name(reason)),
-                Ok(reading) if self.is_repeated(message.topic, &reading) => self.metrics.repeated += 1,
+                Ok(reading) if self.is_repeated(agent, message.topic, &reading) => self.metrics.repeated += 1,
                 Ok(reading) => {
                     let covering = window::covering(&self.query.window, reading.at_us);
                     self.metrics.published += 1;
@@ -287,31 +293,6 @@ impl Expected {
                 }
             }
         }
-    }
-}
-
-/// The numbers that one device has used. Memory grows with the gaps between them, not with their count.
-#[derive(Debug, Default)]
-struct Numbers {
-    /// First and last of each run without a gap.
-    runs: BTreeMap<u64, u64>,
-}
-
-impl Numbers {
-    /// Adds a number; returns whether it is new.
-    fn insert(&mut self, number: u64) -> bool {
-        let before = self.runs.range(..=number).next_back();
-        let before = before.map(|(&first, &last)| (first, last));
-        if before.is_some_and(|(_, last)| number <= last) {
-            return false;
-        }
-        let first = match before {
-            Some((first, last)) if last + 1 == number => first,
-            _ => number,
-        };
-        let joined = number.checked_add(1).and_then(|after| self.runs.remove(&after));
-        self.runs.insert(first, joined.unwrap_or(number));
-        true
     }
 }
 

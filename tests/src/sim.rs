@@ -88,6 +88,7 @@ impl Figures {
         self.coarse_rows += other.coarse_rows;
         self.crashes += other.crashes;
         self.redelivered += other.redelivered;
+        self.repeated += other.repeated;
         self.resent += other.resent;
         self.counted_rows += other.counted_rows;
         self.cut_short += other.cut_short;

@@ -12,8 +12,9 @@ use std::path::PathBuf;
 use catchment_common::expression::{Expression, Kind, Scope};
 use catchment_common::number::decimal::Value;
 use catchment_common::plan::{
-    Aggregate, Components, Compression, Field, FieldSource, Format, KeyPart, NewKeys, Path, PayloadTag,
-    Pipeline, PipelineField, PipelineId, PipelineSketch, Plan, Query, TimeSource, TimeUnit, Window,
+    Aggregate, Components, Compression, Dedupe, Field, FieldSource, Format, KeyPart, NewKeys, Path,
+    PayloadTag, Pipeline, PipelineField, PipelineId, PipelineSketch, Plan, Query, TimeSource, TimeUnit,
+    Window,
 };
 use catchment_common::sketch::{
     Buckets, Counters, Divider, Registers, Series, SeriesPoint, Shape, Sketch, SketchKind, hash, logarithm,
@@ -107,7 +108,7 @@ fn pipeline(version: u8) -> Pipeline {
         allowed_lateness: Span::from_days(1),
         max_ahead: Span::from_secs(300),
         idle: Span::from_secs(30),
-        dedupe: Some(Path::parse("meta.seq")),
+        dedupe: Some(Dedupe::rising(Path::parse("meta.seq"))),
         new_keys: Some(NewKeys {
             max: 1_000,
             every: Span::from_secs(60),
@@ -631,7 +632,7 @@ fn plan(version: u8) -> Plan {
             patience: Span::from_secs(10),
             retention: Some(Span::from_days(30)),
             coarsen: vec![Span::from_secs(60), Span::from_secs(600)],
-            dedupe: Some(Path::parse("meta.seq")),
+            dedupe: Some(Dedupe::rising(Path::parse("meta.seq"))),
             new_keys: Some(NewKeys {
                 max: 1_000,
                 every: Span::from_secs(60),

@@ -147,9 +147,10 @@ impl World {
             let topic = format!("s/site{}/d{device}/{kind}", device % 3);
             let room = device * 31 + serial % 7;
             let payload = format!(
-                "{{\"ts\":{ts},\"temp\":{}.25,\"hum\":{},\"watts\":{serial},\"energy\":{serial},\"seq\":{serial},\"room\":\"r{room}\"}}",
+                "{{\"ts\":{ts},\"temp\":{}.25,\"hum\":{},\"watts\":{serial},\"energy\":{serial},\"seq\":{serial},\"byte\":{},\"room\":\"r{room}\"}}",
                 serial % 90,
-                serial % 41
+                serial % 41,
+                serial % 256
             );
             let arrival = Arrival {
                 delivery: Delivery::Packet {

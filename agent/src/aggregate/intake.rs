@@ -33,7 +33,6 @@ use crate::aggregate::watermark::Watermark;
 use crate::decode::{Births, Body, Command, Decoded, Decoder};
 use crate::log::journal::Journal;
 use crate::metrics::{AGENT, Metrics, Place};
-use crate::settings::READINGS_PER_MESSAGE_MAX;
 use crate::source::SourceId;
 use crate::source::dedupe::Dedupe;
 
@@ -67,7 +66,6 @@ pub struct Intake {
     /// Open panes that are full windows.
     full: Vec<PaneKey>,
     identity: Vec<u8>,
-    messages: u64,
     arrivals: Arrivals,
     payload_bytes_max: usize,
     agent: Place,
@@ -133,6 +131,7 @@ impl Intake {
             .pipelines
             .iter()
             .any(|(_, pipeline)| pipeline.dedupe.is_some());
+        let readings = dedupe::readings(plan);
         let mut intake = Self {
             routes: Vec::new(),
             views: Vec::new(),
@@ -157,19 +156,18 @@ impl Intake {
             count_windows: CountWindows::new(counts_bytes, limits.seed.rotate_left(40)),
             full: Vec::with_capacity(if counts_bytes > 0 { FULL_MAX } else { 0 }),
             identity: Vec::new(),
-            messages: 0,
             arrivals: Arrivals::default(),
             payload_bytes_max: limits.payload_bytes_max,
             agent: metrics.place(AGENT),
         };
         if let Some(before) = before {
-            intake.dedupe.adopt(&before.dedupe);
+            intake.dedupe.adopt(&before.dedupe, &readings);
             let runs = |id| plan.pipelines.iter().any(|(held, _)| *held == id);
             intake.count_windows.adopt(&before.count_windows, runs);
             intake.births = before.births.clone();
             intake.arrivals = before.arrivals;
         }
-        for (id, pipeline) in &plan.pipelines {
+        for ((id, pipeline), reading) in plan.pipelines.iter().zip(readings) {
             let watermark = before.and_then(|before| before.watermark(*id));
             intake.add_view(
                 pipeline,
@@ -177,6 +175,9 @@ impl Intake {
                 watermark.unwrap_or_else(|| Watermark::new(pipeline, now)),
                 metrics.place(*id),
             );
+            if let Some(sequence) = intake.views.last_mut().and_then(|view| view.sequence.as_mut()) {
+                sequence.reading = reading;
+            }
             if let (Some(cap), Some(view)) = (pipeline.new_keys, intake.views.last_mut()) {
                 let capacity = known_bytes / capped.max(1) / KeyCap::entry_bytes();
                 let held = known.remove(id).map(|held| held.resized(capacity));
@@ -277,7 +278,6 @@ impl Intake {
             count_windows,
             full,
             identity,
-            messages,
             arrivals,
             ..
         } = self;
@@ -306,8 +306,7 @@ impl Intake {
                         decoded,
                         reading,
                     };
-                    let stamp = *messages * READINGS_PER_MESSAGE_MAX as u64 + reading as u64;
-                    let numbers = ((topic, stamp), &mut *identity, &mut *dedupe);
+                    let numbers = (topic, &mut *identity, &mut *dedupe);
                     let read = match view.read_new(seen, pipeline, now, numbers, journal) {
                         Ok(read) => read,
                         Err(reason) => {
@@ -367,7 +366,6 @@ impl Intake {
     fn begin(&mut self, now: Now, bytes: usize, metrics: &mut Metrics) -> Now {
         metrics.add(self.agent, Counter::Messages, 1);
         metrics.add(self.agent, Counter::RawBytes, bytes as u64);
-        self.messages += 1;
         self.arrivals.begin(now)
     }
 

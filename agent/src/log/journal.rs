@@ -49,7 +49,7 @@ use crate::aggregate::sketches::TagValues;
 use crate::log::disk::frame;
 use crate::metrics::Metrics;
 use crate::source::SourceId;
-use crate::source::dedupe::Numbers;
+use crate::source::dedupe::{Numbers, Place};
 
 pub use self::context::Context;
 pub use self::groups::Told;
@@ -327,11 +327,23 @@ impl Journal {
     /// What is known of a device that numbers its messages, before its next number.
     pub fn device(&mut self, id: u64, numbers: Numbers, identity: &[u8]) {
         if self.enabled {
+            let Numbers {
+                place,
+                other,
+                is_leaping,
+            } = numbers;
+            let is_settled = other == Place::default() && !is_leaping;
             let out = self.put();
-            out.push(record::DEVICE);
+            out.push(if is_settled { record::DEVICE } else { record::LEAPT });
             put_varint(out, id);
-            put_varint(out, numbers.last);
-            out.extend_from_slice(&numbers.window.to_le_bytes());
+            let places = [place, other];
+            for Place { last, window } in &places[..=usize::from(!is_settled)] {
+                put_varint(out, *last);
+                out.extend_from_slice(&window.to_le_bytes());
+            }
+            if !is_settled {
+                out.push(u8::from(is_leaping));
+            }
             put_varint(out, identity.len() as u64);
             out.extend_from_slice(identity);
         }

@@ -22,7 +22,7 @@ use std::cell::{Cell, RefCell};
 
 use catchment_common::limits::BATCH_DELTAS_MAX;
 use catchment_common::metrics::Counter;
-use catchment_common::plan::{Path, PipelineId, Query};
+use catchment_common::plan::{Dedupe, Path, PipelineId, Query};
 use catchment_common::stats::Lowered;
 use catchment_common::wire::VERSION;
 use catchment_common::wire::{LossEntry, RejectReason};

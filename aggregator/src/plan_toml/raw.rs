@@ -44,10 +44,60 @@ pub(super) struct RawQuery {
     pub(super) patience: Option<Spanned<String>>,
     pub(super) retention: Option<Spanned<String>>,
     pub(super) coarsen: Option<Spanned<Vec<Spanned<String>>>>,
-    pub(super) dedupe: Option<Spanned<String>>,
+    pub(super) dedupe: Option<Spanned<RawDedupe>>,
     pub(super) new_keys: Option<Spanned<RawNewKeys>>,
     pub(super) memory: Option<Spanned<String>>,
     pub(super) source: Option<Spanned<String>>,
+}
+
+/// `"path"`, or `{ path = "…", wraps_at = 65536, restart = true }`.
+pub(super) struct RawDedupe {
+    pub(super) path: String,
+    pub(super) wraps_at: Option<u64>,
+    pub(super) restart: bool,
+}
+
+impl<'de> Deserialize<'de> for RawDedupe {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Long {
+            path: String,
+            wraps_at: Option<u64>,
+            #[serde(default)]
+            restart: bool,
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawDedupe;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path, or { path = \"fCnt\", wraps_at = 65536, restart = true }")
+            }
+
+            fn visit_str<E>(self, path: &str) -> Result<RawDedupe, E> {
+                Ok(RawDedupe {
+                    path: path.to_owned(),
+                    wraps_at: None,
+                    restart: false,
+                })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawDedupe, A::Error> {
+                let Long {
+                    path,
+                    wraps_at,
+                    restart,
+                } = Long::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+                Ok(RawDedupe {
+                    path,
+                    wraps_at,
+                    restart,
+                })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{
-    Components, Compression, FieldSource, Format, KeyPart, NewKeys, Path, PipelineSketch, Plan, Query,
+    Components, Compression, Dedupe, FieldSource, Format, KeyPart, NewKeys, PipelineSketch, Plan, Query,
     TimeSource, is_source_name,
 };
 use crate::expression::{Expression, Kind, captures_exist};
@@ -88,7 +88,7 @@ pub struct Pipeline {
     /// See [`Query::idle`].
     pub idle: Span,
     /// See [`Query::dedupe`].
-    pub dedupe: Option<Path>,
+    pub dedupe: Option<Dedupe>,
     /// See [`Query::new_keys`].
     pub new_keys: Option<NewKeys>,
     /// Bytes for the pipeline's open partials; see [`Query::memory`].
@@ -136,7 +136,9 @@ impl Pipeline {
                 KeyPart::Capture(_) => None,
             });
         let captures = self.topic.captures().count();
-        let paths = paths.chain(tags).chain(&self.dedupe);
+        let paths = paths
+            .chain(tags)
+            .chain(self.dedupe.as_ref().map(|dedupe| &dedupe.path));
         if self.pane < WINDOW_STEP_MIN || self.pane > WINDOW_SIZE_MAX {
             Err("pane width")
         } else if self.count.is_some_and(|count| {
@@ -154,15 +156,15 @@ impl Pipeline {
             Err("memory")
         } else if self.key.len() > TAGS_MAX || self.fields.len() > FIELDS_MAX || captures > TAGS_MAX {
             Err("too many tags or fields")
-        } else if self
-            .key
-            .iter()
-            .chain(&self.watched)
-            .any(|part| matches!(part, KeyPart::Capture(index) if usize::from(*index) >= captures))
-        {
+        } else if self.names_other_captures(captures) {
             Err("key names a capture that does not exist")
         } else if { paths }.any(|path| path.segments.is_empty() || path.segments.len() > PATH_DEPTH_MAX) {
             Err("path")
+        } else if { self.dedupe.iter() }
+            .filter_map(|dedupe| dedupe.wraps_at)
+            .any(|end| end < Dedupe::WRAPS_AT_MIN)
+        {
+            Err("end of sequence numbers")
         } else if !self.expressions_fit(captures) {
             Err("expression")
         } else if self.fields.iter().any(|field| {
@@ -184,6 +186,12 @@ impl Pipeline {
         } else {
             self.check_sketches()
         }
+    }
+
+    /// Whether a tag is a capture that a topic with this many does not have.
+    fn names_other_captures(&self, captures: usize) -> bool {
+        let mut tags = self.key.iter().chain(&self.watched);
+        tags.any(|part| matches!(part, KeyPart::Capture(index) if usize::from(*index) >= captures))
     }
 
     fn format_fits(&self) -> bool {
@@ -437,7 +445,7 @@ pub(crate) mod tests {
     use alloc::string::ToString;
 
     use super::*;
-    use crate::plan::{Aggregate, Window};
+    use crate::plan::{Aggregate, Path, Window};
 
     pub(crate) fn query(name: &str, size: i64, coarsen: &[i64]) -> Query {
         Query {
@@ -520,7 +528,7 @@ pub(crate) mod tests {
     #[test]
     fn another_sequence_path_is_another_pipeline() {
         let (mut a, b) = (query("a", 10, &[]), query("b", 10, &[]));
-        a.dedupe = Some(Path::parse("seq"));
+        a.dedupe = Some(Dedupe::rising(Path::parse("seq")));
         let plan = Plan {
             version: 1,
             queries: alloc::vec![a, b],

@@ -7,10 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use catchment_common::plan::{Aggregate, Column, Field, FieldKind, Query, Window};
+use catchment_common::plan::{Aggregate, Column, Dedupe, Field, FieldKind, Query, Window};
 use catchment_common::time::Span;
 
 use super::answer::Answer;
+use super::numbers::Numbers;
 use super::reading::{Message, Reader, Reading, quoted};
 use super::window::{Contents, covering};
 use crate::truth::Entry;
@@ -23,6 +24,8 @@ pub struct History {
     keys: HashMap<String, BTreeMap<i64, Cut>>,
     /// Of count windows: by agent and key the readings in the order in which the agent took them.
     sequences: BTreeMap<(String, String), Vec<(usize, Reading)>>,
+    /// Of each device (definition of its numbers, agent, topic and key) the numbers so far.
+    numbers: BTreeMap<(Option<Dedupe>, String), Numbers>,
     accepted: u64,
 }
 
@@ -75,6 +78,7 @@ impl History {
             definitions: queries.iter().map(definition).collect(),
             keys: HashMap::new(),
             sequences: BTreeMap::new(),
+            numbers: BTreeMap::new(),
             accepted: 0,
         }
     }
@@ -96,6 +100,14 @@ impl History {
             let Ok(reading) = reader.read(message.topic, object) else {
                 continue;
             };
+            if let Some(number) = reading.number {
+                let device = format!("{agent}\0{topic}\0{}", reading.key);
+                let numbers = self.numbers.entry((asked.dedupe.clone(), device));
+                let numbers = numbers.or_insert_with(|| Numbers::new(asked.dedupe.as_ref()));
+                if !numbers.insert(number) {
+                    continue;
+                }
+            }
             self.accepted += 1;
             if asked.window.count().is_some() {
                 let name = (agent.to_owned(), reading.key.clone());

@@ -162,8 +162,8 @@ impl Reader {
         let values = self.values(topic, object)?;
         let number = match &self.query.dedupe {
             None => None,
-            Some(path) => {
-                let raw = find(object, path)?.ok_or(Reason::MissingField)?;
+            Some(dedupe) => {
+                let raw = find(object, &dedupe.path)?.ok_or(Reason::MissingField)?;
                 Some(raw.parse().map_err(|_| Reason::WrongType)?)
             }
         };

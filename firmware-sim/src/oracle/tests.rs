@@ -1,6 +1,8 @@
 //! The oracle against answers worked out by hand, and the small plans that other tests borrow.
 
-use catchment_common::plan::{Aggregate, Field, FieldSource, Hopping, Path, PayloadTag, TimeUnit, Window};
+use catchment_common::plan::{
+    Aggregate, Dedupe, Field, FieldSource, Hopping, Path, PayloadTag, TimeUnit, Window,
+};
 use catchment_common::time::Span;
 use catchment_common::topic::TopicTemplate;
 
@@ -307,7 +309,7 @@ fn times_in_every_unit() {
 #[test]
 fn a_numbered_reading_counts_once_and_devices_do_not_mix() {
     let mut query = query(60, 60);
-    query.dedupe = Some(Path::parse("seq"));
+    query.dedupe = Some(Dedupe::rising(Path::parse("seq")));
     let payload = |seq: u64| format!(r#"{{"seq":{seq},"ts":60000,"temp":1}}"#);
     let mut oracle = Oracle::new(&plan(vec![query]));
     for seq in [5, 7, 5, 6, 6, 7, 8, 5, u64::MAX, u64::MAX] {

@@ -178,6 +178,7 @@ impl World<'_> {
                 ));
             }
             self.figures.redelivered += sum(Counter::Redelivered);
+            self.figures.repeated += sum(Counter::Rejected(Reason::Repeated));
             self.figures.resent += sum(Counter::Resent);
             self.figures.disk_faults += sum(Counter::DiskFaults);
             self.figures.emitted_early += sum(Counter::EmittedEarly);
@@ -229,6 +230,7 @@ impl World<'_> {
                 Reason::WrongType,
                 Reason::NotFinite,
                 Reason::OutOfRange,
+                Reason::Repeated,
             ];
             let refused = refused.map(Counter::Rejected);
             let lifted = std::iter::once(Counter::Accepted)

@@ -4,6 +4,7 @@
 //! functions, times of waiting) and small streams with readings that come late, out of order, twice, early, or with
 //! half of their fields missing. Most runs are calm, so that a hundred thousand of them take minutes; some also crash.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use catchment_firmware_sim::dice::{Chance, Dice};
@@ -69,6 +70,10 @@ impl Case {
             publishes: Vec::new(),
             faults: Vec::new(),
         };
+        if plan(seed).contains("dedupe") {
+            // Of each KiB an agent remembers one device, and here it must forget none.
+            case.memory_bytes = 1 << 20;
+        }
         case.publish_drawn(&mut dice);
         if dice.hits(FAULTY) {
             case.strike_calmly(&mut dice);
@@ -112,6 +117,7 @@ impl Case {
         // From dice of their own, so that what is spoiled changes nothing else.
         let mut spoiling = Dice::new(self.seed, 12);
         let spoils = spoiling.below(2) == 0;
+        let mut numbers = Numbers::new(self.seed);
         for gateway in 0..self.gateways {
             let mut at = u64::from(dice.below(gap)) * MS;
             while at < self.end {
@@ -125,6 +131,7 @@ impl Case {
                 if spoils {
                     spoil(&mut readings, &mut spoiling);
                 }
+                numbers.give((gateway, &topic), &mut readings);
                 let payload = if readings.len() > 1 {
                     format!("[{}]", readings.join(","))
                 } else {
@@ -193,6 +200,44 @@ fn reading(at: u64, watermark_delay: u32, dice: &mut Dice) -> String {
     text
 }
 
+/// The numbers that devices give their readings, for each gateway and topic.
+struct Numbers {
+    dice: Dice,
+    next: BTreeMap<(usize, String), u64>,
+}
+
+impl Numbers {
+    fn new(seed: u64) -> Self {
+        Self {
+            // Of their own, for the same reason.
+            dice: Dice::new(seed, 13),
+            next: BTreeMap::new(),
+        }
+    }
+
+    /// Gives each reading the next number of its device, or, now and then, one that it had before, one that was damaged,
+    /// or one from another beginning.
+    fn give(&mut self, (gateway, topic): (usize, &str), readings: &mut [String]) {
+        let Self { dice, next } = self;
+        let next = next.entry((gateway, topic.to_owned())).or_insert(200);
+        for reading in readings.iter_mut().filter(|reading| reading.ends_with('}')) {
+            let number = match dice.below(40) {
+                0..6 => *next - u64::from(dice.below(70)).min(*next),
+                6 => u64::from(dice.below(1 << 20)) << dice.below(40),
+                7 => {
+                    *next = [0, *next + 100, *next + 3, 60_000][dice.below(4) as usize];
+                    *next
+                }
+                _ => *next + 1,
+            };
+            *next = (*next).max(if number == *next + 1 { number } else { 0 });
+            reading.truncate(reading.len() - 1);
+            let comma = if reading.ends_with('{') { "" } else { "," };
+            let _ = write!(reading, "{comma}\"seq\":{number},\"byte\":{}}}", number % 256);
+        }
+    }
+}
+
 /// Puts values in the place of some that cannot be used, and items that are no readings between those that are: they
 /// must take nothing else along.
 fn spoil(readings: &mut Vec<String>, dice: &mut Dice) {
@@ -244,8 +289,24 @@ pub(super) fn plan(seed: u64) -> String {
     let count = 1 + dice.below(QUERIES_MAX);
     // Queries of one plan like to share: most take what the first has drawn.
     let first = Shape::draw(&mut dice);
+    let mut numbers = Dice::new(seed, 14);
+    let dedupe = |numbers: &mut Dice| {
+        pick(
+            numbers,
+            &[
+                "",
+                "",
+                "",
+                "dedupe = \"seq\"\n",
+                "dedupe = { path = \"seq\", restart = true }\n",
+                "dedupe = { path = \"seq\", wraps_at = 50000 }\n",
+                "dedupe = { path = \"byte\", wraps_at = 256 }\n",
+                "dedupe = { path = \"byte\", wraps_at = 256, restart = true }\n",
+            ],
+        )
+    };
     (0..count)
-        .map(|number| query(number, &first, &mut dice))
+        .map(|number| query(number, &first, &mut dice) + dedupe(&mut numbers))
         .collect()
 }
 
@@ -423,6 +484,42 @@ mod tests {
         assert!(plans.len() > 190);
         for seed in 0..200 {
             assert!(!Variant::Drawn(seed).queries().is_empty());
+        }
+    }
+
+    #[test]
+    fn drawn_numbers_repeat_wrap_start_over_and_leap() {
+        let (mut repeats, mut wraps, mut falls, mut leaps) = (0, 0, 0, 0);
+        for seed in 0..50 {
+            let mut before = BTreeMap::new();
+            for publish in Case::drawn(seed).publishes {
+                let of = |name: &str| -> Vec<u64> {
+                    { publish.payload.split(name).skip(1) }
+                        .filter_map(|text| text.split(['}', ',']).next()?.parse().ok())
+                        .collect()
+                };
+                for (number, byte) in of("\"seq\":").into_iter().zip(of("\"byte\":")) {
+                    let device = (publish.gateway, publish.topic.clone());
+                    let Some((last, last_byte)) = before.insert(device, (number, byte)) else {
+                        continue;
+                    };
+                    repeats += u32::from(number <= last && last - number < 64);
+                    wraps += u32::from(number == last + 1 && byte == 0 && last_byte == 255);
+                    falls += u32::from(number == 0 && last > 64);
+                    leaps += u32::from(number > last + 64);
+                }
+            }
+        }
+        let all = [repeats, wraps, falls, leaps];
+        assert!(all.iter().all(|&times| times > 50), "{all:?}");
+        let plans: String = (0..100).map(plan).collect();
+        for form in [
+            "dedupe = \"seq\"",
+            "restart = true }",
+            "wraps_at = 50000",
+            "\"byte\", wraps_at = 256 }",
+        ] {
+            assert!(plans.contains(form), "{form}");
         }
     }
 }

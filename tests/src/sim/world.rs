@@ -87,6 +87,8 @@ pub struct Figures {
     pub crashes: u64,
     /// Messages recognised as delivered again.
     pub redelivered: u64,
+    /// Readings refused because their device had numbered them before.
+    pub repeated: u64,
     /// Batches sent again to an aggregator that had lost them.
     pub resent: u64,
     /// Rows of count windows, and of these such that stay short of readings with others behind them.

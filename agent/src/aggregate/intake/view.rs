@@ -17,6 +17,7 @@ use crate::aggregate::watermark::Watermark;
 use crate::decode::convert;
 use crate::decode::{Decoded, PathTree, Raw};
 use crate::metrics::{Metrics, Place};
+use crate::source::dedupe::Rules;
 
 /// One pipeline's look at messages, with what it has seen so far.
 #[derive(Debug)]
@@ -24,7 +25,8 @@ pub(super) struct View {
     pub(super) place: Place,
     time: Option<Time>,
     key: Vec<TextFrom>,
-    pub(super) sequence: Option<usize>,
+    /// Where a device's number is, and what it does.
+    pub(super) sequence: Option<Sequence>,
     filter: Option<Computed>,
     fields: Vec<(ValueFrom, Option<Resolution>)>,
     pub(super) watermark: Watermark,
@@ -39,6 +41,17 @@ pub(super) struct View {
     pub(super) key_cap: Option<KeyCap>,
     /// The agent's name, if it is a tag.
     agent: Option<Box<str>>,
+}
+
+/// How a pipeline reads its devices' numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sequence {
+    /// Where they are.
+    pub(super) path: usize,
+    /// What they do.
+    pub(super) rules: Rules,
+    /// The pipeline's reading.
+    pub(super) reading: u64,
 }
 
 /// Where the event time is in the payload.
@@ -123,7 +136,11 @@ impl View {
                 .iter()
                 .map(|part| TextFrom::new(part, tree))
                 .collect(),
-            sequence: pipeline.dedupe.as_ref().map(|path| tree.add(path)),
+            sequence: pipeline.dedupe.as_ref().map(|dedupe| Sequence {
+                path: tree.add(&dedupe.path),
+                rules: dedupe.into(),
+                reading: 0,
+            }),
             filter: pipeline.filter.as_ref().map(|filter| Computed::new(filter, tree)),
             fields: pipeline
                 .fields

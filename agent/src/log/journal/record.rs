@@ -20,7 +20,8 @@
 //! GONE       := 16 length  bytes                  a key whose newest window was forgotten
 //! SEALED     := 17 seq                            the last seq given out in the epoch of the snapshot
 //! POSITION   := 18 source  partition  offset      how far a source has been read
-//! SOURCE, SETTLED, CARRIED: see [`super::sources`]
+//! SOURCE     := 19                                SETTLED := 20 and CARRIED := 21, too: see [`super::sources`]
+//! LEAPT      := 22 number  (last  window:u64) × 2  leaping:u8  length  bytes     a DEVICE of which that is not all
 //!
 //! name  := 0                       the agent itself
 //!        | 1  id:u64 le            a pipeline
@@ -49,7 +50,7 @@ use super::context::{Context, PipelineNames, take_ordinal, take_u32};
 use super::snapshot::Snapshot;
 use super::sources::{CARRIED, Kept, SESSION, SETTLED, SOURCE, take_source};
 use crate::aggregate::count_windows::Window;
-use crate::source::dedupe::{IDENTITY_BYTES_MAX, Numbers};
+use crate::source::dedupe::{IDENTITY_BYTES_MAX, Numbers, Place};
 
 pub(super) const KEY: u8 = 1;
 pub(super) const MESSAGE: u8 = 2;
@@ -68,6 +69,7 @@ pub(super) const FLOOR: u8 = 15;
 pub(super) const GONE: u8 = 16;
 pub(super) const SEALED: u8 = 17;
 pub(super) const POSITION: u8 = 18;
+pub(super) const LEAPT: u8 = 22;
 
 const ABSENT: u8 = 0;
 const SCALE_MAX: u8 = 36;
@@ -267,6 +269,22 @@ fn take_value(cursor: &mut Cursor<'_>, resolution: Option<i128>) -> Result<Optio
         .ok_or(WireFault::Invalid("value"))
 }
 
+fn take_place(cursor: &mut Cursor<'_>) -> Result<Place, WireFault> {
+    Ok(Place {
+        last: cursor.varint()?,
+        window: u64::from_le_bytes(cursor.array()?),
+    })
+}
+
+fn take_device<'b>(cursor: &mut Cursor<'b>, number: u64, numbers: Numbers) -> Result<Record<'b>, WireFault> {
+    let length = cursor.length(IDENTITY_BYTES_MAX, "device")?;
+    Ok(Record::Device {
+        number,
+        numbers,
+        bytes: cursor.take(length)?,
+    })
+}
+
 fn take_timestamp(cursor: &mut Cursor<'_>) -> Result<Timestamp, WireFault> {
     Timestamp::from_micros(i64::from_le_bytes(cursor.array()?)).ok_or(WireFault::Invalid("time"))
 }
@@ -330,14 +348,21 @@ impl<'b> Records<'b> {
             SPOOLED => Record::Spooled(take_ordinal(cursor)?),
             SNAPSHOT => Record::Snapshot(Box::new(Snapshot::take(cursor)?)),
             DEVICE => {
-                let (number, last) = (cursor.varint()?, cursor.varint()?);
-                let window = u64::from_le_bytes(cursor.array()?);
-                let length = cursor.length(IDENTITY_BYTES_MAX, "device")?;
-                Record::Device {
-                    number,
-                    numbers: Numbers { last, window },
-                    bytes: cursor.take(length)?,
-                }
+                let number = cursor.varint()?;
+                let numbers = Numbers {
+                    place: take_place(cursor)?,
+                    ..Numbers::default()
+                };
+                take_device(cursor, number, numbers)?
+            }
+            LEAPT => {
+                let number = cursor.varint()?;
+                let numbers = Numbers {
+                    place: take_place(cursor)?,
+                    other: take_place(cursor)?,
+                    is_leaping: cursor.byte()? != 0,
+                };
+                take_device(cursor, number, numbers)?
             }
             SEQUENCE => Record::Sequence {
                 device: cursor.varint()?,

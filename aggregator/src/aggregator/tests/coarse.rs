@@ -122,7 +122,7 @@ fn agents_are_told_the_ladder() {
     let world = World::new(vec![
         coarsening("q", 10, 10, &[60, 3_600]),
         Query {
-            dedupe: Some(Path::parse("seq")),
+            dedupe: Some(Dedupe::rising(Path::parse("seq"))),
             ..coarsening("other", 10, 10, &[30])
         },
     ]);

@@ -18,7 +18,8 @@ use crate::limits::{
 use crate::number::decimal::Value;
 use crate::plan::pipeline::key_part;
 use crate::plan::{
-    Aggregate, CounterRules, Field, FieldSource, NewKeys, Path, Plan, Query, TimeSource, is_source_name,
+    Aggregate, CounterRules, Dedupe, Field, FieldSource, NewKeys, Path, Plan, Query, TimeSource,
+    is_source_name,
 };
 use crate::topic::is_name;
 
@@ -192,8 +193,15 @@ impl Check<'_> {
         self.filter(query);
         self.window(query);
         self.coarsen(query);
-        if let Some(path) = &query.dedupe {
-            self.path(Part::Dedupe, path);
+        if let Some(dedupe) = &query.dedupe {
+            self.path(Part::Dedupe, &dedupe.path);
+            if dedupe.wraps_at.is_some_and(|end| end < Dedupe::WRAPS_AT_MIN) {
+                self.fault(
+                    Part::Dedupe,
+                    format!("`wraps_at` of `dedupe` must be at least {}", Dedupe::WRAPS_AT_MIN),
+                    "give the number that is never reached, such as 65536 for 16 bits",
+                );
+            }
         }
         self.new_keys(query);
         if query.memory.is_some_and(|bytes| bytes < QUERY_MEMORY_MIN) {

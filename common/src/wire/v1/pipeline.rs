@@ -8,7 +8,7 @@ use super::language::{
     Compression, Expression, FieldSource, Format, KeyPart, NewKeys, Path, TimeSource, Topic,
 };
 use super::{Inexpressible, absent, all, number, try_all};
-use crate::plan::{self as program, Components, PipelineId};
+use crate::plan::{self as program, Components, Dedupe, PipelineId};
 use crate::time::Span;
 use crate::wire::{self, WireFault};
 
@@ -153,7 +153,7 @@ impl TryFrom<&program::Pipeline> for Pipeline {
             allowed_lateness_us: allowed_lateness.as_micros(),
             max_ahead_us: max_ahead.as_micros(),
             idle_us: idle.as_micros(),
-            dedupe: dedupe.as_ref().map(Into::into),
+            dedupe: dedupe.as_ref().map(rising).transpose()?,
             new_keys: new_keys.map(Into::into),
             memory: *memory,
             watched: try_all(watched)?,
@@ -180,7 +180,7 @@ impl TryFrom<Pipeline> for program::Pipeline {
             allowed_lateness: Span::from_micros(pipeline.allowed_lateness_us),
             max_ahead: Span::from_micros(pipeline.max_ahead_us),
             idle: Span::from_micros(pipeline.idle_us),
-            dedupe: pipeline.dedupe.map(Into::into),
+            dedupe: pipeline.dedupe.map(|path| Dedupe::rising(path.into())),
             new_keys: pipeline.new_keys.map(Into::into),
             memory: pipeline.memory,
             watched: all(pipeline.watched),
@@ -249,4 +249,16 @@ impl From<PipelineSketch> for program::PipelineSketch {
             PipelineSketch::Series(field) => Self::Series(field),
         }
     }
+}
+
+/// The path of numbers that only go up, which is all that this version has.
+fn rising(dedupe: &Dedupe) -> Result<Path, Inexpressible> {
+    let Dedupe {
+        path,
+        wraps_at,
+        restart,
+    } = dedupe;
+    absent(wraps_at.is_none(), "the end of sequence numbers")?;
+    absent(!restart, "sequence numbers that start over")?;
+    Ok(path.into())
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::language::{Compression, Expression, FieldSource, Format, NewKeys, Path, TimeSource, Topic};
 use super::{all, try_all};
-use crate::plan as program;
+use crate::plan::{self as program, Dedupe};
 use crate::time::Span;
 use crate::wire::WireFault;
 
@@ -76,7 +76,7 @@ impl TryFrom<Query> for program::Query {
             patience: Span::from_micros(query.patience_us),
             retention: query.retention_us.map(Span::from_micros),
             coarsen: query.coarsen_us.into_iter().map(Span::from_micros).collect(),
-            dedupe: query.dedupe.map(Into::into),
+            dedupe: query.dedupe.map(|path| Dedupe::rising(path.into())),
             new_keys: query.new_keys.map(Into::into),
             memory: query.memory,
             source: None,

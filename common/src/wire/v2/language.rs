@@ -251,6 +251,39 @@ impl TryFrom<FieldSource> for program::FieldSource {
     }
 }
 
+/// A device's sequence number.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Dedupe {
+    path: Path,
+    wraps_at: Option<u64>,
+    restart: bool,
+}
+
+impl From<&program::Dedupe> for Dedupe {
+    fn from(dedupe: &program::Dedupe) -> Self {
+        let program::Dedupe {
+            path,
+            wraps_at,
+            restart,
+        } = dedupe;
+        Self {
+            path: path.into(),
+            wraps_at: *wraps_at,
+            restart: *restart,
+        }
+    }
+}
+
+impl From<Dedupe> for program::Dedupe {
+    fn from(dedupe: Dedupe) -> Self {
+        Self {
+            path: dedupe.path.into(),
+            wraps_at: dedupe.wraps_at,
+            restart: dedupe.restart,
+        }
+    }
+}
+
 /// A cap on new keys: at most `max` in each `every`.
 #[derive(Serialize, Deserialize)]
 pub(super) struct NewKeys {

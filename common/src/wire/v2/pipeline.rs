@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::language::{
-    Compression, Expression, FieldSource, Format, KeyPart, NewKeys, Path, TimeSource, Topic,
+    Compression, Dedupe, Expression, FieldSource, Format, KeyPart, NewKeys, TimeSource, Topic,
 };
 use super::{all, try_all};
 use crate::limits::{PIPELINE_ID_BYTES, PLAN_BYTES_MAX};
@@ -119,7 +119,7 @@ pub(super) struct Pipeline {
     allowed_lateness_us: i64,
     max_ahead_us: i64,
     idle_us: i64,
-    dedupe: Option<Path>,
+    dedupe: Option<Dedupe>,
     new_keys: Option<NewKeys>,
     memory: Option<u64>,
     watched: Vec<KeyPart>,

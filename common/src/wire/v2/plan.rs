@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::language::{Compression, Expression, FieldSource, Format, NewKeys, Path, TimeSource, Topic};
+use super::language::{
+    Compression, Dedupe, Expression, FieldSource, Format, NewKeys, Path, TimeSource, Topic,
+};
 use super::{all, try_all};
 use crate::plan::{self as program, CounterRules};
 use crate::time::Span;
@@ -58,7 +60,7 @@ struct Query {
     patience_us: i64,
     retention_us: Option<i64>,
     coarsen_us: Vec<i64>,
-    dedupe: Option<Path>,
+    dedupe: Option<Dedupe>,
     new_keys: Option<NewKeys>,
     memory: Option<u64>,
     source: Option<String>,
