@@ -133,6 +133,14 @@ impl RunningQuery {
         self.readers.iter().map(|reader| reader.pipeline).collect()
     }
 
+    /// How far before a window's start panes of this width may start that the window looks back to; nothing if it does not.
+    pub fn reach(&self, pane: Span) -> Span {
+        match self.query.lookback() {
+            Span::ZERO => Span::ZERO,
+            lookback => lookback.plus(pane),
+        }
+    }
+
     /// How this query reads a pipeline into its windows, if it does.
     pub fn reader(&self, pipeline: PipelineId) -> Option<&Reader> {
         self.readers.iter().find(|reader| reader.pipeline == pipeline)

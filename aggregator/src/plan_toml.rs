@@ -220,6 +220,7 @@ fn convert(raw: &RawQuery, file: &str, faults: &mut Faults) -> Query {
         max_ahead: span(&raw.max_ahead, MAX_AHEAD_DEFAULT, faults),
         idle: span(&raw.idle, IDLE_DEFAULT, faults),
         patience: span(&raw.patience, PATIENCE_DEFAULT, faults),
+        lookback: raw.lookback.as_ref().map(|text| duration(text, faults)),
         retention: raw.retention.as_ref().map(|text| duration(text, faults)),
         coarsen,
         dedupe: raw.dedupe.as_ref().map(|raw| dedupe(raw, &format, faults)),
@@ -333,6 +334,7 @@ fn place_of(query: &RawQuery, part: Part) -> usize {
         Part::MaxAhead => start(&query.max_ahead),
         Part::Idle => start(&query.idle),
         Part::Patience => start(&query.patience),
+        Part::Lookback => start(&query.lookback),
         Part::Retention => start(&query.retention),
         Part::Coarsen(rung) => query.coarsen.as_ref().map(|rungs| {
             let place = rung.and_then(|index| rungs.get_ref().get(index));
@@ -415,8 +417,25 @@ retention = "30d"
             restart: true,
         };
         assert_eq!(parse(&text, "p").unwrap().queries[0].dedupe, Some(dedupe));
+        let text = format!("{GOOD}lookback = \"2h\"\n");
+        let lookback = parse(&text, "p").unwrap().queries[0].lookback;
+        assert_eq!(lookback, Some(Span::from_secs(7_200)));
         let text = format!("{GOOD}coarsen = []\n");
         assert!(parse(&text, "plan.toml").unwrap().queries[0].coarsen.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_look_back_so_far_is_refused() {
+        let fault = |text: &str| parse(text, "p").unwrap_err().to_string();
+        assert_eq!(
+            fault(&format!("{GOOD}lookback = \"99950s\"\n")),
+            "p:13:12: `lookback` and a window together take more than 10000 panes; look back for less, or use wider windows"
+        );
+        let session = GOOD.replace("{ size = \"60s\", every = \"10s\" }", "{ session = \"60s\" }");
+        assert_eq!(
+            fault(&format!("{session}lookback = \"60s\"\n")),
+            "p:13:12: sessions and windows with `count` do not go on from the window before; leave `lookback` out"
+        );
     }
 
     #[test]
@@ -548,7 +567,7 @@ retention = "30d"
             "watermark_dely =",
             "plan.toml:10:1: unknown field `watermark_dely`, expected one of `name`, `topic`, \
             `format`, `compression`, `time`, `tags`, `key`, `fields`, `where`, `window`, `aggregates`, `watermark_delay`, `allowed_lateness`, `max_ahead`, \
-            `idle`, `patience`, `retention`, `coarsen`, `dedupe`, `new_keys`, `memory`, `source`; did you mean `watermark_delay`?",
+             `idle`, `patience`, `lookback`, `retention`, `coarsen`, `dedupe`, `new_keys`, `memory`, `source`; did you mean `watermark_delay`?",
         );
         check(
             "\"site\", \"device\"",

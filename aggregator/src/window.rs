@@ -17,6 +17,8 @@ mod count;
 
 mod aligned;
 
+mod before;
+
 mod load;
 
 mod merged;
@@ -207,10 +209,15 @@ impl QueryWindows {
     }
 
     /// Panes that start before this can only matter to windows that were shown, and to sessions that load them.
-    pub fn needed_from(&self, window: &Window) -> Timestamp {
+    pub fn needed_from(&self, query: &RunningQuery) -> Timestamp {
+        let window = &query.query.window;
         match window {
             Window::Session { gap } => session::needed_from(*gap, self.horizon.through),
-            Window::Hopping(_) | Window::Calendar { .. } => self.horizon.through.minus(window.longest()),
+            Window::Hopping(_) | Window::Calendar { .. } => {
+                let widest = query.readers.iter().map(|reader| reader.pane).max();
+                let first = self.horizon.through.minus(window.longest());
+                first.minus(query.reach(widest.unwrap_or(Span::ZERO)))
+            }
             // A part that comes loads the others.
             Window::Count { .. } => Timestamp::MAX,
         }
@@ -228,6 +235,10 @@ impl QueryWindows {
 
     /// Data was merged for these keys into a pane that fits no window.
     pub fn touch_coarse(&mut self, width: Span, pipeline: PipelineId, pane: Timestamp, keys: &[KeyId]) {
+        if let Changes::Fixed(touched) = &mut self.changes {
+            // Windows may go on from it.
+            touched.touch(self.horizon.through, pipeline, pane, keys);
+        }
         self.touched_coarse
             .entry((width, pane))
             .or_default()
@@ -284,7 +295,12 @@ impl QueryWindows {
             (Changes::Fixed(touched), Some(aligned)) => {
                 let due = self.horizon.due(query, &query.pipelines(), agents, now);
                 if due > through {
-                    load_due(query, through.minus(query.query.window.longest()), due, loader)?;
+                    let from = through.minus(query.query.window.longest());
+                    load_due(query, from, due, loader)?;
+                    for reader in before::readers(query) {
+                        let from = from.minus(query.reach(reader.pane));
+                        loader.load_range(reader.pipeline, from, due)?;
+                    }
                 }
                 touched.prepare(query, aligned, through, loader, budget)
             }

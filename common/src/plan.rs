@@ -93,6 +93,9 @@ pub struct Query {
     pub max_ahead: Span,
     /// After this long without a reading the watermark follows the wall clock.
     pub idle: Span,
+    /// How far back from a window's start readings before it matter to functions that go from reading to reading: `None`
+    /// leaves it to [`Query::lookback`], which says how far it is, and with zero none matters.
+    pub lookback: Option<Span>,
     /// How long the centre waits after a window's end for silent agents before it shows a provisional row.
     pub patience: Span,
     /// How long result rows and panes are kept; `None` keeps them for ever.

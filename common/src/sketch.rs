@@ -35,7 +35,7 @@ mod top;
 use alloc::vec::Vec;
 
 pub use buckets::{Bucket, Buckets, Divider, Shape};
-pub use course::Course;
+pub use course::{Course, Edges};
 pub use distinct::{REGISTERS, Registers, mark_of};
 pub use series::{Series, SeriesPoint};
 pub use top::{Counter, Counters};

@@ -14,6 +14,8 @@ pub mod count;
 
 pub mod decimal;
 
+pub mod edges;
+
 pub mod expression;
 
 pub mod history;
@@ -36,9 +38,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use catchment_common::metrics::Reason;
 use catchment_common::plan::{self, Plan, Query, TimeSource};
+use catchment_common::time::Span;
 
 use crate::truth::Entry;
 
+use edges::Past;
 use numbers::Numbers;
 use reading::{Message, Reader, Reading, quoted};
 use window::Contents;
@@ -60,6 +64,8 @@ pub struct Expected {
     reader: Reader,
     /// By key (tags joined by NUL), then by the window's start: its end and contents.
     keys: HashMap<Box<str>, BTreeMap<i64, (i64, Contents)>>,
+    /// By key, all that windows may go on from, for a query that looks back.
+    past: HashMap<Box<str>, Past>,
     keeps_windows: bool,
     /// Of count windows: by agent and key (`""` stands for any agent) the readings in their order.
     sequences: BTreeMap<(String, String), Vec<Reading>>,
@@ -112,6 +118,7 @@ impl Oracle {
             metrics: Metrics::default(),
             reader: Reader::new(query),
             keys: HashMap::new(),
+            past: HashMap::new(),
             keeps_windows,
             sequences: BTreeMap::new(),
             numbers: HashMap::new(),
@@ -188,7 +195,12 @@ impl Expected {
         if windows.is_empty() {
             self.keys.remove(key);
         }
-        contents.map(|(_, contents)| contents)
+        let mut contents = contents.map(|(_, contents)| contents)?;
+        contents.edges = self
+            .past
+            .get(key)
+            .and_then(|past| past.edges(&self.query, (start_us, end_us)));
+        Some(contents)
     }
 
     /// The readings of one key from one event time up to another, in microseconds: what can be told from windows that
@@ -285,6 +297,10 @@ impl Expected {
                         continue;
                     };
                     let query = &self.query;
+                    if query.lookback() > Span::ZERO {
+                        let past = self.past.entry(reading.key.as_str().into()).or_default();
+                        past.add(reading.at_us, &reading.values);
+                    }
                     for (start, end) in covering {
                         let window = windows.entry(start);
                         let (_, contents) = window.or_insert_with(|| (end, Contents::new(query)));

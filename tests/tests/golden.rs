@@ -630,6 +630,7 @@ fn plan(version: u8) -> Plan {
             max_ahead: Span::from_secs(300),
             idle: Span::from_secs(30),
             patience: Span::from_secs(10),
+            lookback: (version > 1).then(|| Span::from_secs(40)),
             retention: Some(Span::from_days(30)),
             coarsen: vec![Span::from_secs(60), Span::from_secs(600)],
             dedupe: Some(Dedupe::rising(Path::parse("meta.seq"))),

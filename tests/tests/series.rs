@@ -26,7 +26,7 @@ fn folder() -> PathBuf {
 fn query() -> Query {
     let text = "[[query]]\nname = \"q\"\ntopic = \"s/{series}\"\ntime = { path = \"ts\", unit = \"us\" }\nkey = [\"series\"]\n\
                 fields = { v = \"v\", meter = { path = \"meter\", kind = \"counter\" } }\nwindow = { size = \"1d\" }\n\
-                aggregates = [\"mean\", \"time_weighted_mean\", \"rate\"]\nwatermark_delay = \"1h\"\nallowed_lateness = \"36500d\"\n\
+                aggregates = [\"mean\", \"time_weighted_mean\", \"rate\"]\nlookback = \"0s\"\nwatermark_delay = \"1h\"\nallowed_lateness = \"36500d\"\n\
                 coarsen = []\n";
     plan_toml::parse(text, "plan").unwrap().queries.remove(0)
 }

@@ -52,6 +52,8 @@ impl Aggregator {
             let readers = self.catalog.queries.iter().filter_map(|query| {
                 let coarse = query.coarse_reader(pipeline);
                 let width = coarse.map_or(kept_beyond(&query.query.window), |reader| reader.pane);
+                // Windows whose rows are kept may look back to it.
+                let width = width.plus(query.reach(width));
                 (coarse.is_some() || query.reader(pipeline).is_some()).then_some((query, width))
             });
             // Until the last of them lets go; none if one keeps all, or of one there is no data yet.

@@ -147,7 +147,7 @@ impl Aggregator {
             .zip(&self.windows)
             .filter(|(query, _)| query.reader(pipeline).is_some());
         reading
-            .map(|(query, windows)| windows.needed_from(&query.query.window))
+            .map(|(query, windows)| windows.needed_from(query))
             .min()
             .unwrap_or(Timestamp::MAX)
     }

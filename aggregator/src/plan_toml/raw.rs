@@ -42,6 +42,7 @@ pub(super) struct RawQuery {
     pub(super) max_ahead: Option<Spanned<String>>,
     pub(super) idle: Option<Spanned<String>>,
     pub(super) patience: Option<Spanned<String>>,
+    pub(super) lookback: Option<Spanned<String>>,
     pub(super) retention: Option<Spanned<String>>,
     pub(super) coarsen: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) dedupe: Option<Spanned<RawDedupe>>,

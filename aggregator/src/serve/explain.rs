@@ -37,6 +37,8 @@ pub struct Explained {
     pub row: ExplainedRow,
     /// Its panes, pipeline by pipeline.
     pub panes: Vec<PaneOf>,
+    /// From when on counters and means over time go on from what the key had before the window; none where nothing does.
+    pub looks_back_to: Option<Timestamp>,
     /// The agents that run its pipelines; none for a count window, which waits for nobody.
     pub agents: Option<Vec<AgentOf>>,
     /// When rows of this window were written.
@@ -237,7 +239,10 @@ fn explained(
         .map(|reader| (reader.pipeline, reader.pane))
         .collect();
     let waits = row.number.is_none();
+    let lookback = query.query.lookback();
+    let looks_back = lookback > Span::ZERO && !row.is_coarse;
     Ok(Explained {
+        looks_back_to: looks_back.then(|| row.start.minus(lookback)),
         panes: panes_of(store, catalog, &pipelines, &row)?,
         agents: waits.then(|| agents_of(store, &pipelines, &row)).transpose()?,
         history: store.history(&query.query.name, row.range().0, row.is_coarse)?,

@@ -81,6 +81,35 @@ impl Aligned {
         (first <= last && self.end(last) <= through).then_some((first, last))
     }
 
+    /// Stretches of the windows that start after an instant, by `until`, and end by `through`.
+    pub(super) fn shown_after(
+        &self,
+        after: Timestamp,
+        until: Timestamp,
+        through: Timestamp,
+    ) -> Vec<(Timestamp, Timestamp)> {
+        match self {
+            Self::Hopping(hopping) => {
+                let first = hopping.last_start(after).plus(hopping.every);
+                let ended = hopping.last_start(through.minus(hopping.size));
+                let last = hopping.last_start(until).min(ended);
+                if first <= last {
+                    vec![(first, last)]
+                } else {
+                    Vec::new()
+                }
+            }
+            Self::Calendar(calendar) => {
+                let first = self.end(calendar.around(after).0);
+                let starts = std::iter::successors(Some(first), |&start| Some(self.next(start)));
+                starts
+                    .take_while(|&start| start <= until && self.end(start) <= through)
+                    .map(|start| (start, start))
+                    .collect()
+            }
+        }
+    }
+
     /// How many windows start from `first` to `last`, which are two of them.
     pub(super) fn count(&self, first: Timestamp, last: Timestamp) -> usize {
         match self {

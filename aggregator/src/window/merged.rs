@@ -7,9 +7,9 @@
 
 use catchment_common::lower::{self, lower};
 use catchment_common::plan::{Column, Components};
-use catchment_common::sketch::{Course, Series, Sketch, SketchKind, empty_row, merge_rows};
+use catchment_common::sketch::{Course, Edges, Series, Sketch, SketchKind, empty_row, merge_rows};
 use catchment_common::stats::{Lowered, Stats};
-use catchment_common::time::Span;
+use catchment_common::time::{Span, Timestamp};
 
 use super::session::{Part, ends};
 use crate::catalog::{Reader, RunningQuery};
@@ -42,6 +42,17 @@ pub(super) struct Piece<'p> {
     pub(super) readings: u64,
     pub(super) stats: &'p [Stats],
     pub(super) sketches: &'p [Sketch],
+}
+
+/// What one series of a key had before a window.
+#[derive(Clone, Debug)]
+pub(super) struct Before<'p> {
+    /// The panes that have points of that time, in no order.
+    pub(super) parts: Vec<&'p Series>,
+    /// Points before this do not matter, or others beside them are not known.
+    pub(super) from: Timestamp,
+    /// Whether there were values that would have to be known.
+    pub(super) is_lost: bool,
 }
 
 impl<'p> Merged<'p> {
@@ -150,6 +161,18 @@ impl<'p> Merged<'p> {
 
     /// What stands in a row that covers so much time; none without readings.
     pub(super) fn lower(self, key: Box<[u8]>, span: Span) -> Option<Row> {
+        self.lower_after(key, span, Timestamp::MIN, Vec::new())
+    }
+
+    /// What stands in the row of a window that starts here. `before` says what each series had before it, and is empty
+    /// for a query that does not look back.
+    pub(super) fn lower_after(
+        mut self,
+        key: Box<[u8]>,
+        span: Span,
+        start: Timestamp,
+        before: Vec<Before<'p>>,
+    ) -> Option<Row> {
         if self.readings == 0 {
             return None;
         }
@@ -160,8 +183,17 @@ impl<'p> Merged<'p> {
             ..
         } = self.query;
         let mut courses = vec![None; if series.is_empty() { 0 } else { self.sketches.len() }];
+        let mut before = before.into_iter();
         for (&(place, field), panes) in series.iter().zip(self.series) {
-            courses[place] = Course::through(panes, query.fields[field].kind.rules());
+            let before = before.next();
+            self.is_whole[place] &= before.as_ref().is_none_or(|before| !before.is_lost);
+            let edges = before.map(|Before { parts, from, .. }| Edges {
+                before: parts,
+                from,
+                start,
+                end: start.plus(span),
+            });
+            courses[place] = Course::through(panes, query.fields[field].kind.rules(), edges);
         }
         let held = lower::Merged {
             stats: &self.stats,

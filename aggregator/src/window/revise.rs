@@ -11,6 +11,7 @@ use catchment_common::plan::PipelineId;
 use catchment_common::time::{Span, Timestamp};
 
 use super::aligned::Aligned;
+use super::before;
 use super::load::Loader;
 use super::slide::shares;
 use super::stretches::Stretches;
@@ -122,22 +123,28 @@ impl Touched {
                 held.insert(first, last, aligned.step());
             }
         }
-        self.resolve(aligned, through, loader.panes);
+        self.resolve(query, aligned, through, loader.panes);
         let spans = self.choose(query, aligned, budget);
         for (from, to) in spans.iter() {
+            let to = to.minus(Span::from_micros(1));
             for reader in &query.readers {
-                loader.load_range(reader.pipeline, from, to.minus(Span::from_micros(1)))?;
+                loader.load_range(reader.pipeline, from, to)?;
+            }
+            for reader in before::readers(query) {
+                let from = from.minus(query.reach(reader.pane));
+                loader.load_range(reader.pipeline, from, to)?;
             }
         }
         Ok(())
     }
 
-    /// Which windows are over the panes that have new data.
-    fn resolve(&mut self, aligned: &Aligned, through: Timestamp, panes: &Panes) {
+    /// Which windows are over the panes that have new data, or go on from them.
+    fn resolve(&mut self, query: &RunningQuery, aligned: &Aligned, through: Timestamp, panes: &Panes) {
         for ((pipeline, pane), keys) in std::mem::take(&mut self.fresh) {
-            let Some((first, last)) = aligned.shown_over(pane, through) else {
+            let windows = affected(query, aligned, (pipeline, pane), through);
+            if windows.is_empty() {
                 continue;
-            };
+            }
             let Some(held) = panes.pipeline(pipeline) else {
                 continue;
             };
@@ -147,7 +154,9 @@ impl Touched {
                     self.pending.insert(key.into(), Stretches::default());
                 }
                 let stretches = self.pending.get_mut(key).expect("just inserted");
-                stretches.insert(first, last, aligned.step());
+                for &(first, last) in &windows {
+                    stretches.insert(first, last, aligned.step());
+                }
             }
         }
     }
@@ -179,7 +188,8 @@ impl Touched {
                 budget.pieces = budget
                     .pieces
                     .saturating_sub(whole.saturating_add(count.saturating_mul(each)));
-                let loads = panes_in(spans.insert(first, aligned.end(until), Span::ZERO));
+                let from = first.minus(query.query.lookback());
+                let loads = panes_in(spans.insert(from, aligned.end(until), Span::ZERO));
                 budget.loads = budget.loads.saturating_sub(loads);
                 chosen.insert(first, until, aligned.step());
                 waiting.cut(aligned.next(until));
@@ -270,4 +280,23 @@ impl Touched {
             }
         }
     }
+}
+
+/// Stretches of the windows that were shown and that data in a pane matters to: those over it, of a pane that fits them,
+/// and those that look back to it.
+fn affected(
+    query: &RunningQuery,
+    aligned: &Aligned,
+    (pipeline, pane): (PipelineId, Timestamp),
+    through: Timestamp,
+) -> Vec<(Timestamp, Timestamp)> {
+    let mut windows: Vec<_> = match query.reader(pipeline) {
+        Some(_) => aligned.shown_over(pane, through).into_iter().collect(),
+        None => Vec::new(),
+    };
+    if let Some(reader) = before::readers(query).find(|reader| reader.pipeline == pipeline) {
+        let until = pane.plus(query.reach(reader.pane));
+        windows.extend(aligned.shown_after(pane, until, through));
+    }
+    windows
 }

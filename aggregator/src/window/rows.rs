@@ -145,7 +145,16 @@ impl<C: Fn(Timestamp) -> Coverage> View<'_, C> {
     /// The row of a key over the cut, and how many pieces were merged for it.
     pub(super) fn row(&self, cut: Cut, key: Box<[u8]>) -> (Option<Row>, usize) {
         let (merged, pieces) = self.merge(cut, &key);
-        (merged.lower(key, cut.size()), pieces)
+        let before = match cut.kind {
+            Kind::Window => self.before(&key, cut.start),
+            Kind::Coarse | Kind::Session => Vec::new(),
+        };
+        let row = if before.is_empty() {
+            merged.lower(key, cut.size())
+        } else {
+            merged.lower_after(key, cut.size(), cut.start, before)
+        };
+        (row, pieces)
     }
 
     /// Merges a key's panes over the cut; returns how many there are, too.

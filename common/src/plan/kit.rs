@@ -31,6 +31,7 @@ impl Query {
             max_ahead: Span::from_secs(300),
             idle: Span::from_secs(30),
             patience: Span::from_secs(10),
+            lookback: None,
             retention: None,
             coarsen: Vec::new(),
             dedupe: None,

@@ -5,10 +5,13 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Aggregate, Field, Part, Plan, PlanFault, Problem, Query};
+use super::{Aggregate, Field, Part, Plan, PlanFault, Problem, Query, Window};
 use crate::limits::{PANES_PER_WINDOW_MAX, WINDOW_STEP_MIN};
 use crate::time::Span;
 
+/// How many times its length a window looks back if the plan says nothing else: over one neighbour without a reading. The
+/// centre keeps panes in memory for so much longer, and a late reading revises so many windows more.
+const LOOKBACK_WINDOWS: i64 = 2;
 /// Widest pane of a series, if its windows do not take more than [`PANES_PER_WINDOW_MAX`] of these:
 /// [`crate::limits::SERIES_POINTS_MAX`] points are then six readings a second.
 const PANE_MAX: Span = Span::from_secs(600);
@@ -25,6 +28,22 @@ impl Aggregate {
 }
 
 impl Query {
+    /// How far back from a window's start readings before it matter. A function that goes from reading to reading goes on
+    /// from the last of them, so that the step over the window's edge is in one of the two windows. Zero where no function
+    /// does, and for windows without an edge to go over: sessions, between which there is a pause, and windows with `count`.
+    /// Twice the window's length if the plan says nothing else.
+    pub fn lookback(&self) -> Span {
+        let has_edges = matches!(self.window, Window::Hopping(_) | Window::Calendar { .. });
+        let is_of_points =
+            |aggregate: &Aggregate| self.fields.iter().any(|field| aggregate.is_of_points(field));
+        if !has_edges || !self.aggregates.iter().any(is_of_points) {
+            return Span::ZERO;
+        }
+        let longest = self.window.longest().as_micros();
+        self.lookback
+            .unwrap_or(Span::from_micros(longest.saturating_mul(LOOKBACK_WINDOWS)))
+    }
+
     /// The widest pane that this query can have. Windows that need points are made of narrower ones than they could:
     /// the bound is per pane, and a window has no bound.
     pub(super) fn pane(&self) -> Span {

@@ -9,9 +9,27 @@ use crate::number::decimal::{ONE, Value};
 use crate::number::ratio::{self, Exact};
 use crate::plan::CounterRules;
 use crate::stats::{Sum, from_units};
-use crate::time::{TIMESTAMP_MAX_US, TIMESTAMP_MIN_US};
+use crate::time::{TIMESTAMP_MAX_US, TIMESTAMP_MIN_US, Timestamp};
+
+/// The edges of a window, and what was before it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Edges<'s> {
+    /// What has points from `from` to `start`, and may have others. None may be too long.
+    pub before: Vec<&'s Series>,
+    /// How far back points before the window matter.
+    pub from: Timestamp,
+    /// Where the window starts.
+    pub start: Timestamp,
+    /// Where it ends.
+    pub end: Timestamp,
+}
 
 /// What a walk through points in their order has seen.
+///
+/// A course through a window that knows its edges goes on from the points before it: they say at which level a counter
+/// comes in, and only what it gains from there on is the window's. A mean over time is then one over the whole window,
+/// where the last value before it holds from the start, and the last one in it until the end. So neighbouring windows leave
+/// nothing out between them. Without edges a course is from the first point to the last.
 ///
 /// **Nothing here can overflow.** A value's magnitude is below 2¹²⁰ units and the times of all points lie within 2⁵⁴
 /// µs, so the area, which is at most the largest magnitude times the time between the ends, is below 2¹⁷⁴. A step's
@@ -21,8 +39,12 @@ use crate::time::{TIMESTAMP_MAX_US, TIMESTAMP_MIN_US};
 pub struct Course {
     first: SeriesPoint,
     last: SeriesPoint,
+    /// The instants between which values are weighted by how long they held.
+    held: (Timestamp, Timestamp),
     /// What a counter has gone up.
     counted: Counted,
+    /// What of that was before the window.
+    counted_before: Sum,
     /// Each value times the microseconds until the next point.
     area: Sum,
 }
@@ -37,50 +59,84 @@ const _: () = assert!(VALUE_BITS + 2 + COUNT_BITS < 192 - 1);
 
 impl Course {
     /// The course through all points of these series, as a counter with these rules; none if there is no point, or a
-    /// series is too long.
-    pub fn through(mut parts: Vec<&Series>, rules: CounterRules) -> Option<Self> {
-        if parts.iter().any(|part| part.is_too_long()) {
+    /// series is too long. `edges` are those of the window, if it knows them.
+    pub fn through(parts: Vec<&Series>, rules: CounterRules, edges: Option<Edges<'_>>) -> Option<Self> {
+        if parts.iter().any(|part| part.is_too_long()) || parts.iter().all(|part| part.points().is_empty()) {
             return None;
         }
-        parts.retain(|part| !part.points().is_empty());
-        parts.sort_unstable_by(|a, b| a.points().first().cmp(&b.points().first()));
-        let apart = parts.is_sorted_by(|a, b| a.points().last() < b.points().first());
-        if apart {
-            return Self::along(parts.iter().flat_map(|part| part.points().iter().copied()), rules);
+        let mut course = None;
+        let end = edges.map(
+            |Edges {
+                 before,
+                 from,
+                 start,
+                 end,
+             }| {
+                in_order(before, |point| {
+                    if from <= point.at && point.at < start {
+                        Self::take(&mut course, point, rules);
+                    }
+                });
+                if let Some(course) = &mut course {
+                    course.enter(start);
+                }
+                end
+            },
+        );
+        in_order(parts, |point| Self::take(&mut course, point, rules));
+        if let (Some(course), Some(end)) = (&mut course, end) {
+            course.hold(end);
         }
-        // A coarser pane beside those that it covers.
-        let mut points: Vec<SeriesPoint> = parts.iter().flat_map(|part| part.points()).copied().collect();
-        points.sort_unstable();
-        points.dedup();
-        Self::along(points.into_iter(), rules)
+        course
     }
 
-    fn along(mut points: impl Iterator<Item = SeriesPoint>, rules: CounterRules) -> Option<Self> {
-        let first = points.next()?;
-        let mut course = Self {
-            first,
-            last: first,
-            counted: Counted::from(rules, first.value),
-            area: Sum::ZERO,
+    /// Goes on to a point, or begins with it.
+    fn take(course: &mut Option<Self>, point: SeriesPoint, rules: CounterRules) {
+        let Some(course) = course else {
+            *course = Some(Self {
+                first: point,
+                last: point,
+                held: (point.at, point.at),
+                counted: Counted::from(rules, point.value),
+                counted_before: Sum::ZERO,
+                area: Sum::ZERO,
+            });
+            return;
         };
-        points.for_each(|point| course.step(point));
-        Some(course)
+        course.counted.step(point.value);
+        course.hold(point.at);
+        course.last = point;
     }
 
-    fn step(&mut self, next: SeriesPoint) {
-        self.counted.step(next.value);
-        let before = self.last.value.units();
-        let time = next.at.since(self.last.at).as_micros().unsigned_abs();
+    /// A window starts here, after all points so far.
+    fn enter(&mut self, start: Timestamp) {
+        self.first = self.last;
+        self.held = (start, start);
+        self.counted_before = *self.counted.increase();
+        self.area = Sum::ZERO;
+    }
+
+    /// The last value holds until then.
+    fn hold(&mut self, until: Timestamp) {
+        let value = self.last.value.units();
+        let time = until.since(self.held.1).as_micros();
         if time > 0 {
-            let area = Sum::from_u128(before.unsigned_abs()).times(time);
-            self.area.add(&if before < 0 { area.negated() } else { area });
+            let area = Sum::from_u128(value.unsigned_abs()).times(time.unsigned_abs());
+            self.area.add(&if value < 0 { area.negated() } else { area });
+            self.held.1 = until;
         }
-        self.last = next;
     }
 
-    /// What a counter has gone up from the first point to the last.
+    /// What a counter has gone up from the first point, or the last one before the window, to the last. Below 0 if a fall
+    /// before the window counted as a restart, and the window shows that it was none.
     pub fn increase(&self) -> f64 {
-        ratio::nearest(&self.counted.increase().resized(), &Exact::from_i128(ONE))
+        ratio::nearest(&self.units().resized(), &Exact::from_i128(ONE))
+    }
+
+    fn units(&self) -> Sum {
+        let mut units = *self.counted.increase();
+        units.add(&self.counted_before.negated());
+        units
     }
 
     /// The same for each second from the first point to the last; `None` if both are at one time.
@@ -88,13 +144,14 @@ impl Course {
         let micros = self.micros();
         // Units are 10⁻¹⁸ and microseconds 10⁻⁶: 10¹² are left.
         let denominator = Exact::from_i128(ONE / 1_000_000).times(micros);
-        (micros > 0).then(|| ratio::nearest(&self.counted.increase().resized(), &denominator))
+        (micros > 0).then(|| ratio::nearest(&self.units().resized(), &denominator))
     }
 
-    /// The mean over time from the first point to the last, where each value holds until the next. If they are at one
-    /// time it is the value that would hold from there on: the largest of them.
+    /// The mean over time, where each value holds until the next: from the first point to the last, or, with edges, over
+    /// the window, from its first point on if there was none before it. If that is no time at all, it is the value that
+    /// would hold from there on: the largest of them.
     pub fn time_weighted_mean(&self) -> f64 {
-        let micros = self.micros();
+        let micros = self.held.1.since(self.held.0).as_micros().unsigned_abs();
         if micros == 0 {
             return from_units(self.last.value.units());
         }
@@ -104,4 +161,24 @@ impl Course {
     fn micros(&self) -> u64 {
         self.last.at.since(self.first.at).as_micros().unsigned_abs()
     }
+}
+
+/// Hands out the points of all parts in their order, each once.
+fn in_order(mut parts: Vec<&Series>, mut take: impl FnMut(SeriesPoint)) {
+    parts.retain(|part| !part.points().is_empty());
+    parts.sort_unstable_by(|a, b| a.points().first().cmp(&b.points().first()));
+    let apart = parts.is_sorted_by(|a, b| a.points().last() < b.points().first());
+    if apart {
+        parts
+            .iter()
+            .flat_map(|part| part.points())
+            .copied()
+            .for_each(take);
+        return;
+    }
+    // A coarser pane beside those that it covers.
+    let mut points: Vec<SeriesPoint> = parts.iter().flat_map(|part| part.points()).copied().collect();
+    points.sort_unstable();
+    points.dedup();
+    points.into_iter().for_each(&mut take);
 }

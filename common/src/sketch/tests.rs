@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use super::pool::{Block, Point, Pool, blocks_to_open};
 use super::*;
 use crate::limits::{BUCKETS_MAX, SERIES_POINTS_MAX, TOP_VALUES_MAX};
-use crate::number::decimal::Value;
+use crate::number::decimal::{ONE, Value};
 use crate::plan::CounterRules;
 use crate::sketch::pool::Use;
-use crate::stats::End;
+use crate::stats::{End, from_units};
 use crate::time::Timestamp;
 
 const CENT: i128 = 10_i128.pow(16);
@@ -382,7 +382,10 @@ fn a_series_that_is_too_long_stays_so() {
     let mut other = Series::from_unsorted(alloc::vec![point(1, 1)]);
     other.merge(&series);
     assert_eq!(other, Series::TOO_LONG);
-    assert_eq!(Course::through(alloc::vec![&series, &Series::EMPTY], PLAIN), None);
+    assert_eq!(
+        Course::through(alloc::vec![&series, &Series::EMPTY], PLAIN, None),
+        None
+    );
     let mut pool = Pool::new(alloc::vec![Block::VACANT; 8]);
     let first = pool.open(2).unwrap();
     pool.absorb_too_long(first, 1);
@@ -406,7 +409,7 @@ fn courses_by_hand() {
     let second = 1_000_000;
     let course = |points: &[(i64, i128)]| {
         let points = points.iter().map(|&(at, cents)| point(at * second, cents * CENT));
-        Course::through(alloc::vec![&Series::from_unsorted(points.collect())], PLAIN)
+        Course::through(alloc::vec![&Series::from_unsorted(points.collect())], PLAIN, None)
     };
     let all = |points: &[(i64, i128)]| {
         let course = course(points).unwrap();
@@ -425,6 +428,95 @@ fn courses_by_hand() {
     // Of several values at one time the largest holds, and the way up between them counts.
     assert_eq!(all(&[(0, 100), (0, 300)]), (2.0, None, 3.0));
     assert_eq!(all(&[(0, 100), (10, 200), (10, 500), (20, 500)]).2, 3.0);
+}
+
+/// A meter that counts one an hour, in windows of an hour, and a level that changes in the middle of one.
+#[test]
+fn courses_go_on_from_what_was_before_a_window() {
+    let second = 1_000_000;
+    let series = |points: &[(i64, i128)]| {
+        let points = points.iter().map(|&(at, cents)| point(at * second, cents * CENT));
+        Series::from_unsorted(points.collect())
+    };
+    let all = |before: &[(i64, i128)], within: &[(i64, i128)]| {
+        let (before, within) = (series(before), series(within));
+        let edges = Edges {
+            before: alloc::vec![&before],
+            from: Timestamp::from_micros(-7_200 * second).unwrap(),
+            start: Timestamp::from_micros(0).unwrap(),
+            end: Timestamp::from_micros(3_600 * second).unwrap(),
+        };
+        let course = Course::through(alloc::vec![&within], PLAIN, Some(edges))?;
+        Some((course.increase(), course.rate(), course.time_weighted_mean()))
+    };
+    assert_eq!(all(&[(-100, 500)], &[(0, 600)]), Some((1.0, Some(0.01), 6.0)));
+    assert_eq!(all(&[], &[(0, 600)]), Some((0.0, None, 6.0)));
+    assert_eq!(all(&[(-100, 500)], &[]), None);
+    assert_eq!(
+        all(&[(-7_201, 500)], &[(0, 600)]),
+        Some((0.0, None, 6.0)),
+        "too long ago"
+    );
+    assert_eq!(
+        all(&[(-100, 500), (0, 900)], &[(0, 600)]),
+        Some((1.0, Some(0.01), 6.0)),
+        "not before"
+    );
+    assert_eq!(all(&[(-900, 1_000)], &[(1_800, 2_000)]).unwrap().2, 15.0);
+    assert_eq!(all(&[], &[(1_800, 2_000), (2_700, 4_000)]).unwrap().2, 30.0);
+    // A single 0 on either side of the edge, and a restart.
+    assert_eq!(all(&[(-100, 5_000)], &[(0, 0)]).unwrap().0, 0.0);
+    assert_eq!(all(&[(-100, 5_000), (-50, 0)], &[(0, 5_100)]).unwrap().0, 1.0);
+    assert_eq!(all(&[(-100, 5_000), (-50, 0)], &[(0, 300)]).unwrap().0, 3.0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// The increases of neighbouring windows add up to that of all points together, and means over time, each for as long
+    /// as it is one of, to the mean of all.
+    #[test]
+    fn neighbouring_windows_add_up_to_what_the_meter_shows(
+        points in prop::collection::vec((0_i64..1_000, -3_i128..60), 1..80),
+        size in 1_i64..300,
+        tolerance in 0_i128..4,
+        wraps_at in prop::option::of(40_i128..70),
+    ) {
+        let rules = CounterRules { wraps_at: wraps_at.map(|end| end * ONE), tolerance: tolerance * ONE };
+        let points: Vec<SeriesPoint> = points.iter().map(|&(at, value)| point(at, value * ONE)).collect();
+        let whole = Series::from_unsorted(points.clone());
+        let first = whole.points()[0].at.as_micros();
+        let mut windows: BTreeMap<i64, Vec<SeriesPoint>> = BTreeMap::new();
+        for point in points {
+            windows.entry(point.at.as_micros().div_euclid(size) * size).or_default().push(point);
+        }
+        let windows: BTreeMap<i64, Series> =
+            windows.into_iter().map(|(start, points)| (start, Series::from_unsorted(points))).collect();
+        let edges = |start: i64, end: i64| Edges {
+            before: windows.range(..start).map(|(_, series)| series).rev().collect(),
+            from: Timestamp::MIN,
+            start: Timestamp::from_micros(start).unwrap(),
+            end: Timestamp::from_micros(end).unwrap(),
+        };
+        let (mut increase, mut area, mut until) = (0.0, 0.0, first);
+        for (&start, series) in &windows {
+            let course = Course::through(alloc::vec![series], rules, Some(edges(start, start + size))).unwrap();
+            increase += course.increase();
+            // A window without a reading has no row: the value before it holds there.
+            if start > until {
+                let held = whole.points().iter().rfind(|point| point.at.as_micros() < start).unwrap();
+                area += from_units(held.value.units()) * (start - until) as f64;
+            }
+            area += course.time_weighted_mean() * (start + size - start.max(first)) as f64;
+            until = start + size;
+        }
+        let all = Course::through(alloc::vec![&whole], rules, None).unwrap();
+        prop_assert_eq!(increase, all.increase());
+        let last = *windows.last_key_value().unwrap().0 + size;
+        let all = Course::through(alloc::vec![&whole], rules, Some(edges(0, last))).unwrap();
+        let mean = area / (last - first) as f64;
+        prop_assert!((mean - all.time_weighted_mean()).abs() < 1e-9, "{} {}", mean, all.time_weighted_mean());
+    }
 }
 
 proptest! {
@@ -450,7 +542,7 @@ proptest! {
         if covered {
             parts.push(&whole);
         }
-        prop_assert_eq!(Course::through(parts, PLAIN), Course::through(alloc::vec![&whole], PLAIN));
+        prop_assert_eq!(Course::through(parts, PLAIN, None), Course::through(alloc::vec![&whole], PLAIN, None));
     }
 
     /// The widest values and times there are go through the pool and the sums.

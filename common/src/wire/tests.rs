@@ -198,7 +198,7 @@ proptest! {
                 }
                 if let Sketch::Series(series) = sketch {
                     prop_assert!(series.points().len() <= SERIES_POINTS_MAX);
-                    prop_assert!(Course::through(alloc::vec![series], CounterRules::default()).is_none_or(|course| course.increase() >= 0.0));
+                    prop_assert!(Course::through(alloc::vec![series], CounterRules::default(), None).is_none_or(|course| course.increase() >= 0.0));
                 }
                 if let Sketch::Distinct(registers) = sketch {
                     prop_assert!(registers.estimate() >= 0.0);

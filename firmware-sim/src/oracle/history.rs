@@ -11,6 +11,7 @@ use catchment_common::plan::{Aggregate, Column, Dedupe, Field, FieldKind, Query,
 use catchment_common::time::Span;
 
 use super::answer::Answer;
+use super::edges::{Edges, Past};
 use super::numbers::Numbers;
 use super::reading::{Message, Reader, Reading, quoted};
 use super::window::{Contents, covering};
@@ -26,6 +27,8 @@ pub struct History {
     sequences: BTreeMap<(String, String), Vec<(usize, Reading)>>,
     /// Of each device (definition of its numbers, agent, topic and key) the numbers so far.
     numbers: BTreeMap<(Option<Dedupe>, String), Numbers>,
+    /// By key, what each definition took.
+    past: HashMap<String, Vec<Past>>,
     accepted: u64,
 }
 
@@ -54,6 +57,8 @@ pub enum Wanted {
     Exactly(Answer),
     /// This or nothing: a definition did not ask, and may have known it all the same.
     OrNothing(Answer),
+    /// Whatever it was: nothing rewrites it any more.
+    Anything,
 }
 
 impl History {
@@ -79,6 +84,7 @@ impl History {
             keys: HashMap::new(),
             sequences: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            past: HashMap::new(),
             accepted: 0,
         }
     }
@@ -117,6 +123,9 @@ impl History {
                     .push((definition, reading));
                 continue;
             }
+            let past = self.past.entry(reading.key.clone()).or_default();
+            past.resize(past.len().max(definition + 1), Past::default());
+            past[definition].add(reading.at_us, &reading.values);
             let windows = self.keys.entry(reading.key.clone()).or_default();
             for (start, end_us) in covering(&asked.window, reading.at_us) {
                 let cut = windows.entry(start).or_insert_with(|| Cut {
@@ -200,23 +209,78 @@ impl History {
         Cut { end_us, parts }
     }
 
-    /// What a window has of the fields and functions of `shown`, from all definitions that have them.
-    pub fn merged(&self, shown: &Query, cut: &Cut) -> Contents {
+    /// What a window has of the fields and functions of `shown`, from all definitions that have them. `at` is its key and
+    /// start.
+    pub fn merged(&self, shown: &Query, at: (&str, i64), cut: &Cut) -> Contents {
         let mut merged = Contents::new(shown);
         for (&index, part) in &cut.parts {
             merged.adopt(shown, part, &self.definitions[index].asked);
         }
+        merged.edges = self.edges(shown, at, cut.end_us);
         merged
     }
 
+    /// What was before a window, of the fields of `shown`, under all definitions that have them.
+    fn edges(&self, shown: &Query, (key, start_us): (&str, i64), end_us: i64) -> Option<Edges> {
+        let mut edges = Past::default().edges(shown, (start_us, end_us))?;
+        let from = start_us - shown.lookback().as_micros();
+        let past = self.past.get(key).into_iter().flatten();
+        for (definition, past) in self.definitions.iter().zip(past) {
+            for (before, field) in edges.before.iter_mut().zip(&shown.fields) {
+                let same =
+                    |held: &Field| (&held.source, held.resolution) == (&field.source, field.resolution);
+                let place = definition.asked.fields.iter().position(same);
+                before.extend(
+                    place
+                        .into_iter()
+                        .flat_map(|place| past.points(place, from, start_us)),
+                );
+            }
+        }
+        Some(edges)
+    }
+
     /// What the columns of a row must show that was written while the query was defined as `shown`, over so much time.
-    pub fn wanted(&self, shown: &Query, cut: &Cut, size: Span) -> Vec<(Column, Wanted)> {
-        let merged = self.merged(shown, cut);
+    pub fn wanted(&self, shown: &Query, at: (&str, i64), cut: &Cut, size: Span) -> Vec<(Column, Wanted)> {
+        let merged = self.merged(shown, at, cut);
         let wanted = |column: Column| {
             let wanted = self.of_column(shown, &column, cut, &merged, size);
-            (column, wanted)
+            let field = column.field.map(|field| &shown.fields[field]);
+            let goes_on = field.is_some_and(|field| shown.aggregates[column.aggregate].is_of_points(field));
+            match wanted {
+                _ if goes_on && self.looks_back_less(shown, at) => (column, Wanted::Anything),
+                // A definition that asked for other things may not have kept what was before the window.
+                Wanted::Exactly(answer) if goes_on && self.was_other_before(shown, at) => {
+                    (column, Wanted::OrNothing(answer))
+                }
+                wanted => (column, wanted),
+            }
         };
         shown.columns().into_iter().map(wanted).collect()
+    }
+
+    /// Whether a window has readings to look back to, and a definition looks back less than `shown`: then it may be that
+    /// none of them has rewritten the row.
+    fn looks_back_less(&self, shown: &Query, (key, start_us): (&str, i64)) -> bool {
+        let lookback = shown.lookback();
+        let mut past = self.past.get(key).into_iter().flatten();
+        // Those without a function stand for pipelines that the query has joined since.
+        let mut queries = { self.definitions.iter() }
+            .map(|definition| &definition.query)
+            .filter(|query| !query.aggregates.is_empty());
+        queries.any(|query| query.lookback() < lookback)
+            && past.any(|past| past.has(start_us - lookback.as_micros(), start_us))
+    }
+
+    /// Whether readings to which a window looks back came under a definition that keeps other things than `shown`.
+    fn was_other_before(&self, shown: &Query, (key, start_us): (&str, i64)) -> bool {
+        // A pane may reach further back, and is not longer than a window.
+        let reach = shown.lookback().as_micros() + shown.window.longest().as_micros();
+        let keeps = |query: &Query| (query.fields.clone(), query.aggregates.clone());
+        let past = self.past.get(key).into_iter().flatten();
+        let mut past =
+            { self.definitions.iter().zip(past) }.filter(|(_, past)| past.has(start_us - reach, start_us));
+        past.any(|(definition, _)| keeps(&definition.query) != keeps(shown))
     }
 
     fn of_column(&self, shown: &Query, column: &Column, cut: &Cut, merged: &Contents, size: Span) -> Wanted {

@@ -19,39 +19,59 @@ pub type Points = BTreeSet<(i64, BigInt)>;
 /// A pane keeps no more points. With more in a window, one of its panes may have had too many to answer.
 const POINTS_MAX: usize = 4_096;
 
-/// What a counter has gone up.
-pub fn increase(points: &Points, rules: CounterRules) -> Answer {
-    let Some(units) = increase_units(points, rules) else {
+/// What a counter has gone up in a window: what it had at its end less what it had at its start.
+pub fn increase(before: &Points, points: &Points, rules: CounterRules) -> Answer {
+    let Some(units) = gained(before, points, rules) else {
         return Answer::None;
     };
     answer(points, units, power_of_ten(18))
 }
 
-/// The same for each second between the first and the last point.
-pub fn rate(points: &Points, rules: CounterRules) -> Answer {
-    let Some(units) = increase_units(points, rules) else {
+/// The same for each second between the first point, or the last one before the window, and the last.
+pub fn rate(before: &Points, points: &Points, rules: CounterRules) -> Answer {
+    let Some(units) = gained(before, points, rules) else {
         return Answer::None;
     };
-    let micros = micros(points);
+    let timed = before.last().into_iter().chain(points).cloned().collect();
+    let micros = micros(&timed);
     if micros.is_zero() {
         return Answer::None;
     }
     answer(points, units * 1_000_000, power_of_ten(18) * micros)
 }
 
-/// The mean over time, each value holding until the next.
-pub fn time_weighted_mean(points: &Points) -> Answer {
+fn gained(before: &Points, points: &Points, rules: CounterRules) -> Option<BigInt> {
+    points.first()?;
+    let all = before.union(points).cloned().collect();
+    let earlier = increase_units(before, rules).unwrap_or_default();
+    Some(increase_units(&all, rules)? - earlier)
+}
+
+/// The mean over time, each value holding until the next: from the first point to the last, or, with the bounds of the
+/// window, until its end, and from its start if there was a point before it.
+pub fn time_weighted_mean(
+    before: Option<&(i64, BigInt)>,
+    points: &Points,
+    bounds: Option<(i64, i64)>,
+) -> Answer {
     let (Some(first), Some(last)) = (points.first(), points.last()) else {
         return Answer::None;
     };
-    let micros = micros(points);
+    // The value before, from the window's start; it has no weight if it is no time before the first.
+    let carried = { before.zip(bounds) }
+        .map(|((_, value), (start, _))| (start, value.clone()))
+        .filter(|(start, _)| *start < first.0);
+    let until = bounds.map_or(last.0, |(_, end)| end);
+    let (from, mut before) = carried.unwrap_or_else(|| first.clone());
+    let micros = BigInt::from(until - from);
     if micros.is_zero() {
         return answer(points, last.1.clone(), power_of_ten(18));
     }
-    // Each change of value holds from then until the last point; the first value holds all the time.
-    let mut area = &first.1 * &micros;
-    for (before, after) in points.iter().zip(points.iter().skip(1)) {
-        area += (&after.1 - &before.1) * BigInt::from(last.0 - after.0);
+    // Each change of value holds from then until the end; the first value holds all the time.
+    let mut area = &before * &micros;
+    for (at, value) in points {
+        area += (value - &before) * BigInt::from(until - at);
+        before.clone_from(value);
     }
     answer(points, area, power_of_ten(18) * micros)
 }
@@ -143,7 +163,10 @@ mod tests {
         let of = |of: &[(i64, i64)]| {
             let points = points(of);
             let rules = CounterRules::default();
-            (shown(&increase(&points, rules)), shown(&rate(&points, rules)))
+            (
+                shown(&increase(&Points::new(), &points, rules)),
+                shown(&rate(&Points::new(), &points, rules)),
+            )
         };
         let text = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(of(&[]), text("NULL", "NULL"));
@@ -163,7 +186,7 @@ mod tests {
                 wraps_at: wraps_at.map(|end| end * one),
                 tolerance: tolerance * one,
             };
-            shown(&increase(&points(&timed), rules))
+            shown(&increase(&Points::new(), &points(&timed), rules))
         };
         let trembling = [2_156, 2_156, 2_157, 2_156, 2_156, 2_157, 2_156];
         assert_eq!(of(None, 0, &trembling), "4314");
@@ -182,9 +205,38 @@ mod tests {
 
     #[test]
     fn means_over_time_by_hand() {
-        let of = |of: &[(i64, i64)]| shown(&time_weighted_mean(&points(of)));
+        let of = |of: &[(i64, i64)]| shown(&time_weighted_mean(None, &points(of), None));
         assert_eq!(of(&[(3, 8)]), "8");
         assert_eq!(of(&[(3, 8), (3, 9)]), "9");
         assert_eq!(of(&[(0, 10), (9, 20), (10, 1_000)]), "11");
+    }
+
+    /// A meter that counts one an hour, in windows of an hour, and a level that changes in the middle of one.
+    #[test]
+    fn what_was_before_a_window_by_hand() {
+        let of = |before: &[(i64, i64)], within: &[(i64, i64)]| {
+            let (before, within) = (points(before), points(within));
+            let rules = CounterRules::default();
+            (
+                shown(&increase(&before, &within, rules)),
+                shown(&rate(&before, &within, rules)),
+            )
+        };
+        let text = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(of(&[(0, 7)], &[(10, 8)]), text("1", "0.1"));
+        assert_eq!(of(&[], &[(10, 8)]), text("0", "NULL"));
+        assert_eq!(of(&[(0, 7)], &[]), text("NULL", "NULL"));
+        // A single 0 on either side of the edge.
+        assert_eq!(of(&[(0, 100)], &[(10, 0)]).0, "0");
+        assert_eq!(of(&[(0, 100), (10, 0)], &[(20, 101)]).0, "1");
+        assert_eq!(of(&[(0, 100), (10, 0)], &[(20, 5)]).0, "5");
+        let mean = |before: &[(i64, i64)], at: i64| {
+            let before = points(before);
+            let bounds = Some((0, 3_600_000_000));
+            shown(&time_weighted_mean(before.last(), &points(&[(at, 20)]), bounds))
+        };
+        assert_eq!(mean(&[(-5, 10)], 1_800), "15");
+        assert_eq!(mean(&[(-5, 10)], 0), "20");
+        assert_eq!(mean(&[], 1_800), "20");
     }
 }

@@ -8,6 +8,7 @@ use num_bigint::BigInt;
 
 use super::answer::Answer;
 use super::decimal::power_of_ten;
+use super::edges::Edges;
 use super::reading::Reading;
 use super::series::{self, Points};
 use super::sketch::{self, Multiset};
@@ -63,6 +64,8 @@ pub struct Contents {
     watched: Vec<Multiset<String>>,
     keeps_values: bool,
     keeps_points: bool,
+    /// What lies beyond its edges, if that matters.
+    pub edges: Option<Edges>,
 }
 
 /// The values of one field, in units of 10⁻¹⁸.
@@ -102,6 +105,7 @@ impl Contents {
             watched: vec![Multiset::new(); query.aggregates.len()],
             keeps_values: query.aggregates.iter().any(needs_values),
             keeps_points: query.aggregates.iter().any(needs_points),
+            edges: None,
         }
     }
 
@@ -126,6 +130,7 @@ impl Contents {
 
     /// Adds all that another window has. Windows that overlap must not be put together.
     pub fn merge(&mut self, other: &Self) {
+        self.edges = None;
         self.readings += other.readings;
         for (field, more) in self.fields.iter_mut().zip(&other.fields) {
             match (field, more) {
@@ -237,10 +242,15 @@ impl Contents {
         let points = points
             .and_then(|values| values.points.as_ref())
             .unwrap_or(&no_points);
+        let edges = self.edges.as_ref();
+        let before = edges.map_or(&no_points, |edges| &edges.before[field]);
         match (aggregate, kind) {
-            (Aggregate::Increase, _) => return series::increase(points, kind.rules()),
-            (Aggregate::Rate, FieldKind::Counter(rules)) => return series::rate(points, rules),
-            (Aggregate::TimeWeightedMean, _) => return series::time_weighted_mean(points),
+            (Aggregate::Increase, _) => return series::increase(before, points, kind.rules()),
+            (Aggregate::Rate, FieldKind::Counter(rules)) => return series::rate(before, points, rules),
+            (Aggregate::TimeWeightedMean, _) => {
+                let bounds = edges.map(|edges| (edges.start_us, edges.end_us));
+                return series::time_weighted_mean(before.last(), points, bounds);
+            }
             _ => {}
         }
         let nothing = Multiset::new();

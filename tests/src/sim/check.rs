@@ -284,9 +284,9 @@ fn check_windows(
             ));
             continue;
         };
-        found.insert((key, start));
+        found.insert((key.clone(), start));
         let size = (name.1.since(name.0), pointless);
-        for fault in differences(history, &stored.query, &stored.row, cut, size) {
+        for fault in differences(history, &stored.query, &stored.row, ((&key, start), cut), size) {
             faults.push(format!("{}: {fault}", show()));
         }
     }
@@ -323,7 +323,7 @@ fn check_totals(query: &Query, told: &History, table: &Table, lost: u64, faults:
     let mut truth: BTreeMap<(String, i64), Total> = BTreeMap::new();
     for (key, start, cut) in told.windows() {
         let total = truth.entry(bucket(key, start)).or_default();
-        total.add_truth(&told.merged(query, cut));
+        total.add_truth(&told.merged(query, ("", 0), cut));
     }
     let mut shown: BTreeMap<(String, i64), Total> = BTreeMap::new();
     for ((start, _, _, key), stored) in &table.rows {

@@ -108,7 +108,7 @@ fn lay(told: &History, query: &Query, rows: &Rows<'_>, readings: &[(usize, Readi
         rest = after;
         let window = told.counted(these);
         let size = (row.end.since(row.start), false);
-        let mut faults = differences(told, shown, &row.row, &window, size);
+        let mut faults = differences(told, shown, &row.row, (("", 0), &window), size);
         let start_us = these.iter().map(|(_, reading)| reading.at_us).min();
         if (Some(row.start.as_micros()), row.end.as_micros()) != (start_us, window.end_us) {
             faults.push(format!("from {:?} to {:?}", row.start, row.end));

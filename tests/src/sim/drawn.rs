@@ -305,8 +305,31 @@ pub(super) fn plan(seed: u64) -> String {
             ],
         )
     };
+    let mut looks = Dice::new(seed, 16);
+    let mut lookback = |query: &str| {
+        let text = pick(
+            &mut looks,
+            &[
+                "",
+                "",
+                "lookback = \"0s\"\n",
+                "lookback = \"1s\"\n",
+                "lookback = \"45s\"\n",
+            ],
+        );
+        // Sessions and windows with `count` do not look back.
+        if query.contains("window = { size") {
+            text
+        } else {
+            ""
+        }
+    };
     (0..count)
-        .map(|number| query(number, &first, &mut dice) + dedupe(&mut numbers))
+        .map(|number| {
+            let query = query(number, &first, &mut dice);
+            let lookback = lookback(&query);
+            query + dedupe(&mut numbers) + lookback
+        })
         .collect()
 }
 

@@ -153,7 +153,7 @@ pub(super) fn differences(
     told: &History,
     shown: &Query,
     row: &Row,
-    cut: &Cut,
+    (at, cut): ((&str, i64), &Cut),
     (size, pointless): (Span, bool),
 ) -> Vec<String> {
     let mut faults = Vec::new();
@@ -161,10 +161,11 @@ pub(super) fn differences(
         faults.push(format!("{} readings, truth {}", row.readings, cut.readings()));
         return faults;
     }
-    for ((column, wanted), value) in told.wanted(shown, cut, size).into_iter().zip(&row.values) {
+    for ((column, wanted), value) in told.wanted(shown, at, cut, size).into_iter().zip(&row.values) {
         let (answer, nothing) = match wanted {
             Wanted::Exactly(answer) => (answer, false),
             Wanted::OrNothing(answer) => (answer, true),
+            Wanted::Anything => continue,
         };
         let field = column.field.map(|field| &shown.fields[field]);
         let is_of_points = field.is_some_and(|field| shown.aggregates[column.aggregate].is_of_points(field));

@@ -43,6 +43,13 @@ fn show(query: &str, explained: &Explained, out: &mut impl Write) -> Result<()> 
     )?;
     writeln!(out, "\nits panes, and who shipped them (deltas of all keys):")?;
     writeln!(out, "{}", panes_table(explained))?;
+    if let Some(since) = explained.looks_back_to {
+        let since = time_text(since);
+        writeln!(
+            out,
+            "\ncounters and means over time go on from what the key had since {since}"
+        )?;
+    }
     if let Some(agents) = agents_table(explained) {
         writeln!(
             out,

@@ -81,6 +81,8 @@ pub enum Part {
     Idle,
     /// `patience`.
     Patience,
+    /// `lookback`.
+    Lookback,
     /// `retention`.
     Retention,
     /// `coarsen` as a whole, or its n-th rung.

@@ -74,6 +74,7 @@ impl TryFrom<Query> for program::Query {
             max_ahead: Span::from_micros(query.max_ahead_us),
             idle: Span::from_micros(query.idle_us),
             patience: Span::from_micros(query.patience_us),
+            lookback: None,
             retention: query.retention_us.map(Span::from_micros),
             coarsen: query.coarsen_us.into_iter().map(Span::from_micros).collect(),
             dedupe: query.dedupe.map(|path| Dedupe::rising(path.into())),

@@ -190,13 +190,37 @@ impl Check<'_> {
         }
     }
 
+    fn lookback(&mut self, query: &Query) {
+        let Some(lookback) = query.lookback else { return };
+        if !matches!(query.window, Window::Hopping(_) | Window::Calendar { .. }) {
+            self.fault(
+                Part::Lookback,
+                "sessions and windows with `count` do not go on from the window before",
+                "leave `lookback` out",
+            );
+            return;
+        }
+        let longest = query.window.longest();
+        let whole = lookback.plus(longest);
+        let is_far = lookback > longest.plus(longest);
+        if is_far && whole.as_micros() / query.pane().as_micros().max(1) > PANES_PER_WINDOW_MAX {
+            self.fault(
+                Part::Lookback,
+                format!("`lookback` and a window together take more than {PANES_PER_WINDOW_MAX} panes"),
+                "look back for less, or use wider windows",
+            );
+        }
+    }
+
     pub(super) fn spans(&mut self, query: &Query) {
+        self.lookback(query);
         let spans = [
             (Part::WatermarkDelay, "watermark_delay", query.watermark_delay),
             (Part::AllowedLateness, "allowed_lateness", query.allowed_lateness),
             (Part::MaxAhead, "max_ahead", query.max_ahead),
             (Part::Idle, "idle", query.idle),
             (Part::Patience, "patience", query.patience),
+            (Part::Lookback, "lookback", query.lookback.unwrap_or(Span::ZERO)),
             (
                 Part::Retention,
                 "retention",
