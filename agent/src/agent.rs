@@ -269,8 +269,8 @@ impl Agent {
         }
         let (epoch, seq) = (self.out.batcher.epoch(), self.out.batcher.seq());
         let spool = &self.out.spool;
-        // A watermark speaks for this epoch's seqs. While anything else waits to be sent there is none to give. That there
-        // is none is told, too: who runs a pipeline is expected to report, also before it has heard anything.
+        // A watermark speaks for this epoch's seqs. While anything else waits to be sent, the agent gives the lowest
+        // timestamp: an agent that runs a pipeline is expected to report, also before it has heard anything.
         let settled = !spool.holds_others(epoch);
         let told = |at: Timestamp| if settled { at } else { Timestamp::MIN };
         let watermarks = { self.intake.watermarks() }.map(|(pipeline, at)| (pipeline, told(at)));

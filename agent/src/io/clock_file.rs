@@ -21,7 +21,7 @@ use crate::clock::CONFIRM_TOLERANCE;
 const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const UPTIME: &str = "/proc/uptime";
-/// A clock that nobody sets goes wrong by a second in so many, at worst.
+/// A clock that nobody sets goes wrong by one second in this number of seconds, at worst.
 const DRIFT: i64 = 10_000;
 
 /// Whether a time service says that it has set the clock.

@@ -513,7 +513,7 @@ mod tests {
     #[test]
     fn drawn_numbers_repeat_wrap_start_over_and_leap() {
         let (mut repeats, mut wraps, mut falls, mut leaps) = (0, 0, 0, 0);
-        for seed in 0..50 {
+        for seed in 0..200 {
             let mut before = BTreeMap::new();
             for publish in Case::drawn(seed).publishes {
                 let of = |name: &str| -> Vec<u64> {
