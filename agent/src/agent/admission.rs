@@ -6,6 +6,7 @@ use catchment_common::time::Now;
 
 use super::Agent;
 use crate::settings::ClockUnset;
+use crate::source::mqtt::copies::Copy;
 use crate::source::mqtt::in_flight::{Known, Packet};
 use crate::source::{Arrival, Delivery, SourceId};
 
@@ -16,7 +17,7 @@ impl Agent {
         self.clock.look(now);
         match arrival.delivery {
             Delivery::Unacknowledged => self.admit_unacknowledged(arrival),
-            Delivery::Packet { id, duplicate } => self.admit_packet(arrival, Packet { id, duplicate }),
+            Delivery::Packet { id, duplicate } => self.admit_packet(now, arrival, Packet { id, duplicate }),
         }
     }
 
@@ -37,16 +38,19 @@ impl Agent {
         })
     }
 
-    fn admit_packet(&mut self, arrival: &Arrival<'_>, packet: Packet) -> Option<u32> {
+    fn admit_packet(&mut self, now: Now, arrival: &Arrival<'_>, packet: Packet) -> Option<u32> {
         let hash = arrival.payload.hash(arrival.subject);
         let known = self.sources.session(arrival.source).handle_message(packet, hash);
-        if known == Known::Taken || known == Known::UnderWay {
+        if !matches!(known, Known::New | Known::Unsure) {
             self.out.count(Counter::Redelivered, 1);
         }
         match known {
-            Known::Taken => {
+            Known::Taken | Known::TakenBefore => {
                 let number = self.sources.take();
                 self.sources.session(arrival.source).take_again(packet, number);
+                if known == Known::TakenBefore {
+                    self.recall_copy(now, arrival, hash);
+                }
                 return None;
             }
             Known::UnderWay => return None,
@@ -70,6 +74,24 @@ impl Agent {
         let session = self.sources.session(arrival.source);
         session.take(packet, hash, number, &mut self.journal);
         Some(hash)
+    }
+
+    /// A copy of a message was read before this process began. Other copies of the message may follow, which are told by
+    /// what was read of it: so this one goes the way of a new one, and is not read.
+    fn recall_copy(&mut self, now: Now, arrival: &Arrival<'_>, hash: u32) {
+        let Self {
+            sources,
+            intake,
+            journal,
+            ..
+        } = self;
+        let was_taken = true;
+        let copy = Copy {
+            was_taken,
+            ..sources.handle_copy(now, arrival, hash, journal)
+        };
+        let readers = sources.session(arrival.source).readers(copy);
+        intake.pass_over(arrival.source, arrival.subject, readers);
     }
 
     /// A message had to be dropped before it was looked at.

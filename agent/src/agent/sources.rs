@@ -100,6 +100,8 @@ impl Sources {
             at: now.monotonic,
             is_first,
             is_crossing: false,
+            is_repeated: matches!(arrival.delivery, Delivery::Packet { duplicate: true, .. }),
+            was_taken: false,
         }
     }
 
@@ -378,6 +380,46 @@ mod tests {
         assert_eq!(connect(&mut agent, &mut disk, B, 1), ["s/+"]);
         assert_eq!(received(&agent), [2, 1, 1]);
         assert!(agent.missing_sources().is_empty());
+    }
+
+    /// A session that is older than the agent's memory of it: copies come through filters of before. The agent dies
+    /// between two copies of one message; the first comes again and is known, and so is the second.
+    #[test]
+    fn copies_of_a_message_that_a_crash_comes_between_are_told() {
+        let settings = || settings(vec![source("a", 1)]);
+        let mut kept = plan("c");
+        kept.plan.pipelines.truncate(1);
+        let mut disk = MemoryDisk::default();
+        let start = |disk: &MemoryDisk, epoch| {
+            let (mut agent, _) = Agent::start(settings(), epoch, 42, Some(&kept), now(0), disk).unwrap();
+            agent.clock.handle_server_time(now(0), now(0).wall);
+            let (resumed, identifies) = (true, true);
+            agent.handle_source(now(0), A, SourceEvent::Connected { resumed, identifies });
+            agent
+        };
+        let come = |agent: &mut Agent, id, duplicate, through: u32| {
+            let arrival = Arrival {
+                source: A,
+                subject: "s/dev-1",
+                payload: Payload::Whole(b"{}"),
+                delivery: Delivery::Packet { id, duplicate },
+                through: &[through],
+            };
+            agent.handle_arrival(now(1), arrival);
+            received(agent)[0]
+        };
+        let mut agent = start(&disk, 7);
+        assert_eq!(come(&mut agent, 1, false, 11), 1);
+        work(&mut agent, &mut disk, 1);
+        let mut agent = start(&disk, 8);
+        assert_eq!(come(&mut agent, 1, true, 11), 1, "the first comes again");
+        assert_eq!(come(&mut agent, 2, true, 12), 1, "and is the second's message");
+        // Its acknowledgement has arrived, so that the rest of it alone comes.
+        let mut agent = start(&disk, 9);
+        assert_eq!(come(&mut agent, 2, true, 12), 1);
+        // Another message says the same.
+        come(&mut agent, 3, true, 11);
+        assert_eq!(come(&mut agent, 4, true, 12), 2);
     }
 
     #[test]

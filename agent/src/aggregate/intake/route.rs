@@ -105,6 +105,15 @@ impl Intake {
         all.into_iter().collect()
     }
 
+    /// A message was read before: it is asked who reads this copy of it, as for every other, and nobody does.
+    pub fn pass_over(&mut self, source: SourceId, topic: &str, mut readers: Readers<'_>) {
+        for route in &self.routes {
+            if let Some((_, provider)) = route.matches(source, topic) {
+                readers.include(route.reader, provider);
+            }
+        }
+    }
+
     /// Says for each of these filters which subscription of a source, with this name, brings what it asks for.
     pub fn set_providers(&mut self, source: SourceId, name: &str, provider: impl Fn(&Filter) -> Option<u32>) {
         for route in &mut self.routes {

@@ -54,6 +54,8 @@ pub(super) struct Copies {
     /// come.
     before: VecDeque<u32>,
     connected: Option<Instant>,
+    /// The content of the last of them, until something else comes: the crash may have come between its copies.
+    last: Option<u32>,
     /// The content of the last message, where copies name nothing.
     previous: Option<u32>,
 }
@@ -63,6 +65,7 @@ impl Copies {
     pub(super) fn clear(&mut self) {
         self.read.clear();
         self.before.clear();
+        self.last = None;
     }
 
     /// A connection is up, on which the copies come that the last one was too short for.
@@ -78,6 +81,7 @@ impl Copies {
             self.before.pop_front();
         }
         self.before.push_back(hash);
+        self.last = Some(hash);
     }
 
     /// Whether the contents of messages matter: [`Copies::readers`] then wants a hash.
@@ -94,6 +98,9 @@ impl Copies {
             self.read.pop_front();
         }
         self.asked.clear();
+        if copy.is_acknowledged && !copy.was_taken {
+            self.last = self.last.filter(|hash| *hash == copy.hash);
+        }
         Readers::Through {
             copies: self,
             providers,
@@ -136,7 +143,12 @@ impl Copies {
             read.through.extend(names);
             return false;
         }
-        self.note(copy, reader, provider.is_granted);
+        if copy.is_repeated && self.last == Some(copy.hash) && !self.read.iter().any(is_alike) {
+            self.note(copy, reader, false);
+            return false;
+        }
+        // The copy through the provider that may follow one of before is its first: that is looked for in `before`.
+        self.note(copy, reader, provider.is_granted && !copy.was_taken);
         true
     }
 
@@ -169,6 +181,10 @@ pub struct Copy<'c> {
     pub(crate) is_first: bool,
     /// Whether there are subscriptions that overlap.
     pub(crate) is_crossing: bool,
+    /// Whether the broker has sent it before.
+    pub(crate) is_repeated: bool,
+    /// Whether it was taken before this process began, and nobody reads it now.
+    pub(crate) was_taken: bool,
 }
 
 impl Copy<'_> {
@@ -268,6 +284,8 @@ mod tests {
                 at: self.now,
                 is_first: is_its && !self.providers[0].seen[1],
                 is_crossing: false,
+                is_repeated: false,
+                was_taken: false,
             };
             let mut readers = self.copies.readers(&self.providers, copy);
             let is_read = readers.include(READER, 0);
@@ -384,6 +402,8 @@ mod tests {
                 at: Instant::from_micros(0),
                 is_first: false,
                 is_crossing: true,
+                is_repeated: false,
+                was_taken: false,
             };
             copies.readers(providers, copy).include(READER, place)
         };

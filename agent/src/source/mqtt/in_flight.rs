@@ -38,6 +38,8 @@ pub struct Packet {
 pub enum Known {
     /// It was taken before, and its acknowledgement has not arrived: it must be acknowledged again, next.
     Taken,
+    /// The same, and it was taken before this process began, which knows nothing else of it.
+    TakenBefore,
     /// It was taken on this connection, where its acknowledgement is on the way.
     UnderWay,
     /// It was not taken before.
@@ -112,8 +114,9 @@ pub struct InFlight {
     old: Old,
     /// Acknowledged on this connection, or about to be, in that order; those that the broker has are gone.
     fresh: VecDeque<Seen>,
-    /// The number of the next message.
+    /// The number of the next message, and of the first of this process.
     next: u32,
+    began: u32,
     window: usize,
     room: usize,
     /// Old messages had to be forgotten to go on, and the broker may still send some of them.
@@ -150,6 +153,7 @@ impl InFlight {
             old: Old::default(),
             fresh: VecDeque::new(),
             next: 0,
+            began: 0,
             window: window.max(1),
             room: room.max(1),
             is_unsure: false,
@@ -187,7 +191,12 @@ impl InFlight {
             let last = self.fresh.back().filter(|last| **last != Seen::NOTHING);
             self.connection.is_disordered |= last.is_some_and(is_before);
             self.fresh.push_back(seen);
-            return Known::Taken;
+            let is_before = seen.number.wrapping_sub(self.began) > u32::MAX / 2;
+            return if is_before {
+                Known::TakenBefore
+            } else {
+                Known::Taken
+            };
         }
         let is_it = |held: &Seen| held.key() == key && *held != Seen::NOTHING;
         if self.connection.new > 0 && self.fresh.iter().rev().take(COMPARED_MAX).any(is_it) {
@@ -316,13 +325,13 @@ impl InFlight {
 
     /// Messages have numbers from here on.
     pub fn restore_next(&mut self, next: u32) {
-        self.next = next;
+        (self.next, self.began) = (next, next);
     }
 
     /// A message was taken, and stands in this segment.
     pub fn restore(&mut self, id: u16, hash: u32, segment: u32) {
         let number = self.next;
-        self.next = number.wrapping_add(1);
+        self.restore_next(number.wrapping_add(1));
         let seen = Seen {
             number,
             id,
@@ -690,7 +699,7 @@ mod tests {
         // A crash before the old segment is gone leaves both places; the first was settled by then.
         back.restore_settled(u32::MAX - 2);
         back.restore_carried(u32::MAX - 1, 2, 0, 5);
-        let known = [1, 2, 3, 3, 3, 4].map(|id| back.handle_message(again(id), 0) == Known::Taken);
+        let known = [1, 2, 3, 3, 3, 4].map(|id| back.handle_message(again(id), 0) == Known::TakenBefore);
         assert_eq!(known, [false, true, true, true, false, true]);
         // Or only the later one.
         let mut back = InFlight::new(3, ROOM);
@@ -698,7 +707,7 @@ mod tests {
         back.restore(4, 0, 5);
         back.restore_carried(5, 2, 0, 5);
         assert_eq!(back.old.seen[0].number, 5, "in their order");
-        assert_eq!(back.handle_message(again(2), 0), Known::Taken);
+        assert_eq!(back.handle_message(again(2), 0), Known::TakenBefore);
     }
 
     #[test]
@@ -781,7 +790,7 @@ mod tests {
             };
             let hash = number % self.contents;
             match self.held.handle_message(packet, hash) {
-                Known::Taken => {
+                Known::Taken | Known::TakenBefore => {
                     self.held.handle_acknowledged();
                     self.back.push_back(Some(packet.id));
                 }
