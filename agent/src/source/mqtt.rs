@@ -389,6 +389,7 @@ impl Session {
 
     pub(crate) fn restore_carried(&mut self, number: u32, id: u16, hash: u32, segment: u32) {
         self.in_flight.restore_carried(number, id, hash, segment);
+        self.copies.restore_carried(hash);
     }
 
     pub(crate) fn restore_settled(&mut self, number: u32) {

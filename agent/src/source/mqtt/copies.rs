@@ -77,11 +77,16 @@ impl Copies {
 
     /// A message was taken before the restart.
     pub(super) fn restore(&mut self, hash: u32) {
+        self.restore_carried(hash);
+        self.last = Some(hash);
+    }
+
+    /// The same, of a message that was not the last.
+    pub(super) fn restore_carried(&mut self, hash: u32) {
         if self.before.len() >= READ_MAX {
             self.before.pop_front();
         }
         self.before.push_back(hash);
-        self.last = Some(hash);
     }
 
     /// Whether the contents of messages matter: [`Copies::readers`] then wants a hash.
