@@ -225,7 +225,7 @@ impl Session {
     pub(crate) fn compares(&self, is_acknowledged: bool) -> bool {
         if self.subscriptions.identifies() {
             let has_new = self.subscriptions.has_new(is_acknowledged.into());
-            has_new || self.copies.compares() || self.subscriptions.is_crossing()
+            has_new || self.copies.compares() || self.subscriptions.may_overlap()
         } else {
             self.subscriptions.has_stale()
         }
@@ -241,7 +241,7 @@ impl Session {
     #[inline]
     pub(crate) fn readers<'c>(&'c mut self, copy: Copy<'c>) -> Readers<'c> {
         if self.subscriptions.identifies() {
-            let is_crossing = self.subscriptions.is_crossing();
+            let is_crossing = self.subscriptions.may_overlap();
             let copy = Copy { is_crossing, ..copy };
             self.copies.readers(self.subscriptions.providers(), copy)
         } else if self.subscriptions.has_stale() {

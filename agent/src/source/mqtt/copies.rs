@@ -173,6 +173,7 @@ impl Copies {
 
 /// What is known of a copy.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "five things that may each be so")]
 pub struct Copy<'c> {
     /// The subscriptions that it came through.
     pub(crate) through: &'c [u32],

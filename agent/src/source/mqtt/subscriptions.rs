@@ -263,10 +263,11 @@ impl Subscriptions {
         has_changed
     }
 
-    /// Whether subscriptions overlap.
+    /// Whether a message may come through several subscriptions: some overlap, or the session may hold filters of before,
+    /// known ones or others.
     #[inline]
-    pub(super) fn is_crossing(&self) -> bool {
-        self.is_crossing
+    pub(super) fn may_overlap(&self) -> bool {
+        self.is_crossing || !self.is_known || self.held.len() > self.targets.len()
     }
 
     /// Whether something wanted has had no copy yet.
