@@ -246,7 +246,7 @@ impl Intake {
         Some(self.views[index].watermark)
     }
 
-    /// The watermarks of all pipelines; [`Timestamp::MIN`] where there is none yet.
+    /// The watermarks of all pipelines; [`Timestamp::MIN`] for a pipeline that has no watermark yet.
     pub fn watermarks(&self) -> impl Iterator<Item = (PipelineId, Timestamp)> {
         let all = self.pipelines.iter().zip(&self.views);
         all.map(|((id, _), view)| (*id, view.watermark.value()))

@@ -34,7 +34,7 @@ impl Journal {
         self.carried_bytes = bytes as u64;
     }
 
-    /// A message that was taken took so many bytes, with all that followed from it.
+    /// Notes how many bytes a message needed in the journal, with all records that followed from it.
     #[inline]
     pub fn note_message(&mut self, bytes: usize) {
         self.message_bytes = self.message_bytes.max(bytes as u64);
