@@ -219,6 +219,18 @@ fn what_was_broken_once_stays_mended() {
     }
 }
 
+/// A restart, or another plan, came between copies of one message, and the rest of them was read again.
+#[test]
+fn copies_that_a_restart_or_a_plan_comes_between_are_read_once() {
+    for seed in [
+        1_795_879_241_000_079,
+        1_795_879_565_000_137,
+        1_795_879_788_000_437,
+    ] {
+        run(seed);
+    }
+}
+
 /// A gateway that sleeps for half a minute wakes up to a burst from its broker, with a slow disk and the smallest
 /// budgets: what gathers while a job is under way must not be more than the journal may take. Seeds 500082,
 /// 1795840284659, 1795840286563 and 1795840300182 had groups of a megabyte for a journal of 256 KiB.
